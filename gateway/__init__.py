@@ -1,0 +1,1 @@
+"""The server. Data plane: the path a completion takes. Control plane: OAuth and the admin API."""

@@ -1,0 +1,106 @@
+"""Domain errors of the request path. Raised anywhere, turned into a caller's dialect once, in `gateway.api`.
+
+Messages are shown to callers: they never hold a secret, a prompt, an answer or another organization's data.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """`code` is machine-readable and stable; `status` the HTTP status; `retry_after_s` fills `Retry-After`."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class UnauthenticatedError(GatewayError):
+    """No token, or one that is expired, forged, revoked or meant for somebody else (RFC 6750 section 3.1)."""
+
+    status = 401
+    code = "invalid_token"
+
+
+class ForbiddenError(GatewayError):
+    """Authenticated, and the answer is no. `rule` names what said so."""
+
+    status = 403
+    code = "forbidden"
+
+    def __init__(self, message: str, *, rule: str) -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+class SuspendedError(ForbiddenError):
+    code = "organization_suspended"
+
+
+class BadRequestError(GatewayError):
+    status = 400
+    code = "invalid_request"
+
+
+class NotFoundError(GatewayError):
+    status = 404
+    code = "not_found"
+
+
+class UnknownModelError(NotFoundError):
+    code = "model_not_found"
+
+
+class TooLargeError(GatewayError):
+    status = 413
+    code = "request_too_large"
+
+
+class UnprocessableError(GatewayError):
+    """Well-formed, but a field has the wrong type or a value out of range; `param` says which."""
+
+    status = 422
+    code = "invalid_value"
+
+
+class LimitExceededError(GatewayError):
+    """A limit said no; nothing was spent. `limit` is its name, `scope` whose bucket it is."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, limit: str, scope: str, retry_after_s: int) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.limit = limit
+        self.scope = scope
+
+
+class UnavailableError(GatewayError):
+    """The gateway itself cannot take the request now (draining, fenced, disk reserve low, no key)."""
+
+    status = 503
+    code = "unavailable"
+
+
+class UpstreamBusyError(UnavailableError):
+    """The model answered 429 or 503: its quota is the organization's, not the caller's, so 503 and not 429."""
+
+    code = "upstream_busy"
+
+
+class UpstreamError(GatewayError):
+    """The model refused the connection, broke off, or answered what cannot be understood."""
+
+    status = 502
+    code = "upstream_error"
+
+
+class UpstreamTimeoutError(GatewayError):
+    status = 504
+    code = "upstream_timeout"

@@ -1,0 +1,177 @@
+"""The frozen values that stages hand to each other. A stage needs what only the stage before can make.
+
+`Principal` → `Tenant` → `Call` → `Permit` → `Reservation` → `Route` → bytes and `Usage` → `Receipt`.
+Leaving a check out is a type error: nothing but `authorize` makes a `Permit`, nothing but `route` a `Route`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Protocol
+
+from msgspec import Raw, Struct
+
+from gateway.secret import Secret
+from policies.facts import Action, Role
+from tenants.ids import OrgId
+from tenants.models import LimitUnit, ModelAlias, Upstream
+from tenants.snapshot import Tenant
+
+
+class Principal(Struct, frozen=True):
+    """Who a verified access token speaks for (RFC 9068). Times are Unix seconds."""
+
+    org: OrgId
+    member: str
+    roles: frozenset[Role]
+    client: str
+    token_id: str
+    audience: str
+    issued_at: int
+    expires_at: int
+
+
+class Call(Struct, frozen=True):
+    """A decoded request. `fields` are the body's top-level members as raw JSON, untouched unless a stage says so.
+
+    `size` is the body's length in bytes; `max_tokens` what the caller asked for at most, if anything.
+    """
+
+    task: Action
+    model: str
+    stream: bool
+    include_usage: bool
+    max_tokens: int | None
+    size: int
+    fields: dict[str, Raw]
+
+
+class Permit(Struct, frozen=True):
+    """A policy said yes. `rule` is the id of the rule that did."""
+
+    principal: Principal
+    tenant: Tenant
+    call: Call
+    alias: ModelAlias
+    rule: str
+
+
+class Usage(Struct, frozen=True):
+    """Tokens. `counted` is false when the provider reported them, true when the gateway had to estimate."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    counted: bool = True
+
+    @property
+    def total(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Claim(Struct, frozen=True):
+    """One limit that applies to one request, and how much of it is asked for.
+
+    `subject` is whose bucket ('' for the organization's own); with `org` and `limit` it is the bucket's key.
+    """
+
+    org: OrgId
+    limit: str
+    scope: str
+    subject: str
+    unit: LimitUnit
+    cost: int
+    amount: int
+    burst: int
+    period_s: int
+
+
+class Standing(Struct, frozen=True):
+    """What is left of the strictest limit of one unit, for the `x-ratelimit-*` headers."""
+
+    unit: LimitUnit
+    limit: int
+    remaining: int
+    reset_ms: int
+
+
+class Hold(Protocol):
+    """What a limit store gives for claims it granted: all of them or none.
+
+    Exactly one of `settle` and `refund` is called, once, and never awaits: settling cannot be cancelled.
+    """
+
+    @property
+    def standings(self) -> tuple[Standing, ...]: ...
+
+    def settle(self, tokens: int) -> None:
+        """Charge what was used: `tokens` may be less or more than was claimed. Concurrency is given back."""
+
+    def refund(self) -> None:
+        """Nothing was sent upstream: give everything back, the request itself included."""
+
+
+class Reservation(Struct, frozen=True):
+    """Admitted: every limit that applies granted its claim."""
+
+    permit: Permit
+    hold: Hold
+
+
+class Credential(Struct, frozen=True):
+    """A leased upstream key: which version it is, and the secret. Only the transport reveals it."""
+
+    version: int
+    secret: Secret
+
+
+class Route(Struct, frozen=True):
+    """Where an admitted call goes, under which model name, with which key."""
+
+    reservation: Reservation
+    upstream: Upstream
+    model: str
+    credential: Credential
+
+
+class Outcome(StrEnum):
+    SERVED = "served"
+    REFUSED = "refused"
+    CANCELLED_BY_CLIENT = "cancelled_by_client"
+    UPSTREAM_ERROR = "upstream_error"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    FAILED = "failed"
+
+
+class Receipt(Struct, frozen=True, omit_defaults=True):
+    """What one request leaves behind, whatever its end: the source of its audit entry and its metrics.
+
+    No field can hold a prompt or an answer. Times in microseconds, sizes in bytes. `sent`: whether any byte
+    of the request reached the upstream.
+    """
+
+    org: OrgId
+    request_id: str
+    at_us: int
+    member: str
+    client: str
+    action: Action
+    outcome: Outcome
+    status: int
+    trace_id: str = ""
+    model: str = ""
+    upstream: str = ""
+    upstream_model: str = ""
+    key_version: int = 0
+    rule: str = ""
+    limit: str = ""
+    error: str = ""
+    stream: bool = False
+    sent: bool = False
+    bytes_in: int = 0
+    bytes_out: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    tokens_counted: bool = False
+    overhead_us: int = 0
+    first_byte_us: int = 0
+    total_us: int = 0

@@ -1,0 +1,188 @@
+"""Settings: one TOML file, overridden by `ORGATE_<SECTION>__<KEY>`. Parsed once, judged together.
+
+`load` raises one `SettingsError` that lists every fault with its key and what to do. Trusted: whoever can
+modify the settings file can point the gateway at another store, another key and another listener.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+ENV_PREFIX = "ORGATE_"
+
+
+class SettingsError(Exception):
+    """`faults` are `(key, what is wrong, what to do)`; the message prints them all."""
+
+    def __init__(self, faults: list[tuple[str, str, str]]) -> None:
+        self.faults = faults
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        lines = [f"  {key}: {wrong}; {fix}" for key, wrong, fix in faults]
+        super().__init__("\n".join([f"{count} in the settings:", *lines]))
+
+
+def _network(text: str) -> str:
+    ip_network(text)
+    return text
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Network = Annotated[str, AfterValidator(_network)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Listener(_Section):
+    """An address served with TLS 1.3. `certificate` and `key` are PEM files (the key PKCS#8)."""
+
+    host: str = "127.0.0.1"
+    port: Port
+    certificate: Path = Path("tls/server.pem")
+    key: Path = Path("tls/server.key")
+
+
+class PublicListener(Listener):
+    port: Port = 8443
+
+
+class AdminListener(Listener):
+    port: Port = 8444
+
+
+class Server(_Section):
+    """`url` is the issuer of tokens and what clients put before `/v1`; `admin_url` what the CLI talks to."""
+
+    url: str = "https://127.0.0.1:8443"
+    admin_url: str = "https://127.0.0.1:8444"
+    workers: int = Field(default=1, ge=1, le=256)
+    drain_s: float = Field(default=30, gt=0, le=600)
+    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024)
+    max_in_flight: int = Field(default=2_000, ge=1)
+    request_timeout_s: float = Field(default=300, gt=0, le=3600)
+    max_staleness_s: float = Field(default=900, gt=0)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Tokens(_Section):
+    """Lifetimes in seconds. Access 10 to 30 minutes; refresh: the whole family."""
+
+    access_s: int = Field(default=900, ge=600, le=1800)
+    refresh_s: int = Field(default=7 * 86400, ge=3600, le=90 * 86400)
+    reuse_grace_s: int = Field(default=10, ge=0, le=10)
+
+
+class Store(_Section):
+    url: str = Field(default="sqlite:control.db", pattern=r"^sqlite:.+")
+
+
+class Secrets(_Section):
+    """`master_key` is a file with mode 0600, or `env:NAME` (development only, warned about)."""
+
+    path: Path = Path("secrets.sealed")
+    master_key: str = "master.key"
+
+
+class Audit(_Section):
+    path: Path = Path("audit")
+    spool_bytes: int = Field(default=8 * 1024 * 1024, ge=256 * 1024)
+    fsync_ms: int = Field(default=50, ge=1, le=1000)
+
+
+class Upstreams(_Section):
+    """`allow_networks`: private or loopback networks that upstream URLs may lead to; others are refused."""
+
+    allow_networks: tuple[Network, ...] = ()
+
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return tuple(ip_network(text) for text in self.allow_networks)
+
+
+class Settings(_Section):
+    """Relative paths are under `home`, the folder of the settings file."""
+
+    home: Path = Path()
+    server: Server = Server()
+    public: PublicListener = PublicListener()
+    admin: AdminListener = AdminListener()
+    tokens: Tokens = Tokens()
+    store: Store = Store()
+    secrets: Secrets = Secrets()
+    audit: Audit = Audit()
+    upstreams: Upstreams = Upstreams()
+
+    @model_validator(mode="after")
+    def _listeners_apart(self) -> Settings:
+        if (self.public.host, self.public.port) == (self.admin.host, self.admin.port):
+            raise ValueError("public and admin listen on the same address; give admin.port another number")
+        return self
+
+    def path(self, relative: Path | str) -> Path:
+        """`relative` under the settings file's folder; an absolute path stays as it is."""
+        return self.home / relative
+
+    @property
+    def database(self) -> Path:
+        return self.path(self.store.url.removeprefix("sqlite:"))
+
+    @property
+    def bus_socket(self) -> Path:
+        return self.path("run/bus.sock")
+
+
+def load(file: Path, environment: dict[str, str] | None = None) -> Settings:
+    """Read `file` (TOML) and the environment. Raises `SettingsError` with every fault at once."""
+    environ = dict(os.environ) if environment is None else environment
+    try:
+        found: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError([(str(file), f"cannot be read ({error.strerror})", "run `orgate init`")]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError([(str(file), f"is not TOML ({error})", "mend that line")]) from None
+    faults = [(key, "is not known", "remove it or mend its name") for key in _override(found, environ)]
+    found["home"] = file.resolve().parent
+    try:
+        settings = Settings.model_validate(found)
+    except ValidationError as error:
+        faults += [_fault(item) for item in error.errors(include_url=False, include_context=False)]
+        raise SettingsError(faults) from None
+    if faults:
+        raise SettingsError(faults)
+    return settings
+
+
+def _override(found: dict[str, Any], environ: dict[str, str]) -> list[str]:
+    """Lay `ORGATE_SECTION__KEY` over what the file said; returns the names of sections that do not exist."""
+    unknown = []
+    for name, value in environ.items():
+        if not name.startswith(ENV_PREFIX) or "__" not in name:
+            continue
+        section, key = name.removeprefix(ENV_PREFIX).lower().split("__", 1)
+        if section not in Settings.model_fields or section == "home":
+            unknown.append(name)
+            continue
+        table = found.setdefault(section, {})
+        if isinstance(table, dict):
+            table[key] = (
+                [part.strip() for part in value.split(",") if part.strip()]
+                if key.endswith("s") and key == "allow_networks"
+                else value
+            )
+    return unknown
+
+
+def _fault(item: Any) -> tuple[str, str, str]:
+    key = ".".join(str(part) for part in item["loc"]) or "settings"
+    given = item.get("input")
+    shown = "" if isinstance(given, dict | Settings | None) else f" (it is {given!r})"
+    if item["type"] == "extra_forbidden":
+        return key, "is not known", "remove it or mend its name"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return key, message[0].lower() + message[1:] + shown, f"see docs/reference/settings.md for {key}"

@@ -1,0 +1,1 @@
+"""Policy as code: facts in, decision out, no I/O."""

@@ -1,0 +1,43 @@
+"""Identifiers, and the only place that says what they look like."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import NewType
+
+OrgId = NewType("OrgId", str)
+MemberId = NewType("MemberId", str)
+
+PLATFORM = OrgId("platform")
+"""The organization of the platform's operators. It has members and an audit log, and no models."""
+
+_SLUG = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing that reads like something else
+
+SLUG_RULE = "2 to 40 lower-case letters, digits and hyphens, starting with a letter"
+NAME_RULE = "1 to 64 lower-case letters, digits, '.', '_' and '-', starting and ending with a letter or digit"
+
+
+class InvalidIdError(ValueError):
+    """A string that cannot be an identifier. The message says which rule it breaks and is safe to show."""
+
+
+def org_id(text: str) -> OrgId:
+    """Parse an organization's id: it becomes part of paths, keys and host names, so it is a DNS label."""
+    if not (2 <= len(text) <= 40 and _SLUG.fullmatch(text)) or "--" in text:
+        raise InvalidIdError(f"an organization's id is {SLUG_RULE}")
+    return OrgId(text)
+
+
+def resource_name(text: str) -> str:
+    """Parse the name of an upstream, a model alias, a limit or a rule. Never a path: no '/', no '..'."""
+    if not _NAME.fullmatch(text) or ".." in text:
+        raise InvalidIdError(f"a name is {NAME_RULE}")
+    return text
+
+
+def new_member_id() -> MemberId:
+    """A fresh pseudonym, 100 random bits: it appears in tokens and audit entries instead of an e-mail."""
+    return MemberId("mem_" + "".join(secrets.choice(_ALPHABET) for _ in range(20)))

@@ -1,0 +1,146 @@
+"""The nouns. Frozen values; every one names its organization. Times are Unix seconds, UTC.
+
+These are also the bodies of the admin API: a field here is a field there.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from policies.facts import Action, Role
+from policies.rules import Effect, Rule
+from tenants.ids import MemberId, OrgId
+
+
+class State(StrEnum):
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+
+
+class Org(Struct, frozen=True):
+    """An organization. `id` is immutable and never given out twice. `hosts` only narrow (design §6)."""
+
+    id: OrgId
+    name: str
+    state: State = State.ACTIVE
+    hosts: tuple[str, ...] = ()
+    created_at: int = 0
+    version: int = 1
+
+
+class Member(Struct, frozen=True):
+    """A person in one organization. Someone in two organizations is two members with two passwords.
+
+    `not_before`: access tokens issued before this instant are refused (a role taken away, a suspension).
+    """
+
+    org: OrgId
+    id: MemberId
+    email: str
+    name: str
+    roles: tuple[Role, ...]
+    state: State = State.ACTIVE
+    not_before: int = 0
+    created_at: int = 0
+    version: int = 1
+
+
+class WireProtocol(StrEnum):
+    """What is spoken to an upstream. `AUTO`: by ALPN over TLS; HTTP/1.1 in clear text."""
+
+    AUTO = "auto"
+    H2 = "h2"
+    H2C = "h2c"  # prior knowledge, RFC 9113 section 3.3
+    HTTP_1_1 = "http/1.1"
+
+
+class Upstream(Struct, frozen=True):
+    """A model server an organization may use. The key is not here: it is in the secret store.
+
+    `base_url` is everything before `/v1/...`, e.g. `https://api.example.com`. `ca_pem`: own CA, else the
+    system's. `key_version` counts the keys set so far; a worker that sees it rise reads the key again.
+    """
+
+    org: OrgId
+    name: str
+    base_url: str
+    protocol: WireProtocol = WireProtocol.AUTO
+    ca_pem: str = ""
+    connections: int = 4
+    connect_timeout_ms: int = 2_000
+    first_byte_timeout_ms: int = 60_000
+    idle_timeout_ms: int = 60_000
+    key_version: int = 0
+    version: int = 1
+
+
+class ModelAlias(Struct, frozen=True):
+    """The name callers use → the model one upstream serves. `max_tokens` is assumed when a call names none."""
+
+    org: OrgId
+    name: str
+    upstream: str
+    model: str
+    tasks: tuple[Action, ...] = (Action.COMPLETE, Action.CHAT, Action.EMBED)
+    max_tokens: int = 1_024
+    version: int = 1
+
+
+class LimitScope(StrEnum):
+    """Whose bucket: one for the org, one for each member, one for each model, one for each client."""
+
+    ORG = "org"
+    MEMBER = "member"
+    MODEL = "model"
+    CLIENT = "client"
+
+
+class LimitUnit(StrEnum):
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    CONCURRENCY = "concurrency"
+
+
+class Limit(Struct, frozen=True):
+    """`amount` of `unit` per `period_s` seconds (0 for concurrency). `subject` narrows to one id, '' = each.
+
+    The bucket holds `burst` at most (0 means `amount`) and refills evenly over the period.
+    """
+
+    org: OrgId
+    name: str
+    scope: LimitScope
+    unit: LimitUnit
+    amount: int
+    period_s: int = 60
+    burst: int = 0
+    subject: str = ""
+    version: int = 1
+
+
+class OrgRule(Struct, frozen=True):
+    """A policy rule as stored: `policies.rules.Rule` with its organization and version."""
+
+    org: OrgId
+    name: str
+    effect: Effect
+    roles: tuple[Role, ...]
+    actions: tuple[Action, ...]
+    models: tuple[str, ...]
+    version: int = 1
+
+    def rule(self) -> Rule:
+        return Rule(id=self.name, effect=self.effect, roles=self.roles, actions=self.actions, models=self.models)
+
+
+class Revocation(Struct, frozen=True):
+    """Access tokens of `org` (and of `member`, or with id `token_id`, when set) issued before `not_before`
+    are refused. Forgotten once the longest token has ended (`expires_at`)."""
+
+    org: OrgId
+    not_before: int
+    expires_at: int
+    member: str = ""
+    token_id: str = ""

@@ -1,0 +1,130 @@
+"""The control store's Protocols. Beside their consumers' domain; backends live in `tenants/sql/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from msgspec import Struct
+
+from tenants.ids import OrgId
+from tenants.models import Limit, Member, ModelAlias, Org, OrgRule, Revocation, Upstream
+from tenants.snapshot import TenantRecord
+
+T = TypeVar("T")
+
+
+class StoreError(Exception):
+    """Base of what a store says no with."""
+
+
+class NotFoundError(StoreError):
+    """Nothing by that key in this organization. Says the same whether it never existed or is another's."""
+
+
+class AlreadyExistsError(StoreError):
+    """The key (or the e-mail address) is taken in this organization; a deleted org's id stays taken."""
+
+
+class VersionMismatchError(StoreError):
+    """Somebody wrote in between. `current` is the version that stands now."""
+
+    def __init__(self, current: int) -> None:
+        super().__init__(f"the current version is {current}")
+        self.current = current
+
+
+class InUseError(StoreError):
+    """Something still refers to it (an upstream that an alias names)."""
+
+
+class Actor(Struct, frozen=True):
+    """Who changes something: written into the audit entry of the change. `org` is the actor's own org."""
+
+    org: OrgId
+    member: str
+    client: str = ""
+    request_id: str = ""
+
+
+class Change(Struct, frozen=True):
+    """One audited write, queued in the same transaction as the write itself (a transactional outbox).
+
+    If the process dies after the commit, the change is still in the outbox and is sequenced at the next
+    start; if it dies before, neither the write nor the entry exists. `action` is `noun.verb`.
+    `detail` never holds a secret.
+    """
+
+    seq: int
+    at: int
+    org: OrgId
+    action: str
+    target: str
+    actor: Actor
+    detail: Mapping[str, str | int | bool | Sequence[str]]
+
+
+class Repository(Protocol[T]):
+    """Things of one kind in one organization.
+
+    Durable when the call returns. Serializable per key: a write with a stale `expected` version changes
+    nothing and raises `VersionMismatchError`. Every write adds a `Change` and raises the store's version in
+    the same transaction. Never retried inside; safe to call from many tasks.
+    """
+
+    async def get(self, key: str) -> T: ...
+    async def page(
+        self, *, after: str = "", limit: int = 100, filters: Mapping[str, str] | None = None
+    ) -> tuple[tuple[T, ...], str]: ...
+    async def create(self, item: T, by: Actor) -> T: ...
+    async def replace(self, item: T, expected: int, by: Actor) -> T: ...
+    async def delete(self, key: str, expected: int, by: Actor) -> None: ...
+
+
+class MemberRepository(Repository[Member], Protocol):
+    async def by_email(self, email: str) -> Member: ...
+
+
+class OrgStore(Protocol):
+    """One organization's part of the store: there is no way from here to another's."""
+
+    @property
+    def org(self) -> OrgId: ...
+    @property
+    def members(self) -> MemberRepository: ...
+    @property
+    def upstreams(self) -> Repository[Upstream]: ...
+    @property
+    def models(self) -> Repository[ModelAlias]: ...
+    @property
+    def limits(self) -> Repository[Limit]: ...
+    @property
+    def rules(self) -> Repository[OrgRule]: ...
+
+    async def record(self) -> TenantRecord: ...
+    async def revoke(self, revocation: Revocation, by: Actor) -> None: ...
+    async def note(
+        self, action: str, target: str, by: Actor, detail: Mapping[str, str | int | bool | Sequence[str]]
+    ) -> None:
+        """Audit something that changes no row here (a key was set, a sign-in failed, an export was made)."""
+
+
+class ControlStore(Protocol):
+    """The control plane's database. Trusted: whoever can write it decides who may do what in every org."""
+
+    def for_org(self, org: OrgId) -> OrgStore: ...
+    @property
+    def orgs(self) -> Repository[Org]: ...
+
+    async def version(self) -> int:
+        """Rises with every committed write that the data plane should see."""
+
+    async def changed_since(self, version: int) -> tuple[int, tuple[OrgId, ...], tuple[OrgId, ...]]:
+        """(version now, orgs changed since, orgs removed since)."""
+
+    async def revocations(self, now: int) -> tuple[Revocation, ...]: ...
+    async def outbox(self, limit: int = 500) -> tuple[Change, ...]: ...
+    async def outbox_done(self, upto: int) -> None:
+        """Forget changes with `seq <= upto`: their audit entries are durable now."""
+
+    async def close(self) -> None: ...
