@@ -175,3 +175,23 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     overhead_us: int = 0
     first_byte_us: int = 0
     total_us: int = 0
+
+
+class SpooledReceipt(Struct, frozen=True):
+    """A receipt with its place in the worker's spool: (boot, seq) is unique and makes re-sending harmless."""
+
+    seq: int
+    receipt: Receipt
+
+
+class SpoolUp(Struct, frozen=True):
+    """What a worker's spool sends to the sequencer: receipts in order of `seq`, of one worker's boot."""
+
+    boot: str
+    receipts: tuple[SpooledReceipt, ...]
+
+
+class SpoolAck(Struct, frozen=True):
+    """Entries of receipts with `seq <= upto` are durable."""
+
+    upto: int

@@ -8,9 +8,23 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from gateway.exchange import Claim, Receipt
+from gateway.exchange import Claim, SpoolAck, SpooledReceipt, SpoolUp
 from tenants.ids import OrgId
 from tenants.snapshot import Delta
+
+
+__all__ = [
+    "AckUp",
+    "Beat",
+    "DeltaDown",
+    "Down",
+    "MetricsUp",
+    "ResetDown",
+    "SliceAsk",
+    "SpoolAck",  # answers `POST /bus/v1/spool`, whose body is a `SpoolUp`
+    "SpoolUp",
+    "SpooledReceipt",
+]
 
 
 class DeltaDown(Struct, frozen=True, tag="delta"):
@@ -36,24 +50,6 @@ class AckUp(Struct, frozen=True):
 
     worker: str
     version: int
-
-
-class SpooledReceipt(Struct, frozen=True):
-    """A receipt with its place in the worker's spool: (boot, seq) is unique and makes re-sending harmless."""
-
-    seq: int
-    receipt: Receipt
-
-
-class SpoolUp(Struct, frozen=True):
-    """`POST /bus/v1/spool`: receipts in order. Answered with `SpoolAck` when their entries are durable."""
-
-    boot: str
-    receipts: tuple[SpooledReceipt, ...]
-
-
-class SpoolAck(Struct, frozen=True):
-    upto: int
 
 
 class SliceAsk(Struct, frozen=True):
