@@ -12,7 +12,6 @@ from gateway.exchange import Claim, SpoolAck, SpooledReceipt, SpoolUp
 from tenants.ids import OrgId
 from tenants.snapshot import Delta
 
-
 __all__ = [
     "AckUp",
     "Beat",
