@@ -57,9 +57,27 @@ class UnknownModelError(NotFoundError):
     code = "model_not_found"
 
 
+class MethodNotAllowedError(GatewayError):
+    """`allow` is what the path does take (RFC 9110 section 15.5.6)."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, allow: str) -> None:
+        super().__init__(f"this path takes {allow} only")
+        self.allow = allow
+
+
 class TooLargeError(GatewayError):
     status = 413
     code = "request_too_large"
+
+
+class UnsupportedMediaError(GatewayError):
+    """A `content-encoding` the gateway does not undo: what it cannot measure it does not accept."""
+
+    status = 415
+    code = "unsupported_media_type"
 
 
 class UnprocessableError(GatewayError):

@@ -139,6 +139,7 @@ class Outcome(StrEnum):
     CANCELLED_BY_CLIENT = "cancelled_by_client"
     UPSTREAM_ERROR = "upstream_error"
     UPSTREAM_TIMEOUT = "upstream_timeout"
+    REVOKED = "revoked"
     FAILED = "failed"
 
 

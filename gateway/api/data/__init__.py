@@ -1,0 +1,1 @@
+"""The data plane's HTTP: raw ASGI handlers made from one route table."""

@@ -1,0 +1,122 @@
+"""OpenAI's dialect: request bodies in, error bodies out. Source: OpenAI API reference, 2026-10.
+
+Unknown fields are passed through as they came. What is checked is what the gateway itself relies on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from gateway.errors import BadRequestError, GatewayError, UnprocessableError
+from gateway.exchange import Call
+from policies.facts import Action
+
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_REQUIRED = {Action.COMPLETE: "prompt", Action.CHAT: "messages", Action.EMBED: "input"}
+
+# error code → OpenAI's `type`; everything else goes by status
+_TYPES = {"rate_limit_exceeded": "rate_limit_error", "forbidden": "permission_error"}
+
+
+def decoder(task: Action) -> Callable[[bytes], Call]:
+    """The `decode` of one endpoint: body bytes → `Call`."""
+
+    def decode(body: bytes) -> Call:
+        return decode_call(task, body)
+
+    return decode
+
+
+def decode_call(task: Action, body: bytes) -> Call:
+    """Parse a request body. Malformed or incomplete: 400; a field of the wrong type or range: 422."""
+    try:
+        fields = _fields.decode(body)
+    except msgspec.ValidationError:
+        raise BadRequestError("the body must be a JSON object") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequestError(f"the body is not valid JSON: {_where(error)}") from None
+    required = _REQUIRED[task]
+    for name in ("model", required):
+        if name not in fields:
+            raise BadRequestError(f"'{name}' is required", param=name)
+    model = _typed(fields, "model", str, "a string")
+    if not model:
+        raise UnprocessableError("'model' must not be empty", param="model")
+    _check_input(task, fields)
+    stream = bool(_typed(fields, "stream", bool | None, "true or false")) if task is not Action.EMBED else False
+    options = _typed(fields, "stream_options", dict[str, Raw] | None, "an object") or {}
+    include_usage = bool(_typed(options, "include_usage", bool | None, "true or false", "stream_options."))
+    choices = _positive(fields, "n") or 1
+    most = _positive(fields, "max_completion_tokens") or _positive(fields, "max_tokens")
+    return Call(
+        task=task,
+        model=model,
+        stream=stream,
+        include_usage=include_usage,
+        max_tokens=None if most is None else most * choices,
+        size=len(body),
+        fields=fields,
+    )
+
+
+def _check_input(task: Action, fields: dict[str, Raw]) -> None:
+    if task is Action.COMPLETE:  # a null prompt is OpenAI's own default; a list of tokens is a prompt too
+        _typed(fields, "prompt", str | list[Any] | None, "a string or an array")
+        _typed(fields, "suffix", str | None, "a string")
+    elif task is Action.CHAT:
+        if not _typed(fields, "messages", list[dict[str, Raw]], "an array of objects"):
+            raise UnprocessableError("'messages' must not be empty", param="messages")
+    else:
+        _typed(fields, "input", str | list[Any], "a string or an array")
+
+
+def _typed(fields: dict[str, Raw], name: str, kind: Any, words: str, prefix: str = "") -> Any:
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        return _decoder(kind).decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise UnprocessableError(f"'{prefix}{name}' must be {words}", param=prefix + name) from None
+
+
+@cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+def _positive(fields: dict[str, Raw], name: str) -> int | None:
+    value: int | None = _typed(fields, name, int | None, "an integer")
+    if value is not None and not 1 <= value <= 10_000_000:
+        raise UnprocessableError(f"'{name}' must be between 1 and 10000000", param=name)
+    return value
+
+
+def _where(error: Exception) -> str:
+    """The parser's complaint. msgspec names a byte offset and a kind, never a piece of the body."""
+    return str(error).removeprefix("JSON is malformed: ")
+
+
+def error_body(error: GatewayError) -> bytes:
+    """OpenAI's error object. `type` tells whose fault it is, `code` what it was."""
+    body: dict[str, object] = {
+        "message": error.message,
+        "type": _TYPES.get(error.code) or ("server_error" if error.status >= 500 else "invalid_request_error"),
+        "param": error.param,
+        "code": error.code,
+    }
+    for extra in ("rule", "limit", "scope"):  # which policy or limit said no, for the admin who is asked
+        value = getattr(error, extra, None)
+        if value:
+            body[extra] = value
+    return msgspec.json.encode({"error": body})
+
+
+def error_event(error: GatewayError) -> bytes:
+    """The last event of a stream that breaks after its head: OpenAI's SDKs raise on an `error` member."""
+    return b"data: " + error_body(error) + b"\n\n"

@@ -1,0 +1,190 @@
+"""What one request has done so far: the mutable notes from which stage 8 settles at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from gateway.clock import Clock
+from gateway.errors import ForbiddenError, GatewayError, LimitExceededError
+from gateway.exchange import Call, Hold, Outcome, Permit, Principal, Receipt, Reservation, Route, Usage
+from gateway.inflight import Abort
+from gateway.upstream.relay import Progress, UpstreamRefusalError
+from policies.facts import Action
+from tenants.ids import OrgId
+
+NOBODY = OrgId("")
+"""The organization of a request that never said who it was: counted in metrics, in nobody's log."""
+
+BYTES_PER_TOKEN = 4
+"""The usual rule of thumb for code and English, used only where the provider reported nothing."""
+
+_UPSTREAM_OUTCOMES = {
+    "upstream_error": Outcome.UPSTREAM_ERROR,
+    "upstream_busy": Outcome.UPSTREAM_ERROR,
+    "upstream_timeout": Outcome.UPSTREAM_TIMEOUT,
+}
+_ABORTS = {
+    Abort.CLIENT: (Outcome.CANCELLED_BY_CLIENT, 499),
+    Abort.DEADLINE: (Outcome.UPSTREAM_TIMEOUT, 504),
+    Abort.REVOKED: (Outcome.REVOKED, 401),
+}
+
+
+class Ledger:
+    """One per request, used by one task. Each `…ed` method notes that a stage is done and hands its value on."""
+
+    __slots__ = (
+        "_at",
+        "_call",
+        "_clock",
+        "_error",
+        "_head_at",
+        "_hold",
+        "_limit",
+        "_outcome",
+        "_permit",
+        "_request_id",
+        "_route",
+        "_rule",
+        "_sent_at",
+        "_start",
+        "_status",
+        "_task",
+        "_trace_id",
+        "bytes_out",
+        "principal",
+        "progress",
+    )
+
+    def __init__(self, request_id: str, trace_id: str, task: Action, clock: Clock) -> None:
+        self._clock = clock
+        self._start = clock.monotonic_us()
+        self._at = int(clock.now() * 1_000_000)
+        self._request_id = request_id
+        self._trace_id = trace_id
+        self._task = task
+        self._sent_at = 0
+        self._head_at = 0
+        self._call: Call | None = None
+        self._permit: Permit | None = None
+        self._hold: Hold | None = None
+        self._route: Route | None = None
+        self._outcome = Outcome.FAILED  # what stands if nothing below gets to say otherwise
+        self._status = 500
+        self._error = ""
+        self._rule = ""
+        self._limit = ""
+        self.principal: Principal | None = None
+        self.progress = Progress()
+        self.bytes_out = 0
+
+    def entered(self, principal: Principal) -> None:
+        self.principal = principal
+
+    def decoded(self, call: Call) -> Call:
+        self._call = call
+        return call
+
+    def permitted(self, permit: Permit) -> Permit:
+        self._permit = permit
+        self._rule = permit.rule
+        return permit
+
+    def admitted(self, permit: Permit, hold: Hold) -> Reservation:
+        self._hold = hold
+        return Reservation(permit=permit, hold=hold)
+
+    def routed(self, route: Route) -> Route:
+        self._route = route
+        return route
+
+    def sending(self) -> None:
+        self._sent_at = self._clock.monotonic_us()
+
+    def head_arrived(self) -> None:
+        self._head_at = self._clock.monotonic_us()
+
+    def counting(self, send: Callable[[bytes], Awaitable[None]]) -> Callable[[bytes], Awaitable[None]]:
+        def counted(data: bytes) -> Awaitable[None]:
+            self.bytes_out += len(data)
+            return send(data)
+
+        return counted
+
+    def served(self, bytes_out: int = 0) -> None:
+        if self._outcome is Outcome.FAILED:
+            self._outcome, self._status = Outcome.SERVED, 200
+        self.bytes_out += bytes_out
+
+    def refused_upstream(self, refusal: UpstreamRefusalError) -> None:
+        """The model's own no: delivered as it is, and nothing was generated."""
+        self._outcome, self._status, self._error = Outcome.UPSTREAM_ERROR, refusal.answer_status, refusal.code
+        self.progress.usage = Usage(counted=False)
+
+    def failed(self, error: GatewayError) -> None:
+        self._outcome = _UPSTREAM_OUTCOMES.get(error.code, Outcome.REFUSED)
+        self._status, self._error = error.status, error.code
+        if isinstance(error, ForbiddenError):
+            self._rule = error.rule
+        elif isinstance(error, LimitExceededError):
+            self._limit = error.limit
+
+    def aborted(self, reason: Abort | None) -> None:
+        """`None`: the server itself is going down and took the request along."""
+        self._outcome, self._status = (Outcome.FAILED, 503) if reason is None else _ABORTS[reason]
+
+    def overhead_us(self) -> int:
+        """The gateway's own time up to now: all of it but the wait for the upstream's head."""
+        waited = max(self._head_at - self._sent_at, 0) if self._head_at else 0
+        return self._clock.monotonic_us() - self._start - waited
+
+    def usage(self) -> Usage:
+        """What is charged: the provider's figures, else what can be told from what passed.
+
+        Nothing sent costs nothing. A stream cut short is counted by its events, one token each.
+        """
+        if not self.progress.sent or self._call is None:
+            return Usage(counted=False)
+        if self.progress.usage is not None:
+            return self.progress.usage
+        return Usage(-(-self._call.size // BYTES_PER_TOKEN), self.progress.events)
+
+    def settle_hold(self) -> None:
+        if self._hold is None:
+            return
+        if self.progress.sent:
+            self._hold.settle(self.usage().total)
+        else:
+            self._hold.refund()
+
+    def receipt(self) -> Receipt:
+        principal, route, usage = self.principal, self._route, self.usage()
+        end = self._clock.monotonic_us()
+        return Receipt(
+            org=principal.org if principal else NOBODY,
+            request_id=self._request_id,
+            at_us=self._at,
+            member=principal.member if principal else "",
+            client=principal.client if principal else "",
+            action=self._task,
+            outcome=self._outcome,
+            status=self._status,
+            trace_id=self._trace_id,
+            model=self._permit.alias.name if self._permit else "",
+            upstream=route.upstream.name if route else "",
+            upstream_model=route.model if route else "",
+            key_version=route.credential.version if route else 0,
+            rule=self._rule,
+            limit=self._limit,
+            error=self._error,
+            stream=self._call.stream if self._call else False,
+            sent=self.progress.sent,
+            bytes_in=self._call.size if self._call else 0,
+            bytes_out=self.bytes_out,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            tokens_counted=usage.counted,
+            overhead_us=self.overhead_us() if self._head_at else end - self._start,
+            first_byte_us=self._head_at - self._sent_at if self._head_at else 0,
+            total_us=end - self._start,
+        )

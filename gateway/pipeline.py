@@ -1,0 +1,250 @@
+"""The one path of a request. Straight-line code: the order is the text (see docs/architecture.md)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import httpx
+
+from gateway.audit.log import ReceiptSink
+from gateway.authorize.stage import authorize, resolve, visible_models
+from gateway.clock import Clock
+from gateway.errors import GatewayError, UnavailableError
+from gateway.exchange import Call, Credential, Permit, Principal, Receipt, Reservation, Route, Standing
+from gateway.inflight import Abort, Abortable, InFlight
+from gateway.ledger import Ledger
+from gateway.limits.claims import claims_for
+from gateway.limits.store import LimitStore
+from gateway.upstream.relay import Relay, UpstreamRefusalError, is_event_stream, pass_on, read_answer
+from policies.facts import Action
+from tenants.ids import OrgId
+from tenants.models import LimitUnit, ModelAlias
+from tenants.snapshot import Snapshot
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Inbound(Abortable, Protocol):
+    """One request as the edge hands it over. `body` may be awaited once; it enforces the size cap."""
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def trace_id(self) -> str: ...
+    @property
+    def authorization(self) -> bytes | None: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def aborted(self) -> Abort | None: ...
+    async def body(self) -> bytes: ...
+
+
+class Answer(Protocol):
+    """Where the response goes. Nothing is retried; a client that is gone ends the request by `abort`."""
+
+    async def start(self, status: int, headers: Headers) -> None: ...
+    async def send(self, data: bytes) -> None: ...
+    async def finish(self, data: bytes) -> None: ...
+
+
+class Authenticate(Protocol):
+    """Stage 1: who a bearer token speaks for, checked without leaving the process."""
+
+    def authenticate(self, authorization: bytes | None, host: str, snapshot: Snapshot) -> Principal: ...
+
+
+class Keys(Protocol):
+    """Leased upstream keys: `peek` never waits, `lease` reads the store when it must."""
+
+    def peek(self, org: OrgId, upstream: str, key_version: int) -> Credential | None: ...
+    async def lease(self, org: OrgId, upstream: str, key_version: int) -> Credential: ...
+
+
+class World(Protocol):
+    """Where the current snapshot is found. `accepting` is False while this worker may not serve."""
+
+    @property
+    def snapshot(self) -> Snapshot: ...
+    @property
+    def accepting(self) -> bool: ...
+
+
+class Pipeline:
+    """Eight stages. Stateless but for what it is given; one per worker, shared by all its requests."""
+
+    def __init__(
+        self,
+        *,
+        world: World,
+        authn: Authenticate,
+        limits: LimitStore,
+        keys: Keys,
+        relay: Relay,
+        receipts: ReceiptSink,
+        in_flight: InFlight,
+        observe: Callable[[Receipt], None],
+        clock: Clock,
+        max_in_flight: int,
+    ) -> None:
+        self._world = world
+        self._authn = authn
+        self._limits = limits
+        self._keys = keys
+        self._relay = relay
+        self._receipts = receipts
+        self._in_flight = in_flight
+        self._observe = observe
+        self._clock = clock
+        self._max_in_flight = max_in_flight
+
+    async def complete(
+        self, task: Action, inbound: Inbound, decode: Callable[[bytes], Call], answer: Answer
+    ) -> None:
+        """Serve one call to a model. Raises `GatewayError` with everything settled; the edge words it."""
+        ledger = Ledger(inbound.request_id, inbound.trace_id, task, self._clock)
+        try:
+            principal, snapshot = self._enter(inbound, ledger)
+            tenant = resolve(principal, snapshot)
+            call = ledger.decoded(decode(await inbound.body()))
+            permit = ledger.permitted(authorize(principal, tenant, call))
+            reservation = await self._admit(permit, ledger)
+            route = ledger.routed(await self._route(reservation))
+            last, head = await self._answered(route, inbound, answer, ledger)
+            ledger.served()
+        except GatewayError as error:
+            ledger.failed(error)
+            raise
+        except asyncio.CancelledError:
+            ledger.aborted(inbound.aborted)
+            raise
+        finally:
+            self._settle(inbound, ledger)
+        if head is not None:
+            await answer.start(200, head)
+        await answer.finish(last)
+
+    async def list_models(
+        self, inbound: Inbound, answer: Answer, render: Callable[[Sequence[ModelAlias]], bytes]
+    ) -> None:
+        """Stages 1, 2, 4 and 8 for a listing: nothing goes upstream and no limit is touched."""
+        ledger = Ledger(inbound.request_id, inbound.trace_id, Action.LIST_MODELS, self._clock)
+        try:
+            principal, snapshot = self._enter(inbound, ledger)
+            body = render(visible_models(principal, resolve(principal, snapshot)))
+            ledger.served(len(body))
+        except GatewayError as error:
+            ledger.failed(error)
+            raise
+        finally:
+            self._settle(inbound, ledger)
+        await answer.start(200, [*_identity(inbound), (b"content-type", b"application/json")])
+        await answer.finish(body)
+
+    def _enter(self, inbound: Inbound, ledger: Ledger) -> tuple[Principal, Snapshot]:
+        """Stage 1, and the room this request needs: a place in flight and one in the audit log."""
+        if not self._world.accepting:
+            raise UnavailableError("the gateway is not ready to serve", retry_after_s=1)
+        if self._in_flight.count >= self._max_in_flight:
+            raise UnavailableError("the gateway has too many requests in flight", retry_after_s=1)
+        snapshot = self._world.snapshot
+        principal = self._authn.authenticate(inbound.authorization, inbound.host, snapshot)
+        self._receipts.admit()
+        ledger.entered(principal)
+        self._in_flight.enter(principal.org, principal.member, inbound)
+        return principal, snapshot
+
+    async def _admit(self, permit: Permit, ledger: Ledger) -> Reservation:
+        """Stage 5. Between the grant and `ledger.admitted` nothing awaits: a cancel cannot lose a hold."""
+        return ledger.admitted(permit, await self._limits.reserve(claims_for(permit)))
+
+    async def _route(self, reservation: Reservation) -> Route:
+        """Stage 6: the deployment behind the alias and its leased key."""
+        permit = reservation.permit
+        upstream = permit.tenant.upstreams.get(permit.alias.upstream)
+        if upstream is None or upstream.key_version == 0:
+            raise UnavailableError(
+                f"the model '{permit.alias.name}' has no upstream with a key; an admin must set one",
+                retry_after_s=30,
+            )
+        wanted = upstream.key_version
+        credential = self._keys.peek(permit.tenant.id, upstream.name, wanted)
+        if credential is None:
+            credential = await self._keys.lease(permit.tenant.id, upstream.name, wanted)
+        return Route(reservation=reservation, upstream=upstream, model=permit.alias.model, credential=credential)
+
+    async def _answered(
+        self, route: Route, inbound: Inbound, answer: Answer, ledger: Ledger
+    ) -> tuple[bytes, Headers | None]:
+        """Stage 7. Returns what is still to be sent once everything is settled: the last bytes, and for an
+        answer that is not a stream its head."""
+        call = route.reservation.permit.call
+        ledger.sending()
+        try:
+            response = await self._relay.open(route, ledger.progress)
+        except UpstreamRefusalError as refusal:
+            ledger.refused_upstream(refusal)
+            await answer.start(refusal.answer_status, self._head(inbound, ledger, route, b"application/json"))
+            return refusal.body, None
+        ledger.head_arrived()
+        try:
+            if call.stream and is_event_stream(response):
+                await answer.start(200, self._head(inbound, ledger, route, b"text/event-stream; charset=utf-8"))
+                return await pass_on(response, call, ledger.progress, ledger.counting(answer.send)), None
+            body = await read_answer(response, ledger.progress)
+            ledger.bytes_out += len(body)
+            return body, self._head(inbound, ledger, route, b"application/json")
+        finally:
+            await _close(response)
+
+    def _settle(self, inbound: Inbound, ledger: Ledger) -> None:
+        """Stage 8, for every outcome. It never awaits, so nothing can cancel it.
+
+        A kill -9 before `append` leaves a request without an entry; after it, the entry is in the kernel's
+        page cache and reaches the log whatever becomes of this process.
+        """
+        ledger.settle_hold()
+        receipt = ledger.receipt()
+        self._observe(receipt)
+        if ledger.principal is not None:
+            self._in_flight.leave(ledger.principal.org, ledger.principal.member, inbound)
+            self._receipts.append(receipt)
+
+    def _head(self, inbound: Inbound, ledger: Ledger, route: Route, content_type: bytes) -> Headers:
+        return [
+            *_identity(inbound),
+            (b"content-type", content_type),
+            (b"cache-control", b"no-store"),
+            (b"x-orgate-model", route.model.encode("latin-1", "replace")),
+            (b"x-orgate-upstream", route.upstream.name.encode()),
+            (b"x-orgate-overhead-ms", b"%.3f" % (ledger.overhead_us() / 1000)),
+            *rate_limit_headers(route.reservation.hold.standings),
+        ]
+
+
+def _identity(inbound: Inbound) -> Headers:
+    return [(b"x-request-id", inbound.request_id.encode())]
+
+
+_UNITS = {LimitUnit.REQUESTS: b"requests", LimitUnit.TOKENS: b"tokens"}
+
+
+def rate_limit_headers(standings: Sequence[Standing]) -> Headers:
+    """OpenAI's `x-ratelimit-*` (API reference, "Rate limits"): concurrency has no name there and is left out."""
+    headers: Headers = []
+    for standing in standings:
+        unit = _UNITS.get(standing.unit)
+        if unit is not None:
+            headers += [
+                (b"x-ratelimit-limit-" + unit, b"%d" % standing.limit),
+                (b"x-ratelimit-remaining-" + unit, b"%d" % max(standing.remaining, 0)),
+                (b"x-ratelimit-reset-" + unit, b"%dms" % standing.reset_ms),
+            ]
+    return headers
+
+
+async def _close(response: httpx.Response) -> None:
+    """Reset the upstream's stream if it has not ended: the transport does so before its first await."""
+    await response.aclose()

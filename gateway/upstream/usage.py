@@ -1,0 +1,121 @@
+"""Reads token usage out of an answer as it passes, without holding the answer back.
+
+OpenAI's streams report usage in a last event with empty `choices`, only when asked (`stream_options.
+include_usage`); some servers also put `"usage":null` into every event. The gateway always asks; what the
+caller did not ask for is taken out again. Source: OpenAI API reference, "Chat completion chunk object".
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.exchange import Usage
+
+CARRY_LIMIT = 1024 * 1024
+"""Bytes of an unfinished event kept at most; a longer one is passed on in pieces, its usage unseen."""
+
+_MARK = b'"usage"'
+_NULLS = (b',"usage":null', b', "usage": null')
+
+
+class _Tokens(Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+
+class _Answer(Struct):
+    usage: _Tokens | None = None
+
+
+class _Chunk(Struct):
+    usage: _Tokens | None = None
+    choices: list[Raw] | None = None
+
+
+_answer = msgspec.json.Decoder(_Answer)
+_chunk = msgspec.json.Decoder(_Chunk)
+_object = msgspec.json.Decoder(dict[str, Raw])
+_encode = msgspec.json.Encoder().encode
+
+
+def usage_of_answer(body: bytes) -> Usage | None:
+    """Usage of a whole JSON answer, None when it reports none. Raises `msgspec.DecodeError` on garbage."""
+    tokens = _answer.decode(body).usage
+    return None if tokens is None else Usage(tokens.prompt_tokens, tokens.completion_tokens, counted=False)
+
+
+class UsageTap:
+    """Sits in one event stream (WHATWG HTML section 9.2). `feed` what arrives, send on what it returns.
+
+    Most chunks hold whole events without usage and come back as the object that went in.
+    """
+
+    __slots__ = ("_carry", "_keep", "events", "usage")
+
+    def __init__(self, *, keep: bool) -> None:
+        """`keep`: the caller asked for usage itself, so nothing is taken out."""
+        self._keep = keep
+        self._carry = b""
+        self.events = 0
+        self.usage: Usage | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        if not self._carry and data.endswith(b"\n\n") and _MARK not in data:
+            self.events += data.count(b"\n\n")
+            return data
+        buffer = self._carry + data
+        end = max(_after(buffer, b"\n\n"), _after(buffer, b"\r\n\r\n"))
+        if end == 0 and len(buffer) > CARRY_LIMIT:
+            self._carry = b""
+            return buffer
+        self._carry = buffer[end:]
+        return self._whole(buffer[:end])
+
+    def end(self) -> bytes:
+        """What is left of an event that the server never finished."""
+        rest, self._carry = self._carry, b""
+        return self._whole(rest)
+
+    def _whole(self, events: bytes) -> bytes:
+        if _MARK in events and not self._keep:
+            for null in _NULLS:
+                events = events.replace(null, b"")
+        if _MARK not in events:
+            self.events += events.count(b"\n\n") + events.count(b"\r\n\r\n")
+            return events
+        separator = b"\r\n\r\n" if b"\r\n\r\n" in events else b"\n\n"
+        kept = []
+        for event in events.split(separator):
+            if not event:
+                continue
+            self.events += 1
+            passed = self._event(event) if _MARK in event else event
+            if passed:
+                kept.append(passed + separator)
+        return b"".join(kept)
+
+    def _event(self, event: bytes) -> bytes:
+        if not event.startswith(b"data:"):
+            return event
+        payload = event[5:]
+        try:
+            chunk = _chunk.decode(payload)
+        except msgspec.DecodeError:
+            return event
+        if chunk.usage is None:
+            return event
+        self.usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens, counted=False)
+        if self._keep:
+            return event
+        if not chunk.choices:
+            return b""
+        fields = _object.decode(payload)
+        fields.pop("usage", None)
+        return b"data: " + _encode(fields)
+
+
+def _after(buffer: bytes, separator: bytes) -> int:
+    place = buffer.rfind(separator)
+    return 0 if place < 0 else place + len(separator)
