@@ -1,0 +1,143 @@
+"""Upstream keys as a worker holds them: leased for a minute, renewed behind the requests' back.
+
+A store that is down is not felt for 15 minutes by whoever has a key cached; the others get 503.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from gateway.errors import UnavailableError
+from gateway.exchange import Credential
+from gateway.secrets.store import NoSuchSecretError, StoreUnavailableError, UpstreamKeys
+from tenants.ids import OrgId
+
+SOFT_TTL_S: Final = 60.0
+STALE_IF_ERROR_S: Final = 15 * 60.0
+READ_TIMEOUT_S: Final = 2.0
+RETRY_S: Final = 2
+
+log = logging.getLogger(__name__)
+
+
+class _Lease:
+    """What one worker knows of one upstream's key. Changed only by `KeyLeases`, on its loop.
+
+    `asked`: the highest key version the store has been asked for. `retry_at`: no refresh before this.
+    """
+
+    __slots__ = ("asked", "credential", "read_at", "reading", "retry_at")
+
+    def __init__(self) -> None:
+        self.credential: Credential | None = None
+        self.asked = -1
+        self.read_at = 0.0
+        self.retry_at = 0.0
+        self.reading: asyncio.Task[Credential] | None = None
+
+
+class KeyLeases:
+    """The leases of one worker. `clock` gives monotonic seconds. Belongs to one event loop."""
+
+    def __init__(self, keys: UpstreamKeys, clock: Callable[[], float]) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._leases: dict[tuple[OrgId, str], _Lease] = {}
+        self._swept_at = clock()
+
+    def peek(self, org: OrgId, upstream: str, key_version: int) -> Credential | None:
+        """The cached key, at once, when it serves `key_version`; a lease past its minute starts its renewal.
+
+        None means: call `lease`.
+        """
+        held = self._leases.get((org, upstream))
+        if held is None or held.credential is None or not 0 < key_version <= held.asked:
+            return None
+        age = self._clock() - held.read_at
+        if age >= SOFT_TTL_S:
+            if age >= STALE_IF_ERROR_S:
+                return None
+            if held.reading is None and self._clock() >= held.retry_at:
+                self._read(held, org, upstream, key_version)
+        return held.credential
+
+    async def lease(self, org: OrgId, upstream: str, key_version: int) -> Credential:
+        """The key of `upstream`. Reads the store when `key_version` is newer than what is cached.
+
+        `key_version` 0 (no key set, or taken away) is never answered from the cache. Raises `UnavailableError`
+        with Retry-After when there is no key, or none within 2 s and none cached within 15 minutes.
+        """
+        ready = self.peek(org, upstream, key_version)
+        if ready is not None:
+            return ready
+        held = self._leases.setdefault((org, upstream), _Lease())
+        fresh_enough = held.credential is not None and self._clock() - held.read_at < STALE_IF_ERROR_S
+        if key_version and fresh_enough and self._clock() < held.retry_at and held.credential is not None:
+            return held.credential  # the store failed a moment ago: the older key beats no key
+        reading = held.reading
+        if reading is not None and key_version > held.asked:
+            await asyncio.wait([reading])  # it may have started before the new key was written
+            ready = self.peek(org, upstream, key_version)
+            if ready is not None:
+                return ready
+            reading = held.reading
+        if reading is None:
+            reading = self._read(held, org, upstream, key_version)
+        try:
+            return await asyncio.shield(reading)  # one caller's cancel must not end what the others wait for
+        except NoSuchSecretError:
+            raise UnavailableError(f"no key is set for upstream '{upstream}'", retry_after_s=RETRY_S) from None
+        except (StoreUnavailableError, TimeoutError):
+            stale = held.credential
+            if key_version and stale is not None and self._clock() - held.read_at < STALE_IF_ERROR_S:
+                return stale
+            raise UnavailableError(
+                f"the key for upstream '{upstream}' cannot be read now", retry_after_s=RETRY_S
+            ) from None
+
+    def _read(self, held: _Lease, org: OrgId, upstream: str, key_version: int) -> asyncio.Task[Credential]:
+        held.reading = asyncio.ensure_future(self._fetch(held, org, upstream, key_version))
+        held.reading.add_done_callback(_observe)
+        return held.reading
+
+    async def _fetch(self, held: _Lease, org: OrgId, upstream: str, key_version: int) -> Credential:
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                credential = await self._keys.get(org, upstream)
+        except NoSuchSecretError:
+            held.credential, held.asked = None, -1  # taken away: the cached one must not outlive it
+            raise
+        except (StoreUnavailableError, TimeoutError) as error:
+            held.retry_at = self._clock() + RETRY_S
+            # The store's own words name paths: they are for the operator's log, never for the caller.
+            log.warning(
+                "the key of upstream %s of %s was not renewed: %s", upstream, org, str(error) or "timed out"
+            )
+            raise
+        else:
+            held.credential, held.read_at = credential, self._clock()
+            # A store that lags behind `key_version` is asked again after the TTL, not on every request.
+            held.asked = max(credential.version, key_version)
+            return credential
+        finally:
+            held.reading = None
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Forget keys that nobody has used for longer than they may be served; at most once a minute."""
+        now = self._clock()
+        if now - self._swept_at < SOFT_TTL_S:
+            return
+        self._swept_at = now
+        for key, held in list(self._leases.items()):
+            if held.reading is None and now - held.read_at >= STALE_IF_ERROR_S:
+                del self._leases[key]
+
+
+def _observe(reading: asyncio.Task[Credential]) -> None:
+    """A renewal nobody waits for has already logged its failure: take the exception, so asyncio does not."""
+    if not reading.cancelled():
+        reading.exception()

@@ -1,0 +1,208 @@
+"""The sealed file: every secret encrypted on its own with AES-256-GCM, bound to its path and version.
+
+The associated data is `orgs/<org>/upstreams/<name>#<version>` or `system/<name>`, so an entry copied to
+another organization, another name or another version does not open. The file as a whole carries no
+counter: whoever can write it can put an old file back, or remove entries, and nothing more.
+Trusted: whoever can read this file *and* the master key has every secret in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from gateway.exchange import Credential
+from gateway.secret import Secret
+from gateway.secrets.masterkey import KEY_BYTES, fsync_folder
+from gateway.secrets.store import NoSuchSecretError, StoreUnavailableError
+from tenants.ids import OrgId, resource_name
+from tenants.ids import org_id as parse_org
+
+FORMAT: Final = "orgate-sealed-1"
+_INFO: Final = b"orgate sealed file, AES-256-GCM, version 1"  # RFC 5869: binds the derived key to its use
+_CHECK: Final = b"orgate-sealed-1 check"
+_MAX_FILE: Final = 64 * 1024 * 1024
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    """`box` is nonce (12 bytes) and ciphertext with tag. An empty plaintext is a tombstone: the version stays."""
+
+    version: int
+    box: bytes
+
+
+class _File(msgspec.Struct, frozen=True):
+    """`check` is a known text sealed with the file's key: it tells a wrong key from a damaged entry."""
+
+    format: str
+    salt: bytes
+    check: bytes
+    entries: dict[str, _Entry]
+
+
+class _Opened(msgspec.Struct, frozen=True):
+    file: _File
+    cipher: AESGCM
+
+
+class SealedFile:
+    """`UpstreamKeys` and `SystemSecrets` in one file. One object per process; its methods run in threads.
+
+    Writers (any process) take turns by flock on `<path>.lock`. Readers take no lock: they see the file before
+    or after a rename. A call that is cancelled may still complete its write.
+    """
+
+    def __init__(self, path: Path, master_key: Secret, random: Callable[[int], bytes] = os.urandom) -> None:
+        self._path = path
+        self._master_key = master_key
+        self._random = random
+        self._seen: tuple[tuple[int, int, int], _Opened] | None = None  # replaced whole: safe between threads
+
+    async def get(self, org: OrgId, upstream: str) -> Credential:
+        path = _upstream_path(org, upstream)
+        found = await asyncio.to_thread(self._open, path)
+        if found is None or not found[1]:
+            raise NoSuchSecretError(f"no key is stored at {path}")
+        return Credential(found[0], Secret(found[1]))
+
+    async def put(self, org: OrgId, upstream: str, secret: Secret) -> int:
+        """As the Protocol says; raises `ValueError` for an empty secret."""
+        if not secret.reveal():
+            raise ValueError("an upstream key cannot be empty")
+        return await asyncio.to_thread(self._write, _upstream_path(org, upstream), secret)
+
+    async def delete(self, org: OrgId, upstream: str) -> None:
+        """Forget the key. Its version number is spent: the next `put` counts on from it."""
+        path = _upstream_path(org, upstream)
+        found = await asyncio.to_thread(self._open, path)
+        if found is None or not found[1]:
+            raise NoSuchSecretError(f"no key is stored at {path}")
+        await asyncio.to_thread(self._write, path, Secret(b""))
+
+    async def load(self, name: str) -> Secret | None:
+        found = await asyncio.to_thread(self._open, f"system/{name}")
+        return Secret(found[1]) if found is not None else None
+
+    async def store(self, name: str, secret: Secret) -> None:
+        await asyncio.to_thread(self._write, f"system/{name}", secret)
+
+    def _open(self, path: str) -> tuple[int, bytes] | None:
+        opened = self._read()
+        entry = opened.file.entries.get(path) if opened is not None else None
+        if opened is None or entry is None:
+            return None
+        try:
+            return entry.version, opened.cipher.decrypt(entry.box[:12], entry.box[12:], _aad(path, entry.version))
+        except (InvalidTag, ValueError):
+            raise StoreUnavailableError(f"the entry {path} of {self._path} has been tampered with") from None
+
+    def _read(self) -> _Opened | None:
+        """The file as it is now, parsed again only when it was replaced. None: nothing was ever stored."""
+        try:
+            with self._path.open("rb") as source:
+                status = os.fstat(source.fileno())
+                stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+                seen = self._seen
+                if seen is not None and seen[0] == stamp:
+                    return seen[1]
+                raw = source.read(_MAX_FILE)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreUnavailableError(f"{self._path} cannot be read: {error.strerror}") from None
+        try:
+            file = msgspec.json.decode(raw, type=_File)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise StoreUnavailableError(f"{self._path} is not a sealed file or is damaged") from None
+        if file.format != FORMAT:
+            raise StoreUnavailableError(f"{self._path} has the unknown format {file.format[:32]!r}")
+        cipher = self._cipher(file.salt)
+        try:
+            cipher.decrypt(file.check[:12], file.check[12:], _CHECK)
+        except (InvalidTag, ValueError):
+            raise StoreUnavailableError(
+                f"the master key does not fit {self._path}, or its head is damaged"
+            ) from None
+        opened = _Opened(file, cipher)
+        # Inodes are used again and file times tick every few milliseconds, so a stamp that young may come back
+        # with other content: it is trusted once it is a second old (as git does with its index).
+        if time.time_ns() - status.st_mtime_ns > 1_000_000_000:
+            self._seen = (stamp, opened)
+        return opened
+
+    def _write(self, path: str, secret: Secret) -> int:
+        with self._turn():
+            opened = self._read() or self._empty()
+            before = opened.file.entries.get(path)
+            version = before.version + 1 if before is not None else 1
+            nonce = self._random(12)
+            box = nonce + opened.cipher.encrypt(nonce, secret.reveal(), _aad(path, version))
+            entries = {**opened.file.entries, path: _Entry(version, box)}
+            self._replace(msgspec.json.encode(msgspec.structs.replace(opened.file, entries=entries)))
+        return version
+
+    def _empty(self) -> _Opened:
+        salt, nonce = self._random(16), self._random(12)
+        cipher = self._cipher(salt)
+        return _Opened(_File(FORMAT, salt, nonce + cipher.encrypt(nonce, b"", _CHECK), {}), cipher)
+
+    def _cipher(self, salt: bytes) -> AESGCM:
+        hkdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=_INFO)
+        return AESGCM(hkdf.derive(self._master_key.reveal()))
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One writer at a time. The lock is a file of its own: the sealed file's inode changes at each write.
+
+        The kernel drops the lock when its holder dies, so a crash leaves an empty `.lock` file and no lock.
+        """
+        try:
+            descriptor = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreUnavailableError(f"{self._path}.lock cannot be opened: {error.strerror}") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _replace(self, content: bytes) -> None:
+        """Swap the whole file. Each line says what a crash right after it leaves."""
+        temporary = f"{self._path}.tmp"
+        try:
+            # A stray `.tmp`, perhaps short: never read, and truncated by the next writer (we hold the lock).
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(
+                    file.fileno()
+                )  # the new content is on disk under a name nobody reads: the old file stands
+            os.replace(temporary, self._path)  # kill -9: the new file; a power cut: the old one or the new one
+            fsync_folder(self._path.parent)  # the new file stands, whatever happens
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                Path(temporary).unlink(missing_ok=True)
+            raise StoreUnavailableError(f"{self._path} cannot be written: {error.strerror}") from None
+
+
+def _upstream_path(org: OrgId, upstream: str) -> str:
+    # Parsed again here: a slash or a '#' in either part would let one organization name another's path.
+    return f"orgs/{parse_org(org)}/upstreams/{resource_name(upstream)}"
+
+
+def _aad(path: str, version: int) -> bytes:
+    return (f"{path}#{version}" if path.startswith("orgs/") else path).encode()
