@@ -1,0 +1,164 @@
+"""`orgate serve`: one supervisor, one control process, one tree of workers.
+
+The supervisor starts both children at once, starts one again that dies, passes signals on, and leaves no
+process behind: each child asks the kernel for SIGTERM when its parent is gone, so even kill -9 of the
+supervisor ends them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from gateway.settings import Settings, load
+
+log = logging.getLogger("orgate.serve")
+
+SETTINGS_VARIABLE = "ORGATE_SETTINGS"
+RESTART_S = (0.2, 0.5, 1, 2, 5, 10)
+"""Waits before a dead child is started again; the last one repeats. A minute of life begins the row anew."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+class AlreadyServingError(Exception):
+    """Another `orgate serve` holds this folder."""
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask for SIGTERM when the parent is gone (prctl(2)); called first thing in every child."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it died before we asked
+        sys.exit(0)
+
+
+def run(settings_path: Path) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code. Raises `SettingsError`, `AlreadyServingError`."""
+    settings = load(settings_path)
+    configure_logging(settings.server.log_level)
+    settings.bus_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _lock(settings.bus_socket.parent / "serve.lock"):
+        settings.bus_socket.unlink(missing_ok=True)
+        return _Supervisor(settings, settings_path).run()
+
+
+def configure_logging(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
+    for library in ("httpx", "httpcore", "aiosqlite"):  # they write URLs and statements at INFO and DEBUG
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def _lock(path: Path) -> IO[str]:
+    held = path.open("w", encoding="ascii")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.close()
+        raise AlreadyServingError(f"another `orgate serve` runs on {path.parent.parent}") from None
+    return held
+
+
+class _Child:
+    """One child process, started again when it dies. The wait is kept by the supervisor's loop."""
+
+    def __init__(self, part: str, settings_path: Path) -> None:
+        self._part = part
+        self._settings_path = settings_path
+        self._deaths = 0
+        self._born = 0.0
+        self._next = 0.0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def tend(self, now: float) -> None:
+        if self.process is not None and self.process.poll() is not None:
+            log.error("the %s process ended with status %s", self._part, self.process.returncode)
+            self._deaths = 0 if now - self._born > 60 else self._deaths + 1
+            self._next = now + RESTART_S[min(self._deaths, len(RESTART_S) - 1)]
+            self.process = None
+        if self.process is None and now >= self._next:
+            environment = {**os.environ, SETTINGS_VARIABLE: str(self._settings_path.resolve())}
+            # A session of its own: Ctrl-C in a terminal reaches the supervisor, which decides the order.
+            self.process = subprocess.Popen(  # noqa: S603  # our own interpreter and module, no shell
+                [sys.executable, "-m", "gateway.app", self._part, str(os.getpid())],
+                env=environment,
+                start_new_session=True,
+            )
+            self._born = now
+
+    def signal(self, number: int) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def end(self, patience_s: float) -> None:
+        """SIGTERM, wait, then SIGKILL to its whole session so that no worker stays behind."""
+        process = self.process
+        if process is None:
+            return
+        self.signal(signal.SIGTERM)
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            log.warning("the %s process did not drain in %.0f s; killing it", self._part, patience_s)
+        with contextlib.suppress(ProcessLookupError):  # the usual case: the whole session is gone already
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class _Supervisor:
+    def __init__(self, settings: Settings, settings_path: Path) -> None:
+        self._settings = settings
+        self._control = _Child("control", settings_path)
+        self._public = _Child("public", settings_path)
+        self._stop = False
+        self._reload = False
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_reload)
+        announced = False
+        try:
+            while not self._stop:
+                now = time.monotonic()
+                self._control.tend(now)
+                self._public.tend(now)
+                if self._reload:
+                    self._reload = False
+                    self._public.signal(signal.SIGHUP)
+                if not announced and self._answers():
+                    announced = True
+                    log.info("serving %s; admin on %s", self._settings.server.url, self._settings.server.admin_url)
+                time.sleep(0.05)
+        finally:
+            # Workers first: what they settle while draining still reaches the control process.
+            self._public.end(self._settings.server.drain_s)
+            self._control.end(10)
+        log.info("stopped")
+        return 0
+
+    def _answers(self) -> bool:
+        for listener in (self._settings.public, self._settings.admin):
+            with socket.socket() as probe:
+                probe.settimeout(0.2)
+                if probe.connect_ex((listener.host, listener.port)) != 0:
+                    return False
+        return True
+
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        self._stop = True
+
+    def _on_reload(self, number: int, frame: FrameType | None) -> None:
+        self._reload = True

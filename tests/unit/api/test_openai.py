@@ -1,0 +1,114 @@
+"""OpenAI's dialect: what is refused, with which status and field, and what passes untouched."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway.api.data.openai import decode_call, error_body, error_event
+from gateway.errors import (
+    BadRequestError,
+    ForbiddenError,
+    GatewayError,
+    LimitExceededError,
+    UnavailableError,
+    UnprocessableError,
+)
+from gateway.upstream.relay import upstream_body
+from policies.facts import Action
+
+
+def body(**fields: object) -> bytes:
+    return json.dumps(fields).encode()
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "param"),
+    [
+        (b"", BadRequestError, None),
+        (b"{", BadRequestError, None),
+        (b"[]", BadRequestError, None),
+        (b'"x"', BadRequestError, None),
+        (b'{"model":"m"', BadRequestError, None),
+        (b"\xff\xfe", BadRequestError, None),
+        (body(prompt="x"), BadRequestError, "model"),
+        (body(model="m"), BadRequestError, "prompt"),
+        (body(model=1, prompt="x"), UnprocessableError, "model"),
+        (body(model="", prompt="x"), UnprocessableError, "model"),
+        (body(model="m", prompt={}), UnprocessableError, "prompt"),
+        (body(model="m", prompt="x", suffix=3), UnprocessableError, "suffix"),
+        (body(model="m", prompt="x", stream="yes"), UnprocessableError, "stream"),
+        (body(model="m", prompt="x", stream_options=[]), UnprocessableError, "stream_options"),
+        (
+            body(model="m", prompt="x", stream_options={"include_usage": 1}),
+            UnprocessableError,
+            "stream_options.include_usage",
+        ),
+        (body(model="m", prompt="x", max_tokens=0), UnprocessableError, "max_tokens"),
+        (body(model="m", prompt="x", max_tokens="9"), UnprocessableError, "max_tokens"),
+        (body(model="m", prompt="x", n=-1), UnprocessableError, "n"),
+    ],
+)
+def test_bad_completions(given: bytes, kind: type[GatewayError], param: str | None) -> None:
+    with pytest.raises(kind) as caught:
+        decode_call(Action.COMPLETE, given)
+    assert caught.value.param == param
+
+
+def test_an_error_never_quotes_the_body() -> None:
+    with pytest.raises(BadRequestError) as caught:
+        decode_call(Action.COMPLETE, b'{"model": "m", "prompt": secret_code()}')
+    assert "secret_code" not in caught.value.message
+
+
+@pytest.mark.parametrize("messages", [[], "hi", ["hi"], None])
+def test_bad_chats(messages: object) -> None:
+    with pytest.raises(UnprocessableError) as caught:
+        decode_call(Action.CHAT, body(model="m", messages=messages))
+    assert caught.value.param == "messages"
+
+
+def test_what_the_gateway_reads() -> None:
+    call = decode_call(
+        Action.CHAT, body(model="m", messages=[{"role": "user"}], stream=True, max_completion_tokens=7, n=2)
+    )
+    assert (call.model, call.stream, call.include_usage, call.max_tokens) == ("m", True, False, 14)
+
+
+def test_embeddings_never_stream() -> None:
+    assert decode_call(Action.EMBED, body(model="m", input=["a"], stream=True)).stream is False
+
+
+def test_unknown_fields_go_upstream_as_they_came() -> None:
+    given = b'{"model":"alias","prompt":"x","suffix":"y","x_future":{"deep":[1.0,1e400,"\\u00e9"]},"seed":12345678901234567890}'
+    sent = upstream_body(decode_call(Action.COMPLETE, given), "real-model")
+    assert b'"x_future":{"deep":[1.0,1e400,"\\u00e9"]}' in sent
+    assert b'"seed":12345678901234567890' in sent
+    assert b'"model":"real-model"' in sent
+    assert b"stream_options" not in sent
+
+
+def test_a_stream_is_asked_for_its_usage() -> None:
+    call = decode_call(Action.COMPLETE, body(model="m", prompt="x", stream=True, stream_options={"chunk": 1}))
+    assert json.loads(upstream_body(call, "m"))["stream_options"] == {"chunk": 1, "include_usage": True}
+    asked = decode_call(
+        Action.COMPLETE, body(model="m", prompt="x", stream=True, stream_options={"include_usage": True})
+    )
+    assert json.loads(upstream_body(asked, "m"))["stream_options"] == {"include_usage": True}
+    null = decode_call(Action.COMPLETE, body(model="m", prompt="x", stream=True, stream_options=None))
+    assert json.loads(upstream_body(null, "m"))["stream_options"] == {"include_usage": True}
+
+
+def test_error_bodies_say_whose_fault_and_which_rule() -> None:
+    said = json.loads(error_body(ForbiddenError("no", rule="r1")))["error"]
+    assert said == {"message": "no", "type": "permission_error", "param": None, "code": "forbidden", "rule": "r1"}
+    limited = json.loads(error_body(LimitExceededError("no", limit="l", scope="member", retry_after_s=3)))["error"]
+    assert (limited["type"], limited["code"], limited["limit"], limited["scope"]) == (
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        "l",
+        "member",
+    )
+    assert json.loads(error_body(UnavailableError("later")))["error"]["type"] == "server_error"
+    assert error_event(UnavailableError("later")).startswith(b'data: {"error":')

@@ -1,0 +1,93 @@
+"""Usage is read from a stream however it is cut, and what the caller did not ask for is taken out."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.exchange import Usage
+from gateway.upstream.usage import CARRY_LIMIT, UsageTap, usage_of_answer
+
+
+def event(**fields: object) -> bytes:
+    return b"data: " + json.dumps(fields, separators=(",", ":")).encode() + b"\n\n"
+
+
+TOKEN = event(id="c", choices=[{"index": 0, "text": "x"}])
+NULL = event(id="c", choices=[{"index": 0, "text": "x"}], usage=None)
+LAST = event(id="c", choices=[], usage={"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15})
+DONE = b"data: [DONE]\n\n"
+
+
+def run(pieces: list[bytes], *, keep: bool) -> tuple[bytes, UsageTap]:
+    tap = UsageTap(keep=keep)
+    out = b"".join(tap.feed(piece) for piece in pieces)
+    return out + tap.end(), tap
+
+
+@given(st.lists(st.integers(min_value=1, max_value=300), max_size=8), st.booleans())
+def test_any_cutting_gives_the_same_answer(cuts: list[int], keep: bool) -> None:
+    whole = TOKEN + NULL + TOKEN + LAST + DONE
+    places = sorted({cut % len(whole) for cut in cuts} | {0, len(whole)})
+    pieces = [whole[a:b] for a, b in zip(places, places[1:], strict=False)]
+    out, tap = run(pieces, keep=keep)
+    assert tap.usage == Usage(12, 3, counted=False)
+    assert out == (whole if keep else TOKEN * 3 + DONE)
+    assert tap.events == 5
+
+
+def test_whole_events_pass_as_the_same_object() -> None:
+    tap = UsageTap(keep=False)
+    assert tap.feed(TOKEN) is TOKEN
+
+
+def test_a_partial_event_waits_for_its_rest() -> None:
+    tap = UsageTap(keep=False)
+    assert tap.feed(TOKEN[:-1]) == b""
+    assert tap.feed(TOKEN[-1:]) == TOKEN
+
+
+def test_usage_beside_choices_loses_only_the_usage() -> None:
+    out, tap = run(
+        [event(id="c", choices=[{"text": "x"}], usage={"prompt_tokens": 1, "completion_tokens": 2})], keep=False
+    )
+    assert json.loads(out.removeprefix(b"data: ")) == {"id": "c", "choices": [{"text": "x"}]}
+    assert tap.usage == Usage(1, 2, counted=False)
+
+
+def test_the_word_in_code_is_not_usage() -> None:
+    code = event(choices=[{"text": 'x = {"usage": {"prompt_tokens": 99}}'}])
+    out, tap = run([code], keep=False)
+    assert out == code
+    assert tap.usage is None
+
+
+def test_carriage_returns_separate_events_too() -> None:
+    out, tap = run([LAST.replace(b"\n", b"\r\n"), DONE.replace(b"\n", b"\r\n")], keep=False)
+    assert tap.usage == Usage(12, 3, counted=False)
+    assert out == DONE.replace(b"\n", b"\r\n")
+
+
+def test_garbage_with_the_word_passes_unharmed() -> None:
+    garbage = b'data: {"usage" oops\n\n: "usage" in a comment\n\n'
+    assert run([garbage], keep=False)[0] == garbage
+
+
+def test_an_endless_event_is_passed_on_in_pieces() -> None:
+    tap = UsageTap(keep=False)
+    assert len(tap.feed(b"data: " + b"x" * CARRY_LIMIT)) == CARRY_LIMIT + 6
+
+
+def test_an_unfinished_last_event_is_not_lost() -> None:
+    assert run([b"data: half"], keep=False)[0].startswith(b"data: half")
+
+
+def test_usage_of_a_whole_answer() -> None:
+    assert usage_of_answer(b'{"usage":{"prompt_tokens":5,"total_tokens":5}}') == Usage(5, 0, counted=False)
+    assert usage_of_answer(b'{"data":[]}') is None
+    with pytest.raises(msgspec.DecodeError):
+        usage_of_answer(b"<html>")
