@@ -1,0 +1,24 @@
+"""Fixtures that every kind of test may use. What they are made of is in `tests/kit`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.kit.certs import Pki, make_pki
+from tests.kit.upstream import RecordingUpstream
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    """A development CA and a server certificate for localhost, 127.0.0.1 and ::1."""
+    return make_pki(tmp_path_factory.mktemp("pki") / "tls")
+
+
+@pytest.fixture
+async def recording_upstream(pki: Pki) -> AsyncIterator[RecordingUpstream]:
+    """An upstream over TLS (h2 and http/1.1) in which every request waits at its gate."""
+    async with RecordingUpstream(tls=pki.server_context()) as upstream:
+        yield upstream
+        assert not upstream.faults, upstream.faults
