@@ -14,10 +14,18 @@ PLATFORM = OrgId("platform")
 
 _SLUG = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+_MEMBER = re.compile(r"mem_[0-9a-z]{1,40}")
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing that reads like something else
 
-SLUG_RULE = "2 to 40 lower-case letters, digits and hyphens, starting with a letter"
-NAME_RULE = "1 to 64 lower-case letters, digits, '.', '_' and '-', starting and ending with a letter or digit"
+SLUG_RULE = (
+    "2 to 40 lower-case letters, digits and hyphens, starting with a letter, "
+    "ending with a letter or digit, without two hyphens in a row"
+)
+NAME_RULE = (
+    "1 to 64 lower-case letters, digits, '.', '_' and '-', starting and ending with a letter or digit, "
+    "without two dots in a row"
+)
+MEMBER_RULE = "'mem_' and 1 to 40 lower-case letters and digits"
 
 
 class InvalidIdError(ValueError):
@@ -36,6 +44,13 @@ def resource_name(text: str) -> str:
     if not _NAME.fullmatch(text) or ".." in text:
         raise InvalidIdError(f"a name is {NAME_RULE}")
     return text
+
+
+def member_id(text: str) -> MemberId:
+    """Parse a member's id as it comes back in a path or a token."""
+    if not _MEMBER.fullmatch(text):
+        raise InvalidIdError(f"a member's id is {MEMBER_RULE}")
+    return MemberId(text)
 
 
 def new_member_id() -> MemberId:

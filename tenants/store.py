@@ -35,7 +35,39 @@ class VersionMismatchError(StoreError):
 
 
 class InUseError(StoreError):
-    """Something still refers to it (an upstream that an alias names)."""
+    """Something still refers to it (an upstream that an alias names), or the platform needs it."""
+
+
+class InvalidReferenceError(StoreError):
+    """It names something that does not exist in this organization (an alias's upstream)."""
+
+
+class InvalidItemError(StoreError):
+    """It breaks a rule of `tenants.validate`. `faults` are `(field, message)`, safe to show."""
+
+    def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{field}: {message}" for field, message in faults))
+        self.faults = tuple(faults)
+
+
+class InvalidQueryError(StoreError, ValueError):
+    """A filter by a field that does not exist, a value that field cannot have, or a page size out of range.
+
+    `field` is the filter's name, or `limit`. The message is safe to show.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class StoreUnavailableError(StoreError):
+    """The database cannot be read or written now (locked, disk full, not a database). Nothing was changed."""
+
+
+class NewerSchemaError(StoreUnavailableError):
+    """The database was written by a newer Orgate; this one would misread it."""
 
 
 class Actor(Struct, frozen=True):
@@ -68,8 +100,16 @@ class Repository(Protocol[T]):
     """Things of one kind in one organization.
 
     Durable when the call returns. Serializable per key: a write with a stale `expected` version changes
-    nothing and raises `VersionMismatchError`. Every write adds a `Change` and raises the store's version in
-    the same transaction. Never retried inside; safe to call from many tasks.
+    nothing and raises `VersionMismatchError`. Every write adds a `Change` in the same transaction and, where
+    the data plane should see it, raises the store's version. Never retried inside; safe to call from many
+    tasks. A cancelled write has happened whole or not at all.
+
+    `version` and `created_at` are set here, whatever the item says. An item that breaks a rule of
+    `tenants.validate` raises `InvalidItemError`.
+
+    `page` is ordered by key: (items, the key to continue after, or '' at the end). An item that stays is seen
+    exactly once, whatever is created or deleted meanwhile. `filters` compare a field for equality, a tuple
+    field for membership. Errors: `InvalidQueryError`.
     """
 
     async def get(self, key: str) -> T: ...
@@ -82,6 +122,9 @@ class Repository(Protocol[T]):
 
 
 class MemberRepository(Repository[Member], Protocol):
+    """A write that takes something away (a role, the active state, the member) also sets `not_before` and
+    revokes the member's access tokens, in the same transaction."""
+
     async def by_email(self, email: str) -> Member: ...
 
 
@@ -102,7 +145,9 @@ class OrgStore(Protocol):
     def rules(self) -> Repository[OrgRule]: ...
 
     async def record(self) -> TenantRecord: ...
-    async def revoke(self, revocation: Revocation, by: Actor) -> None: ...
+    async def revoke(self, revocation: Revocation, by: Actor) -> None:
+        """Refuse the access tokens it describes. One of a member also raises that member's `not_before`."""
+
     async def note(
         self, action: str, target: str, by: Actor, detail: Mapping[str, str | int | bool | Sequence[str]]
     ) -> None:
@@ -114,7 +159,12 @@ class ControlStore(Protocol):
 
     def for_org(self, org: OrgId) -> OrgStore: ...
     @property
-    def orgs(self) -> Repository[Org]: ...
+    def orgs(self) -> Repository[Org]:
+        """Creating one writes `policies.rules.starting_rules`. Suspending or deleting one revokes its tokens.
+
+        Deleting one deletes all it has except its queued changes; its id stays taken. No host name may belong
+        to two. The platform's own can be neither suspended nor deleted (`InvalidItemError`, `InUseError`).
+        """
 
     async def version(self) -> int:
         """Rises with every committed write that the data plane should see."""

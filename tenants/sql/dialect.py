@@ -1,0 +1,106 @@
+"""What differs from one database to the next, and nothing else. SQLite now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Function, String, event, func
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.types import TypeEngine
+
+from tenants.store import StoreUnavailableError
+
+SCHEME: Final = "sqlite:"
+
+READ_ONLY: Final[Mapping[str, Any]] = {"sqlite_begin": "DEFERRED"}
+"""Execution options of a transaction that only reads: it waits for no writer and sees one instant."""
+
+
+def sqlite_url(path: Path) -> str:
+    """The store's URL for a database file, as `settings.store.url` spells it."""
+    return f"{SCHEME}{path}"
+
+
+def key_text(length: int) -> TypeEngine[str]:
+    """Text compared byte by byte: SQLite's default; elsewhere the collation must say so, or pages differ."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
+def contains(column: ColumnElement[str], text: str, dialect: str) -> ColumnElement[bool]:
+    """Whether `text` is part of `column`, with case (SQLite's LIKE ignores it)."""
+    position: Function[int] = func.instr(column, text) if dialect == "sqlite" else func.strpos(column, text)
+    return position > 0
+
+
+def create_engine(url: str, *, busy_timeout_ms: int) -> AsyncEngine:
+    """An engine whose transactions begin IMMEDIATE unless they have the options `READ_ONLY`.
+
+    SQLite begins DEFERRED by itself: two writers that have both read then fail with SQLITE_BUSY without
+    waiting, whatever the busy timeout. Taking the write lock at BEGIN makes the second one wait instead.
+
+    The file is made with mode 0600 (its WAL inherits the mode). Errors: `StoreUnavailableError`.
+    """
+    if not url.startswith(SCHEME):
+        raise ValueError(f"the store's URL begins with '{SCHEME}'")
+    path = Path(url.removeprefix(SCHEME))
+    _private_file(path)
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=str(path)),
+        hide_parameters=True,  # an error's text must not carry an e-mail address into a log
+        pool_size=8,
+        max_overflow=0,
+        pool_timeout=busy_timeout_ms / 1000,
+    )
+
+    def connected(dbapi: Any, record: object) -> None:
+        # Autocommit as far as the driver is concerned: `begun` below says BEGIN.
+        dbapi.isolation_level = None
+        cursor = dbapi.cursor()
+        for pragma in (
+            f"busy_timeout = {int(busy_timeout_ms)}",
+            "journal_mode = WAL",
+            "synchronous = FULL",  # NORMAL may lose the last commits on power loss; an acknowledged write may not
+            "foreign_keys = ON",
+            "trusted_schema = OFF",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    def begun(connection: Connection) -> None:
+        mode = connection.get_execution_options().get("sqlite_begin", "IMMEDIATE")
+        connection.exec_driver_sql(f"BEGIN {mode}")
+
+    event.listen(engine.sync_engine, "connect", connected)
+    event.listen(engine.sync_engine, "begin", begun)
+    return engine
+
+
+def _private_file(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StoreUnavailableError(f"the database {path} cannot be opened: {error.strerror}") from None
+
+
+@contextmanager
+def unavailable() -> Iterator[None]:
+    """Say a database's failure in the store's words. A wrong statement or value is a fault of ours: it stays."""
+    try:
+        yield
+    except (IntegrityError, ProgrammingError, DataError):
+        raise
+    except DBAPIError as error:
+        raise StoreUnavailableError(f"the control store cannot be used now: {error.orig}") from error
+    except PoolTimeoutError as error:
+        raise StoreUnavailableError("the control store is busy: no connection became free in time") from error

@@ -1,0 +1,91 @@
+"""What an organization has: one repository a kind, with the rules only that kind knows."""
+
+from __future__ import annotations
+
+from msgspec import structs
+from sqlalchemy import select, update
+
+from tenants.models import Limit, Member, ModelAlias, OrgRule, State, Upstream
+from tenants.revocations import revoke_tokens
+from tenants.sql import rows, tables
+from tenants.sql.database import Transaction
+from tenants.sql.repository import Kind, ScopedRepository
+from tenants.store import AlreadyExistsError, InUseError, InvalidReferenceError
+
+
+class Members(ScopedRepository[Member]):
+    """Members are not served to the data plane; what is taken from one reaches it as a revocation."""
+
+    kind = Kind("member", Member, tables.members, "id")
+    served = False
+
+    async def by_email(self, email: str) -> Member:
+        async with self._database.read() as connection:
+            wanted = tables.members.c.email_key == rows.email_key(email)
+            return await self._find(connection, wanted, email)
+
+    async def _admit(self, transaction: Transaction, old: Member | None, new: Member) -> Member:
+        taken = tables.members.c.email_key == rows.email_key(new.email)
+        if await self._exists(transaction, taken, tables.members.c.id != new.id):
+            raise AlreadyExistsError("another member has this e-mail address")
+        if old is None:
+            return structs.replace(new, not_before=0)
+        # An access token says what its member may do until it ends: what is taken away ends it now.
+        if set(old.roles) - set(new.roles) or (old.state is State.ACTIVE and new.state is not State.ACTIVE):
+            revocation = revoke_tokens(self._org, transaction.now, member=new.id)
+            await transaction.revoke(revocation)
+            return structs.replace(new, not_before=max(old.not_before, revocation.not_before))
+        return structs.replace(new, not_before=old.not_before)
+
+    async def _release(self, transaction: Transaction, old: Member) -> None:
+        await transaction.revoke(revoke_tokens(self._org, transaction.now, member=old.id))
+
+    async def bar(self, transaction: Transaction, key: str, not_before: int) -> None:
+        """Raise the member's `not_before`, as part of `transaction`. Errors: `NotFoundError`."""
+        old = await self._find(transaction.connection, self._key == key, key)
+        await transaction.connection.execute(
+            update(self._table)
+            .where(*self._mine(self._key == key))
+            .values(not_before=max(old.not_before, not_before), version=old.version + 1)
+        )
+
+
+class Upstreams(ScopedRepository[Upstream]):
+    kind = Kind("upstream", Upstream, tables.upstreams)
+
+    async def _admit(self, transaction: Transaction, old: Upstream | None, new: Upstream) -> Upstream:
+        # Workers read a key again when its version rises: one that falls back would keep an old key in use.
+        return structs.replace(new, key_version=max(old.key_version if old else 0, new.key_version))
+
+    async def _release(self, transaction: Transaction, old: Upstream) -> None:
+        table = tables.models
+        naming = await transaction.connection.execute(
+            select(table.c.name)
+            .where(table.c.org == self._org, table.c.upstream == old.name)
+            .order_by(table.c.name)
+            .limit(5)
+        )
+        names = ", ".join(naming.scalars())
+        if names:
+            raise InUseError(f"upstream '{old.name}' is named by the models: {names}")
+
+
+class Models(ScopedRepository[ModelAlias]):
+    kind = Kind("model", ModelAlias, tables.models)
+
+    async def _admit(self, transaction: Transaction, old: ModelAlias | None, new: ModelAlias) -> ModelAlias:
+        table = tables.upstreams
+        found = await transaction.connection.execute(
+            select(table.c.name).where(table.c.org == self._org, table.c.name == new.upstream)
+        )
+        if found.first() is None:
+            raise InvalidReferenceError(f"no upstream '{new.upstream}'")
+        return new
+
+
+class Limits(ScopedRepository[Limit]):
+    kind = Kind("limit", Limit, tables.limits)
+
+
+class Rules(ScopedRepository[OrgRule]):
+    kind = Kind("rule", OrgRule, tables.rules)

@@ -1,0 +1,175 @@
+"""The schema. One column a field of `tenants.models`; tuples are JSON text; times are Unix seconds.
+
+Every table of an organization's things has `org` first in its primary key. The outbox, the revocations and
+the tombstones have no foreign key on `orgs`: they outlive the organization.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from tenants.sql.dialect import key_text
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+
+def _org() -> Column[str]:
+    return Column("org", key_text(40), ForeignKey("orgs.id", ondelete="CASCADE"), primary_key=True)
+
+
+def _key(name: str) -> Column[str]:
+    return Column(name, key_text(64), primary_key=True)
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False)
+
+
+def _number(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
+
+
+schema = Table(
+    "control_schema",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    _number("version"),
+)
+
+# One row. Every writer locks it first, so versions and sequence numbers rise in the order of the commits.
+counters = Table(
+    "control_counters",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    _number("version"),
+    _number("seq"),
+)
+
+orgs = Table(
+    "orgs",
+    metadata,
+    _key("id"),
+    _text("name"),
+    _text("state"),
+    _text("hosts"),
+    _number("created_at"),
+    _number("version"),
+    _number("touched"),  # the store's version at the last write the data plane should see
+    Index("orgs_touched", "touched"),
+)
+
+tombstones = Table(
+    "org_tombstones",
+    metadata,
+    _key("org"),
+    _number("removed_at"),
+    _number("removed_in"),  # the store's version that removed it
+)
+
+members = Table(
+    "members",
+    metadata,
+    _org(),
+    _key("id"),
+    _text("email"),
+    _text("email_key"),  # what is compared: see `rows.email_key`
+    _text("name"),
+    _text("roles"),
+    _text("state"),
+    _number("not_before"),
+    _number("created_at"),
+    _number("version"),
+    UniqueConstraint("org", "email_key", name="members_email"),
+)
+
+upstreams = Table(
+    "upstreams",
+    metadata,
+    _org(),
+    _key("name"),
+    _text("base_url"),
+    _text("protocol"),
+    _text("ca_pem"),
+    _number("connections"),
+    _number("connect_timeout_ms"),
+    _number("first_byte_timeout_ms"),
+    _number("idle_timeout_ms"),
+    _number("key_version"),
+    _number("version"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    _org(),
+    _key("name"),
+    Column("upstream", key_text(64), nullable=False),
+    _text("model"),
+    _text("tasks"),
+    _number("max_tokens"),
+    _number("version"),
+    # Within the organization by construction: an alias cannot lead to another's upstream.
+    ForeignKeyConstraint(["org", "upstream"], ["upstreams.org", "upstreams.name"], name="models_upstream"),
+    Index("models_by_upstream", "org", "upstream"),
+)
+
+limits = Table(
+    "limits",
+    metadata,
+    _org(),
+    _key("name"),
+    _text("scope"),
+    _text("unit"),
+    _number("amount"),
+    _number("period_s"),
+    _number("burst"),
+    _text("subject"),
+    _number("version"),
+)
+
+rules = Table(
+    "rules",
+    metadata,
+    _org(),
+    _key("name"),
+    _text("effect"),
+    _text("roles"),
+    _text("actions"),
+    _text("models"),
+    _number("version"),
+)
+
+revocations = Table(
+    "revocations",
+    metadata,
+    _key("org"),
+    _key("member"),
+    Column("token_id", key_text(128), primary_key=True),
+    _number("not_before"),
+    _number("expires_at"),
+    Index("revocations_expiry", "expires_at"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    _number("at"),
+    _text("org"),
+    _text("action"),
+    _text("target"),
+    _text("actor"),
+    _text("detail"),
+)

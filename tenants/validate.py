@@ -1,0 +1,255 @@
+"""The rules every stored thing keeps. Pure: an item in, its faults out; what needs the store is checked there.
+
+A fault is `(field, message)`: printed as "field: message", safe to show.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+from msgspec import Struct
+
+from policies.facts import Action, Role
+from tenants.ids import PLATFORM, InvalidIdError, member_id, org_id, resource_name
+from tenants.models import (
+    Limit,
+    LimitScope,
+    LimitUnit,
+    Member,
+    ModelAlias,
+    Org,
+    OrgRule,
+    State,
+    Upstream,
+    WireProtocol,
+)
+
+Fault = tuple[str, str]
+
+MAX_TEXT: Final = 200
+MAX_LIST: Final = 100
+MAX_TIMEOUT_MS: Final = 600_000
+MAX_CONNECTIONS: Final = 64
+MAX_AMOUNT: Final = 10**12
+MAX_PERIOD_S: Final = 31 * 86_400
+MAX_TOKENS: Final = 10_000_000
+MAX_COUNT: Final = 2**31 - 1
+MAX_TIME: Final = 2**40
+MAX_PEM: Final = 256 * 1024
+
+_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1123 section 2.1, in lower case
+_PATH: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
+_PEM: Final = re.compile(r"(?:\s*-----BEGIN CERTIFICATE-----\s+[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----)+\s*")
+_GLOB: Final = re.compile(r"(?:[a-z0-9._*?-]|\[!?[a-z0-9._-]+\])+")
+_PLATFORM_ROLES: Final = frozenset({Role.OPERATOR, Role.AUDITOR})
+
+
+def validate(item: Struct) -> list[Fault]:
+    """Every fault of `item`, none when it may be stored. Raises `TypeError` for what is no stored thing."""
+    try:
+        rules = _RULES[type(item)]
+    except KeyError:
+        raise TypeError(f"{type(item).__name__} is not stored") from None
+    return list(rules(item))
+
+
+def is_dns_name(text: str) -> bool:
+    """A host name of RFC 1123 in lower case, without a final dot; IP addresses are none."""
+    labels = text.split(".")
+    return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit()
+
+
+def _org(item: Org) -> Iterator[Fault]:
+    yield from _identifier("id", item.id, org_id)
+    yield from _text("name", item.name, least=1)
+    for host in item.hosts:
+        if not is_dns_name(host) or "." not in host:
+            yield "hosts", f"'{_shown(host)}' is not a full host name in lower case"
+    yield from _each_once("hosts", item.hosts)
+    if item.id == PLATFORM and item.state is not State.ACTIVE:
+        yield "state", "of the platform's own organization is always active"
+    if item.id == PLATFORM and item.hosts:
+        yield "hosts", "of the platform's own organization are none: nothing is served there"
+
+
+def _member(item: Member) -> Iterator[Fault]:
+    yield from _identifier("id", item.id, member_id)
+    yield from _email(item.email)
+    yield from _text("name", item.name)
+    if not item.roles:
+        yield "roles", "are at least one"
+    yield from _each_once("roles", item.roles)
+    for role in item.roles:
+        if item.org == PLATFORM and role not in _PLATFORM_ROLES:
+            yield "roles", f"cannot be '{role}' in the platform's own organization: operator or auditor"
+        if item.org != PLATFORM and role is Role.OPERATOR:
+            yield "roles", "cannot be 'operator' outside the platform's own organization"
+    yield from _range("not_before", item.not_before, 0, MAX_TIME)
+
+
+def _upstream(item: Upstream) -> Iterator[Fault]:
+    yield from _named(item.org, item.name)
+    yield from _base_url(item)
+    if item.ca_pem and (len(item.ca_pem) > MAX_PEM or not _PEM.fullmatch(item.ca_pem)):
+        yield "ca_pem", "is one or more certificates in PEM (BEGIN CERTIFICATE), at most 256 KiB, and no key"
+    yield from _range("connections", item.connections, 1, MAX_CONNECTIONS)
+    yield from _range("connect_timeout_ms", item.connect_timeout_ms, 1, MAX_TIMEOUT_MS)
+    yield from _range("first_byte_timeout_ms", item.first_byte_timeout_ms, 1, MAX_TIMEOUT_MS)
+    yield from _range("idle_timeout_ms", item.idle_timeout_ms, 1, MAX_TIMEOUT_MS)
+    yield from _range("key_version", item.key_version, 0, MAX_COUNT)
+
+
+def _base_url(item: Upstream) -> Iterator[Fault]:
+    field = "base_url"
+    try:
+        url = urlsplit(item.base_url)
+        port = url.port
+    except ValueError:
+        yield field, "is not a URL"
+        return
+    if url.scheme not in ("http", "https"):
+        yield field, "begins with https:// or http://"
+        return
+    if len(item.base_url) > 2048 or not item.base_url.isascii() or not item.base_url.isprintable():
+        yield field, "is at most 2048 printable ASCII characters"
+        return
+    if " " in item.base_url or not _is_host(url) or port == 0:
+        yield field, "has no host name or IP address that can be connected to"
+    if "@" in url.netloc:
+        yield field, "carries no user name and no password; set the upstream's key instead"
+    if "?" in item.base_url or "#" in item.base_url:
+        yield field, "has no query and no fragment"
+    if url.path.endswith("/"):
+        yield field, "does not end with '/'"
+    elif url.path.endswith("/v1"):
+        yield field, "is what stands before '/v1': leave '/v1' out"
+    elif not _PATH.fullmatch(url.path):
+        yield field, "has a path of letters, digits, '-', '_', '~' and '.', no part beginning with '.'"
+    if item.protocol is WireProtocol.H2C and url.scheme == "https":
+        yield "protocol", "h2c is HTTP/2 in clear text: with https:// it is h2"
+    if item.protocol is WireProtocol.H2 and url.scheme == "http":
+        yield "protocol", "h2 is HTTP/2 over TLS: with http:// it is h2c"
+
+
+def _is_host(url: SplitResult) -> bool:
+    host = url.hostname or ""
+    try:
+        ip_address(host)
+    except ValueError:
+        return is_dns_name(host)
+    return True
+
+
+def _model(item: ModelAlias) -> Iterator[Fault]:
+    yield from _named(item.org, item.name)
+    yield from _identifier("upstream", item.upstream, resource_name)
+    yield from _text("model", item.model, least=1)
+    if not item.tasks:
+        yield "tasks", "are at least one"
+    yield from _each_once("tasks", item.tasks)
+    if Action.LIST_MODELS in item.tasks:
+        yield "tasks", f"cannot be '{Action.LIST_MODELS}': listing is no task of a model"
+    yield from _range("max_tokens", item.max_tokens, 1, MAX_TOKENS)
+
+
+def _limit(item: Limit) -> Iterator[Fault]:
+    yield from _named(item.org, item.name)
+    yield from _range("amount", item.amount, 1, MAX_AMOUNT)
+    if item.unit is LimitUnit.CONCURRENCY:
+        if item.period_s != 0:
+            yield "period_s", "is 0 for concurrency: it counts what is in flight"
+    else:
+        yield from _range("period_s", item.period_s, 1, MAX_PERIOD_S)
+    if not 0 <= item.burst <= max(item.amount, 0):
+        yield "burst", "is 0 (as much as 'amount') to 'amount'"
+    match item.scope:
+        case LimitScope.ORG:
+            if item.subject:
+                yield "subject", "is empty: an organization has one bucket"
+        case LimitScope.MEMBER:
+            if item.subject:
+                yield from _identifier("subject", item.subject, member_id)
+        case LimitScope.MODEL:
+            if item.subject:
+                yield from _identifier("subject", item.subject, resource_name)
+        case LimitScope.CLIENT:
+            yield from _text("subject", item.subject)
+
+
+def _rule(item: OrgRule) -> Iterator[Fault]:
+    yield from _named(item.org, item.name)
+    for field, values in (("roles", item.roles), ("actions", item.actions), ("models", item.models)):
+        if not values:
+            yield field, "are at least one: an empty list matches nothing"
+        yield from _each_once(field, values)
+    if Role.OPERATOR in item.roles:
+        yield "roles", "cannot be 'operator': nothing is served in the platform's own organization"
+    for pattern in item.models:
+        if len(pattern) > 64 or not _GLOB.fullmatch(pattern):
+            yield (
+                "models",
+                f"'{_shown(pattern)}' is not a pattern of model names: at most 64 of a-z, 0-9, '.', '_', '-', "
+                "with '*', '?' and '[…]' as wildcards",
+            )
+
+
+def _named(org: str, name: str) -> Iterator[Fault]:
+    yield from _identifier("name", name, resource_name)
+    if org == PLATFORM:
+        yield "org", "is the platform's own: it has members and an audit log, and serves no models"
+
+
+def _email(email: str) -> Iterator[Fault]:
+    """RFC 5321 sizes; no quoted local parts. Whether anybody reads it only a letter can tell."""
+    local, at, domain = email.rpartition("@")
+    plain = email.isprintable() and " " not in email and not set(email) & set('<>()[]\\,;:"')
+    try:
+        host = domain.encode("idna").decode().lower()
+    except UnicodeError:
+        host = ""
+    if not (
+        at and plain and 0 < len(local) <= 64 and "@" not in local and len(email) <= 254 and is_dns_name(host)
+    ):
+        yield "email", "is an address like name@example.com"
+
+
+def _text(field: str, text: str, *, least: int = 0) -> Iterator[Fault]:
+    if not least <= len(text) <= MAX_TEXT or not text.isprintable() or text != text.strip():
+        yield field, f"is {least} to {MAX_TEXT} printable characters without spaces around them"
+
+
+def _identifier(field: str, text: str, parse: Callable[[str], Any]) -> Iterator[Fault]:
+    try:
+        parse(text)
+    except InvalidIdError as error:
+        yield field, str(error)
+
+
+def _range(field: str, value: int, least: int, most: int) -> Iterator[Fault]:
+    if not least <= value <= most:
+        yield field, f"is {least} to {most}"
+
+
+def _each_once(field: str, values: tuple[str, ...]) -> Iterator[Fault]:
+    if len(set(values)) != len(values):
+        yield field, "are given once each"
+    if len(values) > MAX_LIST:
+        yield field, f"are at most {MAX_LIST}"
+
+
+def _shown(text: str) -> str:
+    return text[:64].encode("unicode_escape").decode()
+
+
+_RULES: Final[dict[type[Struct], Callable[[Any], Iterator[Fault]]]] = {
+    Org: _org,
+    Member: _member,
+    Upstream: _upstream,
+    ModelAlias: _model,
+    Limit: _limit,
+    OrgRule: _rule,
+}
