@@ -13,7 +13,7 @@ class Disk:
         os.posix_fallocate(fd, 0, size)
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
-        """Write all of `data` at `offset`. In the page cache when it returns: outlives kill -9, not a power cut."""
+        """Write all of `data` at `offset`. In the page cache then: outlives kill -9, not a power cut."""
         done = os.pwrite(fd, data, offset)
         while done < len(data):
             done += os.pwrite(fd, memoryview(data)[done:], offset + done)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
-from gateway.exchange import Receipt
+from gateway.exchange import Receipt, SpoolUp
+from gateway.secret import Secret
+from tenants.ids import OrgId
+
+Send = Callable[[SpoolUp], Awaitable[int]]
+"""Hand receipts to the sequencer; returns the highest `seq` whose entry is durable. Raises when it is away."""
 
 
 class ReceiptSink(Protocol):
@@ -20,3 +26,49 @@ class ReceiptSink(Protocol):
 
     def append(self, receipt: Receipt) -> None:
         """Use the room that one `admit` set aside. Synchronous: settling cannot be cancelled."""
+
+
+class KeyStore(Protocol):
+    """Where the signing key is kept: the platform's own secrets.
+
+    Durable when `store` returns, atomic. Trusted: whoever can read it can sign checkpoints of any log.
+    """
+
+    async def load(self, name: str) -> Secret | None: ...
+    async def store(self, name: str, secret: Secret) -> None: ...
+
+
+class AuditReader(Protocol):
+    """Reads the durable entries of one organization's log. Never more: what is not synced is not shown.
+
+    Positions count entries from 0: entry `n` has index `n`. An organization without entries has an empty log.
+    """
+
+    async def entries(
+        self,
+        org: OrgId,
+        *,
+        after: int = 0,
+        limit: int = 100,
+        action: str = "",
+        actor: str = "",
+        since: int = 0,
+        until: int = 0,
+    ) -> tuple[list[Mapping[str, object]], int]:
+        """Entries from index `after` on that match, and where to go on from: pass it as the next `after`.
+
+        `since` (inclusive) and `until` (exclusive) are Unix milliseconds, 0 for no bound. May return fewer
+        than `limit`, even none, with more to come: the end is reached when the position stays the same.
+        """
+
+    async def wait(self, org: OrgId, after: int, timeout_s: float) -> bool:
+        """Whether entry `after` exists, waiting up to `timeout_s` for it."""
+
+    async def checkpoint(self, org: OrgId) -> str:
+        """A signed note over every durable entry (C2SP tlog-checkpoint)."""
+
+    def raw(self, org: OrgId, start: int, end: int) -> AsyncIterator[bytes]:
+        """The lines of entries [start, end), each with its newline, in pieces of any size."""
+
+    def verifier_key(self, org: OrgId) -> str:
+        """The key that signs the checkpoints of `org` (C2SP signed-note verifier key)."""

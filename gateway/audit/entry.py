@@ -1,0 +1,180 @@
+"""What one entry says, schema version 1 (docs/reference/audit-entry.schema.json).
+
+Pure: `from_receipt` and `from_change` make the fields, `Chain.seal` adds `schema`, `index` and `prev`. Names
+are GitHub's where its audit log has one (`action` as noun.verb, `actor`, `org`, `@timestamp` in milliseconds,
+`_document_id`, `operation_type`, `request_id`). Texts are bounded here, so that a sealed line always fits.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+
+from msgspec import Struct
+
+from gateway.audit.canonical import INTEGER_MAX, canonical
+from gateway.exchange import Receipt
+from policies.facts import Action
+from tenants.ids import PLATFORM, InvalidIdError, OrgId, org_id
+from tenants.store import Change
+
+TEXT_MAX = 512
+"""Bytes of one text; a longer one ends in CUT."""
+DETAIL_MAX = 48 * 1024
+CUT = "…"
+
+Value = str | int | bool | Sequence[str | int] | Mapping[str, str | int | bool | Sequence[str]]
+
+_ACTIONS = {
+    Action.COMPLETE: ("completion.create", "create"),
+    Action.CHAT: ("chat.create", "create"),
+    Action.EMBED: ("embedding.create", "create"),
+    Action.LIST_MODELS: ("model.list", "access"),
+}
+_OPERATIONS = {
+    "create": "create",
+    "invite": "create",
+    "delete": "remove",
+    "remove": "remove",
+    "revoke": "remove",
+    "list": "access",
+    "read": "access",
+    "export": "access",
+    "test": "access",
+    "login": "authentication",
+    "logout": "authentication",
+    "sign_in": "authentication",
+    "sign_in_failed": "authentication",
+    "resume": "restore",
+    "restore": "restore",
+}
+_TEXTS = (
+    "request_id",
+    "client",
+    "trace_id",
+    "model",
+    "upstream",
+    "upstream_model",
+    "rule",
+    "limit",
+    "error",
+)
+_NUMBERS = (
+    "status",
+    "key_version",
+    "bytes_in",
+    "bytes_out",
+    "prompt_tokens",
+    "completion_tokens",
+    "overhead_us",
+    "first_byte_us",
+    "total_us",
+)
+
+
+class Draft(Struct, frozen=True):
+    """An entry's fields before it has a place in the log of `org`.
+
+    `boot` and `seq` name where it came from, to make repeats harmless: a worker's spool, or with `boot` ''
+    the control store's outbox. `id` is its `_document_id`, the same for every repeat.
+    """
+
+    org: OrgId
+    boot: str
+    seq: int
+    id: str
+    fields: Mapping[str, Value]
+
+
+def from_receipt(receipt: Receipt, boot: str, seq: int) -> Draft:
+    """The entry of one request. Texts that are empty are left out; numbers and booleans never are."""
+    org = _log_of(receipt.org)
+    action, operation = _ACTIONS[receipt.action]
+    document = _document(org, boot, seq)
+    fields: dict[str, Value] = {
+        "@timestamp": _integer(receipt.at_us // 1000),
+        "_document_id": document,
+        "action": action,
+        "actor": _text(receipt.member),
+        "operation_type": operation,
+        "org": org,
+        "outcome": receipt.outcome.value,
+        "sent": receipt.sent,
+        "spool": [boot, seq],
+        "stream": receipt.stream,
+        "tokens_counted": receipt.tokens_counted,
+    }
+    for name in _NUMBERS:
+        fields[name] = _integer(getattr(receipt, name))
+    for name in _TEXTS:
+        if text := getattr(receipt, name):
+            fields[name] = _text(text)
+    return Draft(org, boot, seq, document, fields)
+
+
+def from_change(change: Change) -> Draft:
+    """The entry of one control-plane change. Its id covers what happened, not only its number: a control
+    database that begins anew counts from 1 again, and its changes are no repeats."""
+    org = _log_of(change.org)
+    parts = (change.seq, change.at, change.action, change.target, change.actor.org, change.actor.member)
+    document = _document(org, "outbox", *parts, change.actor.request_id)
+    fields: dict[str, Value] = {
+        "@timestamp": _integer(change.at * 1000),
+        "_document_id": document,
+        "action": _text(change.action),
+        "actor": _text(change.actor.member),
+        "actor_org": _text(change.actor.org),
+        "operation_type": _OPERATIONS.get(change.action.rpartition(".")[2], "modify"),
+        "org": org,
+        "outbox": _integer(change.seq),
+        "target": _text(change.target),
+    }
+    for name, text in (("client", change.actor.client), ("request_id", change.actor.request_id)):
+        if text:
+            fields[name] = _text(text)
+    if change.detail:
+        detail = {_key(key): _value(value) for key, value in change.detail.items()}
+        too_much = len(canonical(detail)) > DETAIL_MAX
+        fields["detail"] = {"cut": True, "members": len(detail)} if too_much else detail
+    return Draft(org, "", change.seq, document, fields)
+
+
+def _log_of(org: str) -> OrgId:
+    """Which log: the organization's own. What carries no usable id is the platform's: never lost, never a path."""
+    try:
+        return org_id(org)
+    except InvalidIdError:
+        return PLATFORM
+
+
+def _document(*parts: object) -> str:
+    """132 bits over where the entry came from: repeats have the same id, in any store it is exported to."""
+    return urlsafe_b64encode(sha256("\n".join(map(str, parts)).encode("utf-8", "replace")).digest())[:22].decode()
+
+
+def _text(value: str) -> str:
+    """Whole characters, at most TEXT_MAX bytes."""
+    raw = value.encode("utf-8", "replace")
+    if len(raw) <= TEXT_MAX:
+        return raw.decode()
+    return raw[: TEXT_MAX - len(CUT.encode())].decode("utf-8", "ignore") + CUT
+
+
+def _integer(value: int) -> int:
+    return max(-INTEGER_MAX, min(INTEGER_MAX, value))
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:64] or "_"
+
+
+def _value(value: str | int | bool | Sequence[str]) -> str | int | bool | Sequence[str]:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return _integer(value)
+    if isinstance(value, str):
+        return _text(value)
+    return [_text(str(item)) for item in value]

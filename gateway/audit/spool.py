@@ -1,0 +1,258 @@
+"""A worker's write-ahead spool: where receipts wait, on disk, until the sequencer has made them entries.
+
+Order of events for one request, and what a crash leaves behind at each:
+
+1. `admit`    room for one record is set aside in preallocated segments. Crash: nothing, no request was served.
+2. `append`   one pwrite into the page cache. kill -9 from here on: the record is there, `recover` drains it.
+              Power cut before 3: the record is lost with the (at most `fsync_ms` old) rest of the group.
+3. sync       group fdatasync in a thread. Power cut from here on: the record is there.
+4. send       the sequencer syncs the entry and acknowledges. Crash before the segment is removed: the record
+              is sent again and known by (boot, seq).
+5. remove     a segment whose records are all acknowledged is deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from errno import EIO
+from pathlib import Path
+
+from gateway.audit.disk import Disk
+from gateway.audit.log import Send
+from gateway.audit.record import RECORD_MAX, decode, encode
+from gateway.audit.segments import Segment, make_folder, remove_folder
+from gateway.errors import UnavailableError
+from gateway.exchange import Receipt, SpooledReceipt, SpoolUp
+
+log = logging.getLogger(__name__)
+
+BATCH_BYTES = 256 * 1024
+RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class Spool:
+    """Implements `ReceiptSink`. Owned by one event loop; only syncs and allocations leave it for a thread.
+
+    `folder` holds the spools of all workers, `boot` names this one: never used before, 16 or more random
+    characters. `size` is one segment in bytes; at most `segments_max` of them are allocated, then new work is
+    refused until the sequencer is back. `fsync_ms` is the longest that
+    a record waits to be synced and sent.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        boot: str,
+        size: int,
+        fsync_ms: int,
+        *,
+        disk: Disk | None = None,
+        segments_max: int = 32,
+    ) -> None:
+        """Make the folder and the first segment. Raises OSError when not even that fits the disk."""
+        if size < RECORD_MAX:
+            raise ValueError(f"a segment has room for one record at least: {RECORD_MAX} bytes")
+        self.boot = boot
+        self._folder, self._lock = make_folder(folder, boot)
+        self._size = size
+        self._fsync_s = fsync_ms / 1000
+        self._disk = disk or Disk()
+        self._segments_max = segments_max
+        self._numbers = 0
+        self._seq = 0
+        self._acked = 0
+        self._reserved = 0
+        self._segments: deque[Segment] = deque()  # the forwarder reads [0], `append` writes [_at]
+        self._at = 0
+        self._stuck: dict[tuple[int, int], bytes] = {}  # (segment, offset) → a record that a write refused
+        self._fault = ""
+        self._fault_seq = 0
+        self._appended = asyncio.Event()
+        self._unsynced: set[Segment] = set()
+        self._stopping = False
+        self._segments.append(self._allocate())
+
+    @property
+    def pending(self) -> int:
+        """Receipts that are not known to be entries yet."""
+        return self._seq - self._acked
+
+    @property
+    def healthy(self) -> bool:
+        return not self._fault
+
+    # -- the request path: no await, no system call but one pwrite ------------------------------------------
+
+    def admit(self) -> None:
+        """Set room aside for one entry. Raises `UnavailableError`; allocates when the thread has not yet."""
+        if self._fault:
+            raise UnavailableError(f"the audit log cannot be written ({self._fault})", retry_after_s=5)
+        if self._reserved >= self._room():
+            if len(self._segments) >= self._segments_max:
+                raise UnavailableError("the audit log's spool is full", retry_after_s=5)
+            try:
+                self._segments.append(self._allocate())
+            except OSError as error:
+                raise UnavailableError(
+                    f"the audit log has no reserve on disk ({error.strerror})", retry_after_s=5
+                ) from None
+        self._reserved += 1
+
+    def append(self, receipt: Receipt) -> None:
+        """Use the room that one `admit` set aside.
+
+        Should the disk refuse even an allocated write, the record stays in memory, is sent from there and
+        written again later, and `admit` says no until it is safe: the request at hand has been served.
+        """
+        if self._reserved <= 0:
+            raise RuntimeError("append without admit: no room was set aside for this receipt")
+        self._seq += 1
+        self._reserved -= 1
+        record = encode(SpooledReceipt(self._seq, receipt))
+        segment = self._segments[self._at]
+        if segment.sealed or segment.size - segment.end < len(record):
+            segment.sealed = True
+            self._at += 1
+            segment = self._segments[self._at]
+        try:
+            if self._stuck:  # behind a record that is not on disk yet: what recovery reads has no holes
+                self._stuck[segment.number, segment.end] = record
+            else:
+                self._disk.write(segment.fd, record, segment.end)
+        except OSError as error:
+            self._stuck[segment.number, segment.end] = record
+            self._fail(error)
+        segment.end += len(record)
+        self._unsynced.add(segment)
+        if not self._appended.is_set():
+            self._appended.set()
+
+    def _room(self) -> int:
+        return sum(self._segments[i].room for i in range(self._at, len(self._segments)))
+
+    def _allocate(self) -> Segment:
+        self._numbers += 1
+        return Segment(self._folder, self._numbers, self._size, self._disk)
+
+    def _fail(self, error: OSError) -> None:
+        self._fault = error.strerror or "input/output error"
+        self._fault_seq = self._seq
+        log.error("audit spool: %s; new requests are refused until it is writable again", self._fault)
+
+    # -- beside it ------------------------------------------------------------------------------------------
+
+    async def run(self, send: Send) -> None:
+        """Sync and forward until `stop`; then until everything is sent, and the folder is removed.
+
+        One cadence for both: after the first receipt of a group it waits `fsync_ms`, so that a busy worker
+        makes one sync and one post of many receipts. Cancelled: what is on disk stays for `recover`.
+        """
+        attempt = 0
+        while self.pending or not self._stopping:
+            if not self.pending and not self._stuck:
+                await self._appended.wait()
+                self._appended.clear()
+                if not self._stopping:
+                    await asyncio.sleep(self._fsync_s)
+            await self._sync()
+            self._keep_a_spare()
+            if await self._forward(send):
+                attempt = 0
+            elif self.pending or self._stuck:
+                await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                attempt += 1
+            if self._fault and self._acked >= self._fault_seq and not self._stuck:
+                self._fault = ""
+        self._close()
+
+    def stop(self) -> None:
+        """No more receipts come: `run` ends when all are sent."""
+        self._stopping = True
+        self._appended.set()
+
+    async def _sync(self) -> None:
+        """One sync for all records of a group. When it fails its pages are in doubt, and a later success says
+        nothing of them: `admit` refuses until the sequencer has acknowledged every record until now."""
+        unsynced, self._unsynced = self._unsynced, set()
+        try:
+            await asyncio.to_thread(self._write_back, tuple(self._segments), tuple(unsynced))
+        except OSError as error:
+            self._unsynced |= unsynced
+            self._fail(error)
+
+    def _write_back(self, segments: tuple[Segment, ...], unsynced: tuple[Segment, ...]) -> None:
+        """In a thread; the loop removes no segment meanwhile, and only adds to `_stuck`."""
+        numbers = {segment.number: segment for segment in segments}
+        for (number, offset), record in list(self._stuck.items()):
+            if number in numbers:
+                self._disk.write(numbers[number].fd, record, offset)
+            del self._stuck[number, offset]
+        for segment in unsynced:
+            self._disk.sync(segment.fd)
+
+    def _keep_a_spare(self) -> None:
+        """Have room ahead of need, so that `admit` rarely allocates. A full disk is `admit`'s to report."""
+        last = self._at + 1 == len(self._segments) < self._segments_max
+        if last and self._segments[self._at].end > self._size // 2:
+            try:
+                self._segments.append(self._allocate())
+            except OSError as error:
+                log.warning("audit spool: no spare segment (%s)", error.strerror)
+
+    async def _forward(self, send: Send) -> bool:
+        """Send one batch of what is not acknowledged. Whether anything was."""
+        batch, ends = self._batch()
+        if not batch:
+            return False
+        try:
+            upto = await send(SpoolUp(self.boot, tuple(batch)))
+        except Exception as error:  # noqa: BLE001  # whatever the bus says, receipts stay spooled and are sent again
+            log.warning("audit spool: %d receipts wait for the sequencer (%s)", self.pending, type(error).__name__)
+            return False
+        for seq, segment, end in ends:
+            if seq > upto:
+                break
+            self._acked = max(self._acked, seq)
+            segment.read = end
+        while self._at > 0 and self._segments[0].forwarded:
+            self._unsynced.discard(self._segments[0])
+            self._segments.popleft().remove()
+            self._at -= 1
+        return upto >= batch[0].seq
+
+    def _batch(self) -> tuple[list[SpooledReceipt], list[tuple[int, Segment, int]]]:
+        """What comes next, read back from the page cache: memory stays flat however long the outage."""
+        batch: list[SpooledReceipt] = []
+        ends: list[tuple[int, Segment, int]] = []
+        size = 0
+        for segment in self._segments:
+            at = segment.read
+            while at < segment.end and size < BATCH_BYTES:
+                begin = at
+                for spooled, end in decode(self._read(segment, at)):
+                    batch.append(spooled)
+                    ends.append((spooled.seq, segment, begin + end))
+                    at = begin + end
+                if at == begin:
+                    self._fail(OSError(EIO, "a record reads back broken"))
+                    return batch, ends
+                size += at - begin
+        return batch, ends
+
+    def _read(self, segment: Segment, at: int) -> bytes:
+        if stuck := self._stuck.get((segment.number, at)):
+            return stuck
+        try:
+            return os.pread(segment.fd, min(segment.end - at, BATCH_BYTES), at)
+        except OSError:
+            return b""
+
+    def _close(self) -> None:
+        """All receipts are entries. Crash within: what is left is empty or all repeats."""
+        for segment in self._segments:
+            os.close(segment.fd)
+        remove_folder(self._folder)
+        os.close(self._lock)
