@@ -1,0 +1,98 @@
+"""Stage 1: bearer token → `Principal`. Local: no network, no database, no call to the issuer."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from gateway.authn.claims import SKEW_S, Claims, InvalidTokenError, parse_jwks, verify
+from gateway.errors import SuspendedError, UnauthenticatedError
+from gateway.exchange import Principal
+from tenants.ids import PLATFORM
+from tenants.snapshot import Snapshot
+
+MISSING: Final = "no access token: send it as 'Authorization: Bearer <token>'"
+EXPIRED: Final = "the access token has expired"
+INVALID: Final = "the access token is not valid"
+"""Said of everything else, so that a forger learns nothing: forged, foreign, revoked, its organization deleted."""
+
+SUSPENDED_RULE: Final = "organization-suspended"
+
+
+class Authenticator:
+    """Verifies the access tokens of one `issuer` for one `audience`. Belongs to one event loop.
+
+    The cache (least recently used, `cache_size` tokens) holds only that a signature is valid and what the
+    token says. Expiry, revocation, the organization's state, the audience and the host name are looked at
+    on every call. It is dropped when the snapshot brings other keys. `clock` gives Unix seconds.
+    """
+
+    def __init__(self, issuer: str, audience: str, clock: Callable[[], float], cache_size: int = 10_000) -> None:
+        self._issuer = issuer
+        self._audience = audience
+        self._clock = clock
+        self._cache_size = cache_size
+        self._cache: OrderedDict[bytes, Claims] = OrderedDict()
+        self._jwks = ""
+        self._keys: dict[str, RSAPublicKey] = {}
+
+    def authenticate(self, authorization: bytes | None, host: str, snapshot: Snapshot) -> Principal:
+        """Who is calling. `authorization` is the header's value, `host` the name that was called (port allowed).
+
+        Raises `UnauthenticatedError`; `SuspendedError` when the token is good and its organization suspended.
+        """
+        if authorization is None or authorization[:7].lower() != b"bearer ":
+            raise UnauthenticatedError(MISSING)
+        if snapshot.jwks is not self._jwks and snapshot.jwks != self._jwks:
+            self._cache.clear()
+            self._keys = parse_jwks(snapshot.jwks)
+            self._jwks = snapshot.jwks
+        token = authorization[7:]
+        claims = self._cache.get(token)
+        if claims is None:
+            claims = self._verify(token)
+        else:
+            self._cache.move_to_end(token)
+        now = self._clock()
+        principal = claims.principal
+        if now >= claims.expires_at:
+            raise UnauthenticatedError(EXPIRED)
+        org = principal.org
+        if (
+            principal.audience != self._audience
+            or claims.issued_at > now + SKEW_S
+            or claims.not_before > now + SKEW_S
+            or snapshot.revoked(org, principal.member, principal.token_id, claims.issued_at)
+        ):
+            raise UnauthenticatedError(INVALID)
+        tenant = snapshot.tenants.get(org)
+        if tenant is None and org != PLATFORM:
+            raise UnauthenticatedError(INVALID)
+        if snapshot.hosts:
+            owner = snapshot.hosts.get(host) or snapshot.hosts.get(_host_name(host))
+            if owner is not None and owner != org:
+                raise UnauthenticatedError(INVALID)
+        if tenant is not None and not tenant.active:
+            raise SuspendedError(f"organization '{org}' is suspended", rule=SUSPENDED_RULE)
+        return principal
+
+    def _verify(self, token: bytes) -> Claims:
+        try:
+            claims = verify(token, self._keys, self._issuer, self._audience)
+        except InvalidTokenError:
+            raise UnauthenticatedError(INVALID) from None
+        self._cache[token] = claims
+        if len(self._cache) > self._cache_size:
+            self._cache.popitem(last=False)
+        return claims
+
+
+def _host_name(host: str) -> str:
+    """The name in a Host header or `:authority`: without port and final dot, in lower case."""
+    name, _, port = host.rpartition(":")
+    if not name or not port.isdecimal():
+        name = host
+    return name.rstrip(".").lower()

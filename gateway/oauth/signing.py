@@ -1,0 +1,131 @@
+"""The keys that sign access tokens: RS256 (RFC 7518), named by their thumbprint (RFC 7638), published as JWKS.
+
+Three generations are public at once: the next key (published ahead of its first use, so that every verifier
+has it by then), the current one, and retired ones until the last token they signed has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from math import floor
+from typing import Any, Final, Protocol
+
+import msgspec
+from joserfc import jws
+from joserfc.jwk import RSAKey
+
+from gateway.secret import Secret
+from tenants.revocations import LEEWAY_S, LONGEST_TOKEN_S
+
+KEY_BITS: Final = 2048
+KEYS_NAME: Final = "signing/keys"
+
+
+class KeyStore(Protocol):
+    """Where the private keys rest. Durable and atomic when `store` returns; `SystemSecrets` is one.
+
+    Trusted: whoever can read it can sign a token for anybody in any organization.
+    """
+
+    async def load(self, name: str) -> Secret | None: ...
+    async def store(self, name: str, secret: Secret) -> None: ...
+
+
+class _StoredKey(msgspec.Struct, frozen=True):
+    """A private JWK; `gone_at` (Unix seconds): a retired key leaves the JWKS then."""
+
+    jwk: dict[str, str]
+    gone_at: int = 0
+
+
+class _StoredKeys(msgspec.Struct, frozen=True):
+    """All generations in one secret: a rotation is one atomic write, a crash leaves the old set or the new."""
+
+    current: _StoredKey
+    next: _StoredKey
+    retired: tuple[_StoredKey, ...] = ()
+
+
+class SigningKeys:
+    """Signs in the control process. Made by `load_or_create`; `sign` may be called from any thread."""
+
+    def __init__(self, stored: _StoredKeys, store: KeyStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._rotating = asyncio.Lock()
+        self._use(stored)
+
+    @classmethod
+    async def load_or_create(cls, store: KeyStore, clock: Callable[[], float]) -> SigningKeys:
+        """The stored keys, or fresh ones stored first. `clock` gives Unix seconds.
+
+        Two processes that create at once would each keep their own: only the control process may call this.
+        """
+        secret = await store.load(KEYS_NAME)
+        if secret is None:
+            stored = _StoredKeys(current=await _generate(), next=await _generate())
+            await store.store(KEYS_NAME, _sealed(stored))
+        else:
+            stored = msgspec.json.decode(secret.reveal(), type=_StoredKeys)
+        return cls(stored, store, clock)
+
+    @property
+    def kid(self) -> str:
+        """The key that signs now."""
+        return self._kid
+
+    def sign(self, claims: Mapping[str, Any]) -> str:
+        """A JWT access token (RFC 9068: `typ` is `at+jwt`) in compact serialization. About 1 ms."""
+        header = {"typ": "at+jwt", "alg": "RS256", "kid": self._kid}
+        return jws.serialize_compact(header, msgspec.json.encode(claims), self._key, algorithms=["RS256"])
+
+    def jwks_json(self) -> str:
+        """The public keys, RFC 7517 section 5: current, next, then those whose tokens still live."""
+        now = self._clock()
+        stored = self._stored
+        live = [stored.current, stored.next, *(key for key in stored.retired if key.gone_at > now)]
+        return msgspec.json.encode({"keys": [_public(key) for key in live]}).decode()
+
+    async def rotate(self) -> None:
+        """Sign with the next key from now on and publish another. No token already issued stops working.
+
+        A crash before the write changes nothing; after it, the next start signs with the new key.
+        """
+        async with self._rotating:
+            now = self._clock()
+            old = self._stored
+            gone_at = floor(now) + LONGEST_TOKEN_S + LEEWAY_S
+            retired = (
+                msgspec.structs.replace(old.current, gone_at=gone_at),
+                *(key for key in old.retired if key.gone_at > now),
+            )
+            stored = _StoredKeys(current=old.next, next=await _generate(), retired=retired)
+            await self._store.store(KEYS_NAME, _sealed(stored))
+            self._use(stored)
+
+    def _use(self, stored: _StoredKeys) -> None:
+        self._stored = stored
+        self._key = RSAKey.import_key({**stored.current.jwk})
+        self._kid = self._key.thumbprint()
+
+
+def _sealed(stored: _StoredKeys) -> Secret:
+    return Secret(msgspec.json.encode(stored))
+
+
+async def _generate() -> _StoredKey:
+    key = await asyncio.to_thread(RSAKey.generate_key, KEY_BITS)
+    return _StoredKey({name: str(value) for name, value in key.as_dict(private=True).items()})
+
+
+def _public(stored: _StoredKey) -> dict[str, str]:
+    key = RSAKey.import_key({**stored.jwk})
+    return {
+        "kty": "RSA",
+        "use": "sig",
+        "alg": "RS256",
+        "kid": key.thumbprint(),
+        "n": stored.jwk["n"],
+        "e": stored.jwk["e"],
+    }
