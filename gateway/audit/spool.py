@@ -147,18 +147,18 @@ class Spool:
     async def run(self, send: Send) -> None:
         """Sync and forward until `stop`; then until everything is sent, and the folder is removed.
 
-        One cadence for both: after the first receipt of a group it waits `fsync_ms`, so that a busy worker
-        makes one sync and one post of many receipts. Cancelled: what is on disk stays for `recover`.
+        One cadence for both: each round waits `fsync_ms` for receipts to gather, so that a busy worker makes
+        one sync and one post of many. Cancelled: what is on disk stays for `recover`.
         """
         attempt = 0
         while self.pending or not self._stopping:
             if not self.pending and not self._stuck:
                 await self._appended.wait()
-                self._appended.clear()
-                if not self._stopping:
-                    await asyncio.sleep(self._fsync_s)
+            self._appended.clear()
+            if not self._stopping:
+                await asyncio.sleep(self._fsync_s)
             await self._sync()
-            self._keep_a_spare()
+            await self._keep_a_spare()
             if await self._forward(send):
                 attempt = 0
             elif self.pending or self._stuck:
@@ -193,14 +193,22 @@ class Spool:
         for segment in unsynced:
             self._disk.sync(segment.fd)
 
-    def _keep_a_spare(self) -> None:
+    async def _keep_a_spare(self) -> None:
         """Have room ahead of need, so that `admit` rarely allocates. A full disk is `admit`'s to report."""
         last = self._at + 1 == len(self._segments) < self._segments_max
-        if last and self._segments[self._at].end > self._size // 2:
-            try:
-                self._segments.append(self._allocate())
-            except OSError as error:
-                log.warning("audit spool: no spare segment (%s)", error.strerror)
+        if not last or self._segments[self._at].end <= self._size // 2:
+            return
+        self._numbers += 1
+        number = self._numbers
+        try:
+            spare = await asyncio.to_thread(Segment, self._folder, number, self._size, self._disk)
+        except OSError as error:
+            log.warning("audit spool: no spare segment (%s)", error.strerror)
+            return
+        if self._numbers == number:
+            self._segments.append(spare)
+        else:  # `admit` was faster; files are read in the order of their numbers, so this one is too late
+            spare.remove()
 
     async def _forward(self, send: Send) -> bool:
         """Send one batch of what is not acknowledged. Whether anything was."""

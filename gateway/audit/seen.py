@@ -1,0 +1,57 @@
+"""What has become an entry of one log already: how a repeat is told from something new. Pure.
+
+A worker's receipts come in order of `seq` within its boot, so the highest seen of each boot says it all. The
+outbox counts up too, but begins anew with a new database: a number at or below the last one is only a
+suspicion, and the log itself is asked whether it holds that document.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+from gateway.audit.entry import Draft
+
+BOOTS_MAX = 256
+"""Boots remembered: a dead worker's spool is drained at once, not after this many others have lived."""
+
+
+class Seen:
+    __slots__ = ("boots", "outbox")
+
+    def __init__(self, outbox: int = 0, boots: Mapping[str, int] | None = None) -> None:
+        self.outbox = outbox
+        self.boots: OrderedDict[str, int] = OrderedDict(boots or {})
+
+    def copy(self) -> Seen:
+        return Seen(self.outbox, self.boots)
+
+    def suspects(self, drafts: Iterable[Draft]) -> set[str]:
+        """Document ids of changes that may be repeats."""
+        return {draft.id for draft in drafts if not draft.boot and draft.seq <= self.outbox}
+
+    def add(self, draft: Draft, written: set[str]) -> bool:
+        """Whether `draft` is new; remembers it. `written`: suspects that were found in the log."""
+        if draft.boot:
+            if draft.seq <= self.boots.get(draft.boot, 0):
+                return False
+            self._boot(draft.boot, draft.seq)
+        else:
+            if draft.id in written:
+                return False
+            self.outbox = draft.seq
+        return True
+
+    def note(self, entry: Mapping[str, object]) -> None:
+        """Remember an entry that is read back from the log."""
+        spool, outbox = entry.get("spool"), entry.get("outbox")
+        if isinstance(spool, list) and len(spool) == 2 and isinstance(spool[1], int):
+            self._boot(str(spool[0]), spool[1])
+        elif isinstance(outbox, int):
+            self.outbox = outbox
+
+    def _boot(self, boot: str, seq: int) -> None:
+        self.boots[boot] = seq
+        self.boots.move_to_end(boot)
+        while len(self.boots) > BOOTS_MAX:
+            self.boots.popitem(last=False)

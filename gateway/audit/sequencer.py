@@ -1,0 +1,236 @@
+"""The sequencer: the one writer of every organization's audit log. Lives in the control process.
+
+Receipts come from the workers' spools, changes from the control store's outbox; each becomes exactly one
+entry, in the log of its organization, durable before its sender is told. What a crash leaves at each step of
+a commit is written in `gateway.audit.files`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from gateway.audit.disk import Disk
+from gateway.audit.entry import Draft, from_change, from_receipt
+from gateway.audit.files import SEGMENT_BYTES, OrgLog
+from gateway.audit.signer import Signer
+from gateway.errors import UnavailableError
+from gateway.exchange import SpoolUp
+from tenants.ids import InvalidIdError, OrgId, org_id
+from tenants.store import Change
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_S = 5.0
+"""Between looks for logs whose checkpoint file is behind: with the time it takes, well under 10 s."""
+OUTBOX_S = 0.2
+RETRY_S = 1.0
+
+T = TypeVar("T")
+
+
+class Outbox(Protocol):
+    """The part of the control store that the sequencer empties (`tenants.store.ControlStore`)."""
+
+    async def outbox(self, limit: int = 500) -> tuple[Change, ...]: ...
+    async def outbox_done(self, upto: int) -> None: ...
+
+
+class OrgState:
+    """A log, who may write it now, and what to wake when it grows."""
+
+    __slots__ = ("fault", "files", "grown", "lock")
+
+    def __init__(self, files: OrgLog) -> None:
+        self.files = files
+        self.lock = asyncio.Lock()
+        self.grown = asyncio.Event()
+        self.fault = ""
+
+
+class Sequencer:
+    """`folder` is `<audit>`; logs are under `<audit>/orgs/`. One process at a time: the control process."""
+
+    def __init__(
+        self,
+        folder: Path,
+        signer: Signer,
+        *,
+        disk: Disk | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self.signer = signer
+        self._orgs = folder / "orgs"
+        self._disk = disk or Disk()
+        self._segment_bytes = segment_bytes
+        self._logs: dict[OrgId, OrgState] = {}
+        self._commits: set[asyncio.Task[Any]] = set()
+        self._nudged = asyncio.Event()
+        self._opening = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Recover every log there is. Raises `DamagedError` for one that lost or changed entries, OSError."""
+        for org in await asyncio.to_thread(self._folders):
+            await self._log(org)
+
+    def _folders(self) -> list[OrgId]:
+        self._orgs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = []
+        for path in sorted(self._orgs.iterdir()):
+            try:
+                found.append(org_id(path.name))
+            except InvalidIdError:
+                log.warning("audit: %s is not the folder of an organization", path)
+        return found
+
+    # -- what is asked from outside -------------------------------------------------------------------------
+
+    async def append_receipts(self, up: SpoolUp) -> int:
+        """Make entries of receipts; returns the last `seq`, all of them durable.
+
+        Repeats of (boot, seq) change nothing, also after a restart. Raises `UnavailableError` when any could
+        not be made durable: send them all again. Cancelled: the commit ends all the same.
+        """
+        if not up.receipts:
+            return 0
+        by_org: defaultdict[OrgId, list[Draft]] = defaultdict(list)
+        for item in up.receipts:
+            draft = from_receipt(item.receipt, up.boot, item.seq)
+            by_org[draft.org].append(draft)
+        await self._commit_all(by_org)
+        return up.receipts[-1].seq
+
+    async def drain_once(self, store: Outbox) -> int:
+        """Make entries of the changes that wait in the outbox, then forget them there; how many those were.
+
+        Crash between the two: the changes are read again, and the log knows their documents.
+        """
+        changes = await store.outbox()
+        if not changes:
+            return 0
+        by_org: defaultdict[OrgId, list[Draft]] = defaultdict(list)
+        for change in changes:
+            draft = from_change(change)
+            by_org[draft.org].append(draft)
+        await self._commit_all(by_org)
+        await store.outbox_done(changes[-1].seq)
+        return len(changes)
+
+    async def drain_outbox(self, store: Outbox) -> None:
+        """Empty the outbox whenever there is something in it, until cancelled. `nudge` makes it look at once."""
+        while True:
+            self._nudged.clear()
+            try:
+                if await self.drain_once(store):
+                    continue
+                pause = OUTBOX_S
+            except Exception as error:  # noqa: BLE001  # a store or disk that is down: changes wait in the outbox
+                log.warning("audit: the outbox waits (%s)", type(error).__name__)
+                pause = RETRY_S
+            await self._sleep(pause)
+
+    def nudge(self) -> None:
+        """There is something in the outbox now."""
+        self._nudged.set()
+
+    async def run(self) -> None:
+        """Keep the checkpoint files at most 10 s behind, until cancelled."""
+        while True:
+            await asyncio.sleep(CHECKPOINT_S)
+            await self.save_checkpoints()
+
+    async def save_checkpoints(self) -> None:
+        """Write the checkpoints that are behind. A disk that refuses makes the log unhealthy, not the caller."""
+        for org, state in list(self._logs.items()):
+            if state.files.behind:
+                try:
+                    async with state.lock:
+                        await self._thread(state.files.save_checkpoint)
+                except OSError as error:
+                    self._fail(org, state, error)
+
+    async def close(self) -> None:
+        """Let commits end, write the last checkpoints, close the files."""
+        while self._commits:
+            await asyncio.wait(self._commits)
+        await self.save_checkpoints()
+        for state in self._logs.values():
+            state.files.close()
+        self._logs.clear()
+
+    @property
+    def healthy(self) -> bool:
+        return not self.reason
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, for `/readyz`: '' when the last commit of every log succeeded."""
+        return "; ".join(f"audit log of {org}: {s.fault}" for org, s in self._logs.items() if s.fault)
+
+    async def opened(self, org: OrgId) -> OrgState:
+        """The log of `org` for readers; an empty one is not made on disk."""
+        return await self._log(org)
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    async def _log(self, org: OrgId) -> OrgState:
+        state = self._logs.get(org)
+        if state is None:
+            async with self._opening:  # recovery may cut a file: never while another has it open
+                state = self._logs.get(org)
+                if state is None:
+                    state = OrgState(await asyncio.to_thread(self._open_files, org_id(org)))
+                    self._logs[org] = state
+        return state
+
+    def _open_files(self, org: OrgId) -> OrgLog:
+        return OrgLog(self._orgs / org, org, self.signer, disk=self._disk, segment_bytes=self._segment_bytes)
+
+    async def _commit_all(self, by_org: dict[OrgId, list[Draft]]) -> None:
+        """Commit to each log; a log whose disk refuses does not keep the others from theirs."""
+        commits = [self._keep(self._commit(org, drafts)) for org, drafts in by_org.items()]
+        results = await asyncio.gather(*(asyncio.shield(task) for task in commits), return_exceptions=True)
+        for result in results:
+            if isinstance(result, OSError):
+                raise UnavailableError("the audit log cannot be written now", retry_after_s=1) from result
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _commit(self, org: OrgId, drafts: Sequence[Draft]) -> None:
+        state = await self._log(org)
+        async with state.lock:
+            try:
+                added = await self._thread(lambda: state.files.append(drafts))
+            except OSError as error:
+                self._fail(org, state, error)
+                raise
+            state.fault = ""
+        if added:
+            grown, state.grown = state.grown, asyncio.Event()
+            grown.set()
+
+    def _fail(self, org: OrgId, state: OrgState, error: OSError) -> None:
+        reason = error.strerror or "input/output error"
+        if state.fault != reason:
+            log.error("audit log of %s: %s; nothing is acknowledged until it can be written", org, reason)
+        state.fault = reason
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task of its own, so that a cancelled caller cannot leave a log half moved on."""
+        task = asyncio.ensure_future(work)
+        self._commits.add(task)
+        task.add_done_callback(self._commits.discard)
+        return task
+
+    async def _thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.to_thread(call)
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._nudged.wait(), seconds)
+        except TimeoutError:
+            return
