@@ -1,0 +1,307 @@
+"""`orgate audit`: follow an organization's audit log, export it, verify an export without any server."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+from msgspec import Struct, json
+
+from cli.command import command
+from cli.errors import RefusedError, UsageError
+from cli.examples import examples
+from cli.output import Column, Format, instant, printable
+from cli.session import Session
+
+app = typer.Typer(
+    help="The audit log: follow, export, verify.",
+    epilog=examples("orgate audit tail -f", "orgate audit export acme-audit", "orgate audit verify acme-audit"),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+LONG_POLL_S = 25
+PAGE = 500
+
+
+def _when(milliseconds: Any) -> str:
+    return instant(milliseconds // 1000) if isinstance(milliseconds, int) else ""
+
+
+COLUMNS = [
+    Column("TIME", "@timestamp", _when),
+    Column("INDEX", "index"),
+    Column("ACTOR", "actor"),
+    Column("ACTION", "action"),
+    Column("TARGET", "target"),
+    Column("MODEL", "model"),
+    Column("OUTCOME", "outcome"),
+    Column("STATUS", "status"),
+    Column("REQUEST", "request_id"),
+]
+
+
+class Entries(Struct, frozen=True):
+    """A page of entries, and where to go on from."""
+
+    items: list[dict[str, Any]]
+    next: int
+
+
+class Report(Struct, frozen=True):
+    """What `verify` says of a pack. `checkpoint_size`: how many entries the signature covers."""
+
+    ok: bool
+    org: str
+    entries: int
+    checkpoint_size: int
+    faults: list[str]
+    unproven: list[str]
+
+
+class Exported(Struct, frozen=True):
+    folder: str
+    org: str
+    entries: int
+
+
+@command(
+    app,
+    examples(
+        "orgate audit tail",
+        "orgate audit tail -f --output json",
+        "orgate audit tail -n 100 --action key.set --since 7d",
+    ),
+)
+def tail(
+    session: Session,
+    *,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new entries as they come.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", help="How many of the last.", min=0, max=10_000)] = 10,
+    action: Annotated[str | None, typer.Option(help="Only this action, e.g. completion.create.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Only this member's (mem_...).")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="From then on: 2026-01-31, a time in RFC 3339, or 30m, 2h, 7d ago.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Until then; the same forms.")] = None,
+) -> None:
+    """Show the last entries of the audit log, and with -f those that come.
+
+    With -f, json is one entry a line.
+    """
+    if follow and session.out.form not in (Format.TABLE, Format.JSON):
+        raise UsageError("-f prints a table or json", "leave out --output, or say --output json")
+    filters: dict[str, str | int] = {key: value for key, value in (("action", action), ("actor", actor)) if value}
+    for name, text in (("since", since), ("until", until)):
+        if text:
+            filters[name] = moment(text, time.time())
+    size = _size(session)
+    start = 0 if filters else max(size - lines, 0)
+    last: deque[dict[str, Any]] = deque(maxlen=lines)
+    position = start
+    for page in _pages(session, start, filters):
+        last.extend(page.items)
+        position = page.next
+    if not follow:
+        session.out.items(last, COLUMNS, empty="no such entries")
+        return
+    for entry in last:
+        _line(session, entry)
+    try:
+        while True:
+            page = _page(session, position, {**filters, "wait_s": LONG_POLL_S})
+            position = page.next
+            for entry in page.items:
+                _line(session, entry)
+    except KeyboardInterrupt:
+        return
+
+
+@command(app, examples("orgate audit export acme-2026-01", "orgate audit export pack --org acme"))
+def export(
+    session: Session,
+    folder: Annotated[Path, typer.Argument(help="A folder to make; a pack is never written over.", metavar="DIR")],
+) -> None:
+    """Download the whole log as a pack that anybody can verify without the server.
+
+    The pack holds the entries, the signed checkpoint, its key and a manifest.
+    """
+    from gateway.audit.pack import PackWriter
+
+    org = session.org
+    checkpoint = session.client.read(_path(session, "checkpoint"), what="the checkpoint").body.decode()
+    key = session.client.read(_path(session, "key"), what="the log's key").body.decode()
+    size = _size_of(checkpoint)
+    target = folder.expanduser()
+    try:
+        with PackWriter(target, org=org) as pack:
+            try:
+                with _bar("exporting", size) as bar:
+                    for piece in _log(session, size):
+                        pack.write(piece)
+                        bar.advance(pack.count)
+                if pack.count != size:
+                    raise RefusedError(f"the server sent {pack.count} entries of {size}", "export again")
+                pack.finish(checkpoint, key, int(time.time()))
+            except BaseException:
+                # Half a pack would only be mistaken for a damaged one. After kill -9 it has no manifest.
+                shutil.rmtree(target)
+                raise
+    except FileExistsError:
+        raise UsageError(f"{target} exists; a pack is never written over", "name another folder") from None
+    except OSError as error:
+        raise RefusedError(
+            f"{error.filename or target}: {error.strerror}", "is there room, and may you write?"
+        ) from None
+    session.wrote(Exported(str(target), org, size), f"next: `orgate audit verify {target}`")
+
+
+@command(
+    app,
+    examples("orgate audit verify acme-2026-01", "orgate audit verify acme-2026-01 --key acme.key --output json"),
+)
+def verify(
+    session: Session,
+    pack: Annotated[Path, typer.Argument(help="The folder that `export` made.", metavar="PACK")],
+    key: Annotated[
+        str | None,
+        typer.Option(help="The log's key (a file, or its text) as you got it apart from the pack.", metavar="KEY"),
+    ] = None,
+) -> None:
+    """Check every byte of a pack, offline; exit code 1 and what is wrong if anything is."""
+    from gateway.audit.verify import verify_pack
+
+    if not pack.is_dir():
+        raise UsageError(f"{pack} is no folder", "give the folder that `orgate audit export` made")
+    with _bar("verifying", 0) as bar:
+        verdict = verify_pack(pack, _key(key), bar.advance)
+    report = Report(
+        ok=verdict.ok,
+        org=printable(verdict.org),
+        entries=verdict.entries,
+        checkpoint_size=verdict.checkpoint_size,
+        faults=[printable(f"{fault[0]}: {fault[1]}") for fault in verdict.faults],
+        unproven=[printable(text) for text in verdict.unproven],
+    )
+    if session.out.form is Format.TABLE:
+        for text in report.unproven:
+            session.out.say(f"not proven: {text}")
+        if report.ok:
+            session.out.line(f"{pack}: {report.entries} entries of '{report.org}', whole, in order, unchanged")
+    else:
+        session.out.item(report)
+    if not report.ok:
+        count = "1 fault" if len(report.faults) == 1 else f"{len(report.faults)} faults"
+        raise RefusedError("\n  ".join([f"{pack} does not verify: {count}", *report.faults]))
+
+
+_AGO = re.compile(r"(\d{1,6})([smhd])")
+_UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def moment(text: str, now: float) -> int:
+    """Unix milliseconds of a time in RFC 3339, a date (UTC), or so long before `now` (Unix seconds)."""
+    if ago := _AGO.fullmatch(text):
+        return int((now - int(ago[1]) * _UNIT_S[ago[2]]) * 1000)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no time", "write 2026-01-31, 2026-01-31T12:00:00Z, or 30m, 2h, 7d"
+        ) from None
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+class _Bar(Protocol):
+    def advance(self, done: int, of: int | None = None) -> None: ...
+
+
+class _NoBar:
+    def advance(self, done: int, of: int | None = None) -> None:
+        """Nobody is looking."""
+
+
+class _RichBar:
+    def __init__(self, progress: Any, task: Any) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self, done: int, of: int | None = None) -> None:
+        self._progress.update(self._task, completed=done, **({"total": of} if of else {}))
+
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[_Bar]:
+    """A progress bar on stderr when somebody is looking at it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _NoBar()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        yield _RichBar(progress, progress.add_task(title, total=total or None))
+
+
+def _path(session: Session, rest: str) -> str:
+    return f"/admin/v1/orgs/{session.org}/audit/{rest}"
+
+
+def _size(session: Session) -> int:
+    return _size_of(session.client.read(_path(session, "checkpoint"), what="the checkpoint").body.decode())
+
+
+def _size_of(checkpoint: str) -> int:
+    """How many entries a checkpoint is about: its second line (C2SP tlog-checkpoint)."""
+    lines = checkpoint.splitlines()
+    if len(lines) < 2 or not lines[1].isdecimal():
+        raise RefusedError("the server's checkpoint cannot be understood")
+    return int(lines[1])
+
+
+def _page(session: Session, after: int, params: dict[str, str | int]) -> Entries:
+    asked = {**params, "after": after, "limit": PAGE}
+    return session.client.read(_path(session, "entries"), what="the audit log", params=asked).decode(Entries)
+
+
+def _pages(session: Session, after: int, params: dict[str, str | int]) -> Iterator[Entries]:
+    """Pages until the end of what there is now: a page that does not move on."""
+    while True:
+        page = _page(session, after, params)
+        yield page
+        if page.next <= after:
+            return
+        after = page.next
+
+
+def _log(session: Session, size: int) -> Iterator[bytes]:
+    if not size:
+        return iter(())
+    return session.client.download(_path(session, "log"), what="the audit log", params={"start": 0, "end": size})
+
+
+def _line(session: Session, entry: dict[str, Any]) -> None:
+    if session.out.form is Format.JSON:
+        session.out.line(json.encode(entry).decode())
+    else:
+        shown = [printable(str(entry.get(c.field, ""))) for c in COLUMNS[1:]]
+        session.out.line("  ".join([_when(entry.get("@timestamp")), *(text for text in shown if text)]))
+
+
+def _key(given: str | None) -> str | None:
+    if given is None:
+        return None
+    path = Path(given)
+    try:
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else given
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the key file {path} cannot be read: {error}") from None

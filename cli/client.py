@@ -1,0 +1,121 @@
+"""The admin API as commands call it. `AdminClient` asks the server; `cli.dryrun` has the one that only tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, TypeVar
+
+import httpx
+from msgspec import DecodeError, Struct, ValidationError, json
+
+from cli.connection import Connection
+from cli.errors import RefusedError
+from cli.problems import refusal
+from gateway.secret import Secret
+
+T = TypeVar("T")
+
+
+class Answer(Struct, frozen=True):
+    """A successful answer. `version` is its ETag as a number, 0 without one."""
+
+    body: bytes
+    version: int = 0
+
+    def decode(self, kind: type[T]) -> T:
+        try:
+            return json.decode(self.body or b"null", type=kind)
+        except (ValidationError, DecodeError) as error:
+            raise RefusedError(
+                f"the server's answer cannot be understood: {error}",
+                "compare `orgate --version` with the server's in `orgate status`",
+            ) from None
+
+
+class Bearer(Protocol):
+    """Where access tokens for the admin API come from."""
+
+    def token(self, *, refused: str = "") -> str:
+        """A token that is good for two minutes or more, and is not `refused`."""
+
+
+class Client(Protocol):
+    """`what` names the thing in errors (`model 'code'`). `version` becomes If-Match."""
+
+    def read(self, path: str, *, what: str, params: Mapping[str, str | int] | None = None) -> Answer: ...
+
+    def write(
+        self, method: str, path: str, body: Any = None, *, what: str, version: int | None = None
+    ) -> Answer | None:
+        """Change something. None when nothing was sent because the client only tells what it would do."""
+
+    def download(self, path: str, *, what: str, params: Mapping[str, str | int]) -> Iterator[bytes]:
+        """The body of an answer, piece by piece as it comes."""
+
+
+class AdminClient:
+    """Asks the server, as the person of `bearer`. Renews the token once when the server refuses it."""
+
+    def __init__(self, connection: Connection, bearer: Bearer) -> None:
+        self._connection = connection
+        self._bearer = bearer
+
+    @property
+    def origin(self) -> str:
+        return self._connection.origin
+
+    def read(self, path: str, *, what: str, params: Mapping[str, str | int] | None = None) -> Answer:
+        return self._answer("GET", path, what=what, params=params)
+
+    def write(
+        self, method: str, path: str, body: Any = None, *, what: str, version: int | None = None
+    ) -> Answer | None:
+        headers = {} if version is None else {"if-match": f'"{version}"'}
+        content = None
+        if body is not None:
+            content = json.encode(body, enc_hook=_reveal)
+            headers["content-type"] = "application/json"
+        return self._answer(method, path, what=what, headers=headers, content=content)
+
+    def download(self, path: str, *, what: str, params: Mapping[str, str | int]) -> Iterator[bytes]:
+        headers = {"authorization": f"Bearer {self._bearer.token()}", "accept": "*/*"}
+        with self._connection.stream(path, params=params, headers=headers) as answer:
+            if answer.status_code >= 300:
+                raise refusal(answer.status_code, answer.read(), what=what, origin=self.origin)
+            yield from answer.iter_bytes()
+
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        *,
+        what: str,
+        params: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> Answer:
+        def send(token: str) -> httpx.Response:
+            signed = {**(headers or {}), "authorization": f"Bearer {token}"}
+            return self._connection.request(method, path, params=params, headers=signed, content=content)
+
+        token = self._bearer.token()
+        answer = send(token)
+        if answer.status_code == 401:
+            # The signing keys or the person's roles may have changed since this token was made: a 401 is given
+            # before anything is done, so that the same request may be sent again.
+            answer = send(self._bearer.token(refused=token))
+        if answer.status_code >= 300:
+            raise refusal(answer.status_code, answer.content, what=what, origin=self.origin)
+        return Answer(answer.content, _version(answer.headers.get("etag", "")))
+
+
+def _reveal(value: Any) -> str:
+    # The one way out for a secret that is a field of a body: into the bytes of the request.
+    if isinstance(value, Secret):
+        return value.reveal().decode()
+    raise NotImplementedError(type(value))
+
+
+def _version(etag: str) -> int:
+    text = etag.removeprefix("W/").strip('"')
+    return int(text) if text.isdecimal() else 0

@@ -1,0 +1,54 @@
+"""What the commands fail with: what is wrong, what to do about it, and the exit code a script can act on."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The contract with scripts."""
+
+    DONE = 0
+    REFUSED = 1
+    """The server or a check said no."""
+    USAGE = 2
+    """The command was called wrongly."""
+    NOT_ALLOWED = 3
+    """Not signed in, or not allowed."""
+    UNREACHABLE = 4
+    """The server cannot be reached."""
+
+
+class CliError(Exception):
+    """`message` says what is wrong, `fix` what to do. Both are shown: neither ever holds a secret."""
+
+    code = ExitCode.REFUSED
+
+    def __init__(self, message: str, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+
+class RefusedError(CliError):
+    """The server or a check said no."""
+
+
+class UsageError(CliError):
+    code = ExitCode.USAGE
+
+
+class NotAllowedError(CliError):
+    code = ExitCode.NOT_ALLOWED
+
+
+class UnreachableError(CliError):
+    code = ExitCode.UNREACHABLE
+
+
+class StaleVersionError(RefusedError):
+    """412: somebody wrote in between, nothing was changed."""
+
+
+class NotFoundError(RefusedError):
+    """404: nothing by that name, or nothing this member may see; the server answers both the same."""

@@ -1,0 +1,107 @@
+"""`orgate key`: the keys of upstreams. A key goes in from stdin, a prompt or a file, and never comes out."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from msgspec import Struct
+
+from cli.command import command
+from cli.errors import UsageError
+from cli.examples import examples
+from cli.resources import Resource
+from cli.session import Session
+from gateway.secret import Secret
+from tenants.models import Upstream
+
+app = typer.Typer(
+    help="Keys of upstreams: set, replaced, never shown.",
+    epilog=examples("orgate key set vllm", "orgate key set vllm < key.txt"),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Name = Annotated[str, typer.Argument(help="The upstream whose key it is.", metavar="UPSTREAM")]
+LONGEST = 64 * 1024
+
+
+class KeyState(Struct, frozen=True):
+    """What is known of a key without the key. `version` counts the keys set so far."""
+
+    version: int
+    set: bool = True
+
+
+class _NewKey(Struct, frozen=True):
+    key: Secret
+
+
+def _at(session: Session, name: str) -> tuple[Resource[Upstream], str]:
+    upstreams = session.resource("upstreams", Upstream, "upstream")
+    return upstreams, upstreams.at(name, "key")
+
+
+def _read(name: str, file: Path | None) -> Secret:
+    if file is not None:
+        try:
+            raw = file.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{file} cannot be read: {error.strerror}") from None
+    elif sys.stdin.isatty():
+        raw = getpass.getpass(f"Key of upstream '{name}': ").encode()
+    else:
+        raw = sys.stdin.buffer.read(LONGEST + 1)
+    try:
+        text = raw.decode("ascii").strip()
+    except UnicodeDecodeError:
+        raise UsageError(
+            "the key has characters that no header can carry", "give the key alone, in ASCII"
+        ) from None
+    if not text:
+        raise UsageError("no key was given", f"`orgate key set {name} < key.txt`, or --from-file")
+    if len(text) > LONGEST or not text.isprintable():
+        raise UsageError("that is no key: too long, or of more than one line", "give the key alone, on one line")
+    return Secret(text)
+
+
+@command(
+    app,
+    examples(
+        "orgate key set vllm", "pass show acme/vllm | orgate key set vllm", "orgate key set vllm --from-file k"
+    ),
+    name="set",
+    writes=True,
+)
+def set_(
+    session: Session,
+    upstream: Name,
+    from_file: Annotated[Path | None, typer.Option(help="Read it from this file.", metavar="FILE")] = None,
+) -> None:
+    """Set or replace an upstream's key: typed unseen, from stdin or from a file; never an argument."""
+    upstreams, path = _at(session, upstream)
+    body = _NewKey(_read(upstream, from_file))
+    answer = session.client.write("PUT", path, body, what=f"the key of {upstreams.what(upstream)}")
+    if answer is not None:
+        session.wrote(answer.decode(KeyState), f"key of upstream '{upstream}' set")
+
+
+@command(app, examples("orgate key show vllm"))
+def show(session: Session, upstream: Name) -> None:
+    """Show whether an upstream has a key, and which version; never the key."""
+    upstreams, path = _at(session, upstream)
+    session.out.item(session.client.read(path, what=f"the key of {upstreams.what(upstream)}").decode(KeyState))
+
+
+@command(app, examples("orgate key delete vllm --yes"), writes=True)
+def delete(
+    session: Session, upstream: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
+) -> None:
+    """Delete an upstream's key. Calls that need it are refused from then on."""
+    upstreams, path = _at(session, upstream)
+    session.confirm(f"Delete the key of upstream '{upstream}'?", yes=yes)
+    if session.client.write("DELETE", path, what=f"the key of {upstreams.what(upstream)}") is not None:
+        session.out.say(f"key of upstream '{upstream}' deleted")

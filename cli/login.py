@@ -1,0 +1,142 @@
+"""`orgate login`, `logout`, `whoami`, `token`: a person and their editor."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from msgspec import Struct
+
+from cli.command import command
+from cli.errors import CliError, UsageError
+from cli.examples import examples
+from cli.session import Session
+
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@command(
+    app,
+    examples(
+        "orgate login --server https://gateway.example:8443 --ca ca.pem --org acme",
+        "orgate login --org acme --email ann@acme.example",
+        "orgate login --org acme --email ann@acme.example --invitation CODE",
+    ),
+)
+def login(
+    session: Session,
+    *,
+    server: Annotated[str | None, typer.Option(help="The gateway's public address.", metavar="URL")] = None,
+    admin_url: Annotated[
+        str | None, typer.Option(help="Its admin address; else the next port of --server.", metavar="URL")
+    ] = None,
+    ca: Annotated[
+        str | None, typer.Option(help="PEM file of the authority that signed it.", metavar="FILE")
+    ] = None,
+    email: Annotated[str | None, typer.Option(help="Sign in here, with a password, without a browser.")] = None,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from stdin.")
+    ] = False,
+    invitation: Annotated[
+        str | None, typer.Option(help="A one-time code: sets the password first.", metavar="CODE")
+    ] = None,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page when there is a display.")
+    ] = True,
+) -> None:
+    """Sign in and keep the login in a profile.
+
+    Shows an address and a code to confirm in a browser (RFC 8628); with --email the password is asked here.
+    """
+    from cli.signin import Addresses, sign_in
+
+    if invitation and not email:
+        raise UsageError("--invitation sets a password, which is done here", "add `--email ADDRESS`")
+    if password_stdin and not email:
+        raise UsageError("--password-stdin needs to know whose password it is", "add `--email ADDRESS`")
+    signed = sign_in(
+        session,
+        Addresses(server=server or "", admin=admin_url or "", ca=ca or ""),
+        email=email or "",
+        invitation=invitation or "",
+        password_from=sys.stdin if password_stdin else None,
+        browser=browser,
+    )
+    session.out.say(f"signed in at {session.profile.server} (profile '{signed}')")
+    session.out.say("next: `orgate whoami`; an editor gets its token with `orgate token`")
+
+
+@command(app, examples("orgate logout", "orgate logout --profile staging"))
+def logout(session: Session) -> None:
+    """End the login on the server (RFC 7009) and forget it here."""
+    name = session.profile_name
+    with session.credentials.lock(name):
+        held = session.credentials.load(name, exposed=True)
+        if held is None:
+            session.out.say(f"nobody is signed in (profile '{name}')")
+            return
+        try:
+            session.authorization_server().revoke(held.refresh_token)
+        except CliError as error:
+            # Here it is forgotten all the same; that the server still knows it must be said and acted on.
+            session.credentials.forget(name)
+            raise type(error)(
+                f"forgotten here, but not ended on the server: {error.message}",
+                "ask an admin for `orgate member revoke`, or wait for the login to end by itself",
+            ) from None
+        session.credentials.forget(name)
+    session.out.say(f"signed out (profile '{name}')")
+
+
+class Identity(Struct, frozen=True):
+    """What `whoami` shows."""
+
+    org: str
+    id: str
+    email: str
+    name: str
+    roles: list[str]
+    profile: str
+    server: str
+    admin: str
+
+
+@command(app, examples("orgate whoami", "orgate whoami --output json"))
+def whoami(session: Session) -> None:
+    """Show who is signed in, where, with which roles."""
+    me: dict[str, Any] = session.client.read("/admin/v1/me", what="your own account").decode(dict)
+    who = me["member"] if isinstance(me.get("member"), dict) else me
+    session.out.item(
+        Identity(
+            org=str(who.get("org", "")),
+            id=str(who.get("id", "")),
+            email=str(who.get("email", "")),
+            name=str(who.get("name", "")),
+            roles=list(who.get("roles", [])),
+            profile=session.profile_name,
+            server=session.profile.server,
+            admin=session.profile.admin,
+        )
+    )
+
+
+@command(
+    app,
+    examples(
+        "orgate token",
+        'curl --cacert ca.pem -H "$(orgate token --header)" https://gateway.example:8443/v1/models',
+        "orgate token --admin",
+    ),
+)
+def token(
+    session: Session,
+    admin: Annotated[bool, typer.Option("--admin", help="For the admin API instead of completions.")] = False,
+    header: Annotated[bool, typer.Option("--header", help="As a whole `Authorization:` header.")] = False,
+) -> None:
+    """Print a fresh access token, good for two minutes or more, and nothing else.
+
+    Renewed when needed; many may ask at once. An editor runs it as its credential helper.
+    """
+    fresh = session.tokens("admin" if admin else "v1").token()
+    session.out.line(f"Authorization: Bearer {fresh}" if header else fresh)

@@ -1,0 +1,179 @@
+"""`orgate member`: who belongs to the organization, as what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from msgspec import Struct, structs
+
+from cli.command import command
+from cli.errors import NotFoundError, UsageError
+from cli.examples import examples
+from cli.output import Column, Format, instant
+from cli.resources import Resource
+from cli.session import Session
+from policies.facts import Role
+from tenants.models import Member
+
+app = typer.Typer(
+    help="Members of an organization, their roles and invitations.",
+    epilog=examples("orgate member create ann@acme.example --name Ann --role member", "orgate member list"),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+COLUMNS = [
+    Column("ID", "id"),
+    Column("E-MAIL", "email"),
+    Column("NAME", "name"),
+    Column("ROLES", "roles"),
+    Column("STATE", "state"),
+    Column("CREATED", "created_at", instant),
+]
+Who = Annotated[str, typer.Argument(help="Their id (mem_...) or e-mail address.", metavar="MEMBER")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+class Invitation(Struct, frozen=True):
+    """A one-time code with which a person sets their password."""
+
+    code: str
+    expires_at: int
+    url: str = ""
+
+
+class Invited(Struct, frozen=True):
+    """What creating a member answers."""
+
+    member: Member
+    invitation: Invitation
+
+
+def _members(session: Session) -> Resource[Member]:
+    return session.resource("members", Member, "member")
+
+
+def _id(members: Resource[Member], who: str) -> str:
+    if "@" not in who:
+        return who
+    found = members.list(email=who)
+    if not found:
+        raise NotFoundError(f"no member has the e-mail address {who}", "`orgate member list` shows who there is")
+    return found[0].id
+
+
+@command(app, examples("orgate member list", "orgate member list --state suspended --output json"), name="list")
+def list_(
+    session: Session,
+    state: Annotated[str | None, typer.Option(help="Only those active or suspended.", metavar="STATE")] = None,
+) -> None:
+    """List the organization's members."""
+    session.out.items(_members(session).list(state=state or ""), COLUMNS, empty="no members yet")
+
+
+@command(
+    app,
+    examples(
+        "orgate member create ann@acme.example --name Ann",
+        "orgate member create bob@acme.example --name Bob --role auditor",
+    ),
+    writes=True,
+)
+def create(
+    session: Session,
+    email: Annotated[str, typer.Argument(help="Their e-mail address, unique in the organization.")],
+    name: Annotated[str | None, typer.Option(help="Their name.")] = None,
+    role: Annotated[list[Role] | None, typer.Option(help="May be repeated; else member.")] = None,
+) -> None:
+    """Add a member and print their invitation, once: send it to them on a safe way."""
+    body = {"email": email, "name": name or email.partition("@")[0], "roles": role or [Role.MEMBER]}
+    answer = session.client.write("POST", _members(session).path, body, what=f"member '{email}'")
+    if answer is None:
+        return
+    made = answer.decode(Invited)
+    if session.out.form is Format.TABLE:
+        session.out.item(made.member)
+        _show_invitation(session, made.member.email, made.invitation)
+    else:
+        session.out.item(made)
+
+
+@command(app, examples("orgate member show ann@acme.example", "orgate member show mem_0123456789abcdefghjk"))
+def show(session: Session, member: Who) -> None:
+    """Show one member."""
+    members = _members(session)
+    session.out.item(members.get(_id(members, member))[0])
+
+
+@command(
+    app,
+    examples(
+        "orgate member set ann@acme.example --role admin", "orgate member set ann@acme.example --name 'Ann B.'"
+    ),
+    name="set",
+    writes=True,
+)
+def set_(
+    session: Session,
+    member: Who,
+    name: Annotated[str | None, typer.Option(help="Their name.")] = None,
+    role: Annotated[list[Role] | None, typer.Option(help="Their roles; replaces all of them.")] = None,
+) -> None:
+    """Change a member's name or roles. A role taken away ends the access tokens they hold."""
+    if name is None and not role:
+        raise UsageError("nothing to change", "give --name or --role")
+
+    def edit(was: Member) -> Member:
+        return structs.replace(was, name=name or was.name, roles=tuple(role) if role else was.roles)
+
+    members = _members(session)
+    session.wrote(members.change(_id(members, member), edit), f"member '{member}' changed")
+
+
+@command(app, examples("orgate member suspend ann@acme.example --yes"), writes=True)
+def suspend(session: Session, member: Who, yes: Yes = False) -> None:
+    """Shut a member out within a second: tokens refused, logins ended, streams reset."""
+    members = _members(session)
+    key = _id(members, member)
+    session.confirm(f"Suspend member '{member}'?", yes=yes)
+    session.wrote(members.act(key, "suspend", Member), f"member '{member}' suspended")
+
+
+@command(app, examples("orgate member resume ann@acme.example"), writes=True)
+def resume(session: Session, member: Who) -> None:
+    """Let a suspended member sign in again."""
+    members = _members(session)
+    session.wrote(members.act(_id(members, member), "resume", Member), f"member '{member}' active")
+
+
+@command(app, examples("orgate member invite ann@acme.example"), writes=True)
+def invite(session: Session, member: Who) -> None:
+    """Print a new invitation, once; an earlier one is void. Also for a forgotten password."""
+    members = _members(session)
+    answer: Any = members.act(_id(members, member), "invite", dict)
+    if answer is None:
+        return
+    invitation = Invitation(
+        **{key: answer.get("invitation", answer)[key] for key in ("code", "expires_at", "url")}
+    )
+    if session.out.form is Format.TABLE:
+        _show_invitation(session, member, invitation)
+    else:
+        session.out.item(invitation)
+
+
+@command(app, examples("orgate member revoke ann@acme.example --yes"), writes=True)
+def revoke(session: Session, member: Who, yes: Yes = False) -> None:
+    """End all of a member's logins and tokens now; they may sign in again."""
+    members = _members(session)
+    key = _id(members, member)
+    session.confirm(f"End every login of member '{member}'?", yes=yes)
+    if session.client.write("POST", members.at(key, "revoke"), what=members.what(key)) is not None:
+        session.out.say(f"every login of member '{member}' has ended")
+
+
+def _show_invitation(session: Session, email: str, invitation: Invitation) -> None:
+    session.out.line(f"invitation  {invitation.code}")
+    session.out.say(f"valid until {instant(invitation.expires_at)}, once, at {invitation.url}")
+    session.out.say(f"or with `orgate login --org {session.org} --email {email} --invitation CODE`")

@@ -1,0 +1,170 @@
+"""The OAuth client: device authorization (RFC 8628), refresh (RFC 6749), revocation (RFC 7009).
+
+`orgate-cli` is a public client: it has no secret, and proves nothing but what the person does at the
+verification page. A resource (RFC 8707) is named on every token request: a token opens one audience.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+from msgspec import DecodeError, Struct, ValidationError, json
+
+from cli.connection import Connection
+from cli.errors import CliError, NotAllowedError, RefusedError, UnreachableError
+from cli.output import printable
+
+CLIENT_ID = "orgate-cli"
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+T = TypeVar("T")
+
+
+class ServerMetadata(Struct, frozen=True):
+    """RFC 8414, what this client uses of it."""
+
+    issuer: str
+    token_endpoint: str
+    device_authorization_endpoint: str
+    revocation_endpoint: str
+
+
+class DeviceAuthorization(Struct, frozen=True):
+    """RFC 8628 section 3.2. `interval` and `expires_in` in seconds."""
+
+    device_code: str
+    user_code: str
+    verification_uri: str
+    expires_in: int
+    verification_uri_complete: str = ""
+    interval: int = 5
+
+
+class Tokens(Struct, frozen=True):
+    """RFC 6749 section 5.1. `expires_in` in seconds."""
+
+    access_token: str
+    expires_in: int
+    refresh_token: str = ""
+
+
+class OAuthError(NotAllowedError):
+    """RFC 6749 section 5.2. `error` is its code."""
+
+    def __init__(self, error: str, description: str) -> None:
+        super().__init__(description or error, "run `orgate login`")
+        self.error = error
+
+
+class _ErrorBody(Struct, frozen=True):
+    error: str = ""
+    error_description: str = ""
+
+
+class AuthorizationServer:
+    """The server behind `connection`. Its metadata is read once, at first need."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._metadata: ServerMetadata | None = None
+
+    @property
+    def metadata(self) -> ServerMetadata:
+        if self._metadata is None:
+            self._metadata = self._discover()
+        return self._metadata
+
+    def authorize_device(self, resource: str) -> DeviceAuthorization:
+        form = {"client_id": CLIENT_ID, "resource": resource}
+        return self._post(self.metadata.device_authorization_endpoint, form, DeviceAuthorization)
+
+    def poll(
+        self,
+        device: DeviceAuthorization,
+        resource: str,
+        *,
+        now: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> Tokens:
+        """Ask until the person decided. Honours `interval` and `slow_down` (RFC 8628 section 3.5)."""
+        deadline = now() + device.expires_in
+        interval = max(device.interval, 0)
+        form = {"grant_type": DEVICE_GRANT, "device_code": device.device_code}
+        while now() < deadline:
+            try:
+                return self._post(
+                    self.metadata.token_endpoint, {**form, "client_id": CLIENT_ID, "resource": resource}, Tokens
+                )
+            except OAuthError as error:
+                if error.error == "slow_down":
+                    interval += 5
+                elif error.error == "access_denied":
+                    raise NotAllowedError("the sign-in was refused at the verification page") from None
+                elif error.error == "expired_token":
+                    break
+                elif error.error != "authorization_pending":
+                    raise
+            except UnreachableError:
+                # RFC 8628 section 3.5: on a connection timeout, back off and go on.
+                interval = max(interval * 2, 1)
+            sleep(interval)
+        raise NotAllowedError("nobody confirmed the code in time", "run `orgate login` again")
+
+    def refresh(self, refresh_token: str, resource: str) -> Tokens:
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token, "resource": resource}
+        return self._post(self.metadata.token_endpoint, {**form, "client_id": CLIENT_ID}, Tokens)
+
+    def revoke(self, refresh_token: str) -> None:
+        form = {"token": refresh_token, "token_type_hint": "refresh_token", "client_id": CLIENT_ID}
+        answer = self._connection.request("POST", self._path(self.metadata.revocation_endpoint), form=form)
+        if answer.status_code != 200:
+            raise _oauth_error(answer)
+
+    def _discover(self) -> ServerMetadata:
+        origin = self._connection.origin
+        answer = self._connection.request("GET", "/.well-known/oauth-authorization-server")
+        if answer.status_code != 200:
+            raise UnreachableError(
+                f"{origin} does not answer as a gateway (HTTP {answer.status_code})", "check `--server`"
+            )
+        metadata = _decode(answer.content, ServerMetadata)
+        if metadata.issuer.rstrip("/") != origin:
+            # RFC 8414 section 3.3: a server that names another issuer must not be used.
+            raise RefusedError(
+                f"the server at {origin} calls itself {printable(metadata.issuer)}",
+                f"use that address: `orgate login --server {printable(metadata.issuer)}`",
+            )
+        return metadata
+
+    def _post(self, endpoint: str, form: Mapping[str, str], kind: type[T]) -> T:
+        answer = self._connection.request("POST", self._path(endpoint), form=form)
+        if answer.status_code != 200:
+            raise _oauth_error(answer)
+        return _decode(answer.content, kind)
+
+    def _path(self, endpoint: str) -> str:
+        parts = urlsplit(endpoint)
+        if f"{parts.scheme}://{parts.netloc}" != self._connection.origin:
+            raise RefusedError(f"the server names an endpoint elsewhere: {printable(endpoint)}")
+        return parts.path
+
+
+def _decode(body: bytes, kind: type[T]) -> T:
+    try:
+        return json.decode(body, type=kind)
+    except (ValidationError, DecodeError) as error:
+        raise RefusedError(f"the server's answer cannot be understood: {error}") from None
+
+
+def _oauth_error(answer: httpx.Response) -> CliError:
+    try:
+        said: Any = json.decode(answer.content, type=_ErrorBody)
+    except (ValidationError, DecodeError):
+        said = _ErrorBody()
+    if answer.status_code >= 500 or not said.error:
+        return RefusedError(
+            f"the server failed (HTTP {answer.status_code})", "try again; look at the server's log"
+        )
+    return OAuthError(said.error, printable(said.error_description))

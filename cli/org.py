@@ -1,0 +1,137 @@
+"""`orgate org`: organizations. Creating, suspending and listing them is for operators."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from msgspec import structs
+
+from cli.command import command
+from cli.errors import UsageError
+from cli.examples import examples
+from cli.output import Column, instant
+from cli.resources import Resource
+from cli.session import Session
+from tenants.ids import InvalidIdError, org_id
+from tenants.models import Org
+
+app = typer.Typer(
+    help="Organizations.",
+    epilog=examples("orgate org create acme --name 'Acme Ltd'", "orgate org list"),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+COLUMNS = [
+    Column("ID", "id"),
+    Column("NAME", "name"),
+    Column("STATE", "state"),
+    Column("HOSTS", "hosts"),
+    Column("CREATED", "created_at", instant),
+]
+Id = Annotated[
+    str | None, typer.Argument(help="The organization; else --org.", metavar="[ORG]", show_default=False)
+]
+
+
+def _orgs(session: Session) -> Resource[Org]:
+    return Resource(session.client, "/admin/v1/orgs", Org, "organization", session.out)
+
+
+def _id(session: Session, given: str | None) -> str:
+    if not given:
+        return session.org
+    try:
+        return org_id(given)
+    except InvalidIdError as error:
+        raise UsageError(f"{given!r}: {error}") from None
+
+
+@command(app, examples("orgate org list", "orgate org list --state suspended --output csv"), name="list")
+def list_(
+    session: Session,
+    state: Annotated[str | None, typer.Option(help="Only those active or suspended.", metavar="STATE")] = None,
+) -> None:
+    """List organizations (operators only)."""
+    session.out.items(_orgs(session).list(state=state or ""), COLUMNS, empty="no organizations yet")
+
+
+@command(
+    app,
+    examples("orgate org create acme --name 'Acme Ltd'", "orgate org create acme --host acme.gateway.example"),
+    writes=True,
+)
+def create(
+    session: Session,
+    org: Annotated[str, typer.Argument(help="Its id: part of paths, keys and host names; never given out twice.")],
+    name: Annotated[str | None, typer.Option(help="Its name, for people.")] = None,
+    host: Annotated[list[str] | None, typer.Option(help="A host name of its own; may be repeated.")] = None,
+) -> None:
+    """Create an organization (operators only)."""
+    fresh = _id(session, org)
+    body = {"id": fresh, "name": name or fresh, "hosts": host or []}
+    session.wrote(_orgs(session).create(body, fresh), f"organization '{fresh}' created")
+
+
+@command(app, examples("orgate org show", "orgate org show acme --output yaml"))
+def show(session: Session, org: Id = None) -> None:
+    """Show one organization."""
+    session.out.item(_orgs(session).get(_id(session, org))[0])
+
+
+@command(
+    app,
+    examples("orgate org set acme --name 'Acme Limited'", "orgate org set acme --host acme.gateway.example"),
+    name="set",
+    writes=True,
+)
+def set_(
+    session: Session,
+    org: Id = None,
+    name: Annotated[str | None, typer.Option(help="Its name, for people.")] = None,
+    host: Annotated[list[str] | None, typer.Option(help="Its host names; replaces all of them.")] = None,
+    no_hosts: Annotated[bool, typer.Option("--no-hosts", help="Take all its host names away.")] = False,
+) -> None:
+    """Change an organization's name or host names."""
+    if name is None and not host and not no_hosts:
+        raise UsageError("nothing to change", "give --name, --host or --no-hosts")
+
+    def edit(was: Org) -> Org:
+        hosts = () if no_hosts else tuple(host) if host else was.hosts
+        return structs.replace(was, name=name or was.name, hosts=hosts)
+
+    key = _id(session, org)
+    session.wrote(_orgs(session).change(key, edit), f"organization '{key}' changed")
+
+
+@command(app, examples("orgate org suspend acme --yes"), writes=True)
+def suspend(
+    session: Session,
+    org: Annotated[str, typer.Argument(help="The organization.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Stop everything an organization does, within a second (operators only)."""
+    key = _id(session, org)
+    session.confirm(f"Suspend organization '{key}'? Its members' completions end at once.", yes=yes)
+    session.wrote(_orgs(session).act(key, "suspend", Org), f"organization '{key}' suspended")
+
+
+@command(app, examples("orgate org resume acme"), writes=True)
+def resume(session: Session, org: Annotated[str, typer.Argument(help="The organization.")]) -> None:
+    """Let a suspended organization work again (operators only)."""
+    key = _id(session, org)
+    session.wrote(_orgs(session).act(key, "resume", Org), f"organization '{key}' active")
+
+
+@command(app, examples("orgate org delete acme --dry-run", "orgate org delete acme --yes"), writes=True)
+def delete(
+    session: Session,
+    org: Annotated[str, typer.Argument(help="The organization.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete an organization with all it has. Its audit log stays; its id stays taken."""
+    key = _id(session, org)
+    session.confirm(f"Delete organization '{key}' with its members, upstreams, models and keys?", yes=yes)
+    if _orgs(session).delete(key):
+        session.out.say(f"organization '{key}' deleted")

@@ -1,0 +1,60 @@
+"""RFC 9457 problems, turned once into what the person reads and the exit code a script sees."""
+
+from __future__ import annotations
+
+from msgspec import DecodeError, Struct, ValidationError, json
+
+from cli.errors import CliError, NotAllowedError, NotFoundError, RefusedError, StaleVersionError
+from cli.output import printable
+
+
+class FieldFault(Struct, frozen=True):
+    field: str = ""
+    message: str = ""
+
+
+class Problem(Struct, frozen=True):
+    """`application/problem+json`, with the extensions the admin API adds."""
+
+    title: str = ""
+    detail: str = ""
+    status: int = 0
+    errors: tuple[FieldFault, ...] = ()
+    request_id: str = ""
+
+
+def problem_of(status: int, body: bytes) -> Problem:
+    """What `body` says; an answer that is no problem document (a proxy's page) becomes one of few words."""
+    try:
+        return json.decode(body, type=Problem)
+    except (ValidationError, DecodeError):
+        return Problem(title=f"HTTP {status}", detail="the answer is not Orgate's: is a proxy in between?")
+
+
+def refusal(status: int, body: bytes, *, what: str, origin: str) -> CliError:
+    """The error to raise for an answer of 400 or more to `what` (e.g. `model 'code'`)."""
+    problem = problem_of(status, body)
+    said = printable(problem.detail or problem.title)
+    faults = "".join(f"\n  {printable(fault.field)}: {printable(fault.message)}" for fault in problem.errors)
+    trace = f" (request {printable(problem.request_id)})" if problem.request_id else ""
+    if status == 401:
+        return NotAllowedError(f"{origin} does not accept this login: {said}", "run `orgate login`")
+    if status == 403:
+        return NotAllowedError(
+            f"not allowed: {said}", "`orgate whoami` shows your organization and roles; ask an owner for the role"
+        )
+    if status == 404:
+        return NotFoundError(
+            f"{what} does not exist, or is not yours to see",
+            "check the name and `--org`; `list` shows what there is",
+        )
+    if status in (409, 412):
+        kind = StaleVersionError if status == 412 else RefusedError
+        return kind(f"{what}: {said}", "look at it with `show`, then try again" if status == 412 else "")
+    if status == 429:
+        return RefusedError(f"too many requests: {said}", "wait a moment, then try again")
+    if status >= 500:
+        return RefusedError(
+            f"{origin} failed on {what}: {said}{trace}", "look for the request in the server's log"
+        )
+    return RefusedError(f"{what} was refused: {said}{faults}")
