@@ -1,25 +1,44 @@
 """The messages of the bus, JSON. Down: one per line on a stream that stays open. Up: bodies of posts.
 
 `GET /bus/v1/stream?worker=<id>` begins with a full `DeltaDown`, then deltas, resets, and a `Beat` every
-250 ms so that a worker notices within a second that it has lost touch.
+250 ms so that a worker notices within a second that it has lost touch. What `POST /bus/v1/slices` carries is
+the limits' own (`gateway.limits.messages`).
 """
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from gateway.exchange import Claim, SpoolAck, SpooledReceipt, SpoolUp
+from gateway.exchange import SpoolAck, SpooledReceipt, SpoolUp
 from tenants.ids import OrgId
 from tenants.snapshot import Delta
 
+STREAM = "/bus/v1/stream"
+ACK = "/bus/v1/ack"
+SPOOL = "/bus/v1/spool"
+SLICES = "/bus/v1/slices"
+METRICS = "/bus/v1/metrics"
+
+BEAT_S = 0.25
+"""How long the stream is silent at most."""
+
+TOUCH_S = 1.0
+"""Silent for longer: out of touch. Unacknowledged for longer: fenced."""
+
 __all__ = [
+    "ACK",
+    "BEAT_S",
+    "METRICS",
+    "SLICES",
+    "SPOOL",
+    "STREAM",
+    "TOUCH_S",
     "AckUp",
     "Beat",
     "DeltaDown",
     "Down",
     "MetricsUp",
     "ResetDown",
-    "SliceAsk",
     "SpoolAck",  # answers `POST /bus/v1/spool`, whose body is a `SpoolUp`
     "SpoolUp",
     "SpooledReceipt",
@@ -49,16 +68,6 @@ class AckUp(Struct, frozen=True):
 
     worker: str
     version: int
-
-
-class SliceAsk(Struct, frozen=True):
-    """Take `claims` (one atomic unit each) and, where there is plenty, more to spend locally.
-
-    `returned` gives unused parts of earlier slices back: (bucket key parts, amount).
-    """
-
-    worker: str
-    claims: tuple[Claim, ...]
 
 
 class MetricsUp(Struct, frozen=True):

@@ -1,0 +1,151 @@
+"""Workers pass `/oauth` and `/.well-known` on to the control process, where passwords and keys are.
+
+What passes is what the table says: these paths with these methods, these headers, a small body.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Protocol
+
+from litestar import asgi
+from litestar.handlers import ASGIRouteHandler
+from litestar.types import Receive, Scope, Send
+
+from gateway.bus.client import Relayed
+from gateway.errors import UnavailableError
+
+log = logging.getLogger("orgate.oauth")
+
+RELAYED: Mapping[str, tuple[str, ...]] = {
+    "/.well-known/oauth-authorization-server": ("GET",),
+    "/.well-known/jwks.json": ("GET",),
+    "/oauth/device": ("GET", "POST"),
+    "/oauth/device_authorization": ("POST",),
+    "/oauth/introspect": ("POST",),
+    "/oauth/invitation": ("GET", "POST"),
+    "/oauth/revoke": ("POST",),
+    "/oauth/token": ("POST",),
+}
+"""Everything that is relayed. A path that is not here does not exist on the public listener."""
+
+MAX_BODY = 64 * 1024
+MAX_QUERY = 8 * 1024
+
+_REQUEST_HEADERS = frozenset(
+    b"accept accept-language authorization content-type cookie origin referer sec-fetch-site user-agent".split()
+)
+_RESPONSE_HEADERS = frozenset(
+    b"allow cache-control content-language content-security-policy content-type etag location pragma"
+    b" referrer-policy retry-after set-cookie vary www-authenticate x-content-type-options x-frame-options".split()
+)
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class ControlProcess(Protocol):
+    """`gateway.bus.client.BusClient`."""
+
+    async def relay(self, method: str, path_qs: str, headers: list[tuple[str, str]], body: bytes) -> Relayed: ...
+
+
+class _RefusedError(Exception):
+    """`error` is a code of RFC 6749 section 5.2; `description` is shown to the caller."""
+
+    def __init__(self, status: int, error: str, description: str, headers: Headers | None = None) -> None:
+        super().__init__(description)
+        self.status = status
+        self.headers = headers or []
+        self.body = json.dumps({"error": error, "error_description": description}).encode()
+
+
+class _GoneError(Exception):
+    """The client went away before its body had come."""
+
+
+def control_routes(control: ControlProcess) -> list[ASGIRouteHandler]:
+    """One raw handler for each path of `RELAYED`. Errors are OAuth's JSON (RFC 6749 section 5.2)."""
+    return [_route(path, methods, control) for path, methods in RELAYED.items()]
+
+
+def _route(path: str, methods: tuple[str, ...], control: ControlProcess) -> ASGIRouteHandler:
+    async def relay(scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = _request_id(scope)
+        status, headers, body = 500, [], b""
+        try:
+            answer = await _ask(path, methods, control, scope, receive, request_id=request_id)
+            status, body = answer.status, answer.body
+            headers = [item for item in answer.headers if item[0] in _RESPONSE_HEADERS]
+        except _RefusedError as refused:
+            json_headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+            status, headers, body = refused.status, [*json_headers, *refused.headers], refused.body
+        except _GoneError:
+            return
+        headers += [(b"x-request-id", request_id), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        shown = b"" if scope.get("method") == "HEAD" else body
+        await send({"type": "http.response.body", "body": shown, "more_body": False})
+
+    relay.__name__ = "relay" + re.sub(r"\W", "_", path)
+    return asgi(path, opt={"tenancy": "none"}, copy_scope=False)(relay)
+
+
+async def _ask(
+    path: str,
+    methods: tuple[str, ...],
+    control: ControlProcess,
+    scope: Scope,
+    receive: Receive,
+    *,
+    request_id: bytes,
+) -> Relayed:
+    method = str(scope.get("method", ""))
+    asked = "GET" if method == "HEAD" else method  # RFC 9110 section 9.3.2: the same, without the content
+    if asked not in methods:
+        allow = ", ".join(("HEAD", *methods) if "GET" in methods else methods)
+        raise _RefusedError(405, "invalid_request", f"{path} takes {allow}", [(b"allow", allow.encode())])
+    query = scope["query_string"]
+    if len(query) > MAX_QUERY:
+        raise _RefusedError(414, "invalid_request", f"the query is longer than {MAX_QUERY} bytes")
+    body = await _body(receive)
+    headers = [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in scope["headers"]
+        if name in _REQUEST_HEADERS
+    ]
+    client = scope.get("client")
+    headers += [("x-orgate-client", client[0] if client else ""), ("x-request-id", request_id.decode())]
+    target = path + ("?" + query.decode("latin-1") if query else "")
+    try:
+        return await control.relay(asked, target, headers, body)
+    except UnavailableError:
+        # The request may have been carried out: nothing here may try it again.
+        again = [(b"retry-after", b"1")]
+        raise _RefusedError(
+            503, "temporarily_unavailable", "sign-in is not available for the moment; try again", again
+        ) from None
+
+
+async def _body(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise _GoneError
+        size += len(message["body"])
+        if size > MAX_BODY:
+            raise _RefusedError(413, "invalid_request", f"the body is larger than {MAX_BODY} bytes")
+        parts.append(message["body"])
+        if not message["more_body"]:
+            return b"".join(parts)
+
+
+def _request_id(scope: Scope) -> bytes:
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return given if _REQUEST_ID.fullmatch(given) else b"req_" + secrets.token_hex(12).encode()
