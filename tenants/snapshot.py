@@ -117,7 +117,12 @@ class Snapshot:
         )
 
     def apply(self, delta: Delta) -> Snapshot:
-        """The next snapshot. Tenants that did not change are shared with this one."""
+        """The next snapshot. Tenants that did not change are shared with this one.
+
+        A partial delta older than this snapshot changes nothing: its revocations would let go of newer ones.
+        """
+        if delta.version < self.version and not delta.full:
+            return self
         changed = {record.org.id: record for record in delta.orgs}
         if delta.full:
             return Snapshot(delta.version, delta.orgs, delta.revocations, delta.jwks or self.jwks)

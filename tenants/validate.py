@@ -42,6 +42,7 @@ MAX_TIME: Final = 2**40
 MAX_PEM: Final = 256 * 1024
 
 _LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1123 section 2.1, in lower case
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 _PEM: Final = re.compile(r"(?:\s*-----BEGIN CERTIFICATE-----\s+[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----)+\s*")
 _GLOB: Final = re.compile(r"(?:[a-z0-9._*?-]|\[!?[a-z0-9._-]+\])+")
@@ -58,9 +59,14 @@ def validate(item: Struct) -> list[Fault]:
 
 
 def is_dns_name(text: str) -> bool:
-    """A host name of RFC 1123 in lower case, without a final dot; IP addresses are none."""
+    """A host name of RFC 1123 in lower case, without a final dot.
+
+    IP addresses are none, nor is what resolvers read as one (`127.1`, `0x7f000001`).
+    """
     labels = text.split(".")
-    return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit()
+    return (
+        len(text) <= 253 and all(_LABEL.fullmatch(label) for label in labels) and not _NUMBER.fullmatch(labels[-1])
+    )
 
 
 def _org(item: Org) -> Iterator[Fault]:
@@ -117,7 +123,7 @@ def _base_url(item: Upstream) -> Iterator[Fault]:
     if len(item.base_url) > 2048 or not item.base_url.isascii() or not item.base_url.isprintable():
         yield field, "is at most 2048 printable ASCII characters"
         return
-    if " " in item.base_url or not _is_host(url) or port == 0:
+    if not _is_host(url) or port == 0:
         yield field, "has no host name or IP address that can be connected to"
     if "@" in url.netloc:
         yield field, "carries no user name and no password; set the upstream's key instead"

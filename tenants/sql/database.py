@@ -17,7 +17,8 @@ from tenants.revocations import LEEWAY_S, LONGEST_TOKEN_S
 from tenants.sql import tables
 from tenants.sql.dialect import READ_ONLY, unavailable
 from tenants.sql.rows import Detail, json_text
-from tenants.store import Actor, NewerSchemaError, NotFoundError
+from tenants.sql.version import SCHEMA_VERSION, refuse_newer
+from tenants.store import Actor, NotFoundError
 
 SYSTEM: Final = Actor(org=PLATFORM, member="system")
 """Who acts when the gateway itself does."""
@@ -156,10 +157,7 @@ class Database:
                 found = await connection.scalar(select(tables.schema.c.version))
                 if found is None:
                     await connection.run_sync(tables.metadata.create_all)
-                    await connection.execute(insert(tables.schema).values(id=1, version=tables.SCHEMA_VERSION))
+                    await connection.execute(insert(tables.schema).values(id=1, version=SCHEMA_VERSION))
                     await connection.execute(insert(tables.counters).values(id=1, version=0, seq=0))
-                elif found > tables.SCHEMA_VERSION:
-                    raise NewerSchemaError(
-                        f"the control store has schema {found}, this Orgate knows {tables.SCHEMA_VERSION}: "
-                        "run the newer Orgate, or restore a backup of before its first start"
-                    )
+                else:
+                    refuse_newer(found)

@@ -15,6 +15,7 @@ from msgspec import Struct
 from tenants.models import Limit, ModelAlias, Org, OrgRule, Revocation, Upstream
 from tenants.snapshot import TenantRecord
 from tenants.sql import rows
+from tenants.sql.version import refuse_newer
 from tenants.store import StoreUnavailableError
 
 S = TypeVar("S", bound=Struct)
@@ -32,7 +33,12 @@ class StoreReader:
             self._connection = sqlite3.connect(
                 f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=_BUSY_MS / 1000
             )
-        self._connection.row_factory = sqlite3.Row
+            self._connection.row_factory = sqlite3.Row
+            try:
+                refuse_newer(int(self._connection.execute("SELECT version FROM control_schema").fetchone()[0]))
+            except BaseException:
+                self._connection.close()
+                raise
 
     def data_version(self) -> int:
         """A number that differs from the last one when somebody else has committed since. Costs 3 µs."""

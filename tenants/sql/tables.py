@@ -20,8 +20,6 @@ from sqlalchemy import (
 
 from tenants.sql.dialect import key_text
 
-SCHEMA_VERSION = 1
-
 metadata = MetaData()
 
 

@@ -1,0 +1,90 @@
+"""Where a control store can live, and things to put into one. A further backend is a further class here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Protocol
+
+from policies.facts import Action, Role
+from policies.rules import Effect
+from tenants.ids import PLATFORM, MemberId, OrgId
+from tenants.models import Limit, LimitScope, LimitUnit, Member, ModelAlias, Org, OrgRule, Upstream
+from tenants.sql.store import SqlControlStore, open_store, sqlite_url
+from tenants.store import Actor
+
+OPERATOR = Actor(org=PLATFORM, member="mem_op", client="orgate-cli", request_id="req-1")
+NOW = 1_800_000_000.25
+
+
+class Clock:
+    def __init__(self, now: float = NOW) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Backend(Protocol):
+    """One empty database, which may be opened again and again."""
+
+    @property
+    def url(self) -> str: ...
+
+    async def open(self, clock: Clock) -> SqlControlStore: ...
+
+
+class SqliteBackend:
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "control.db"
+
+    @property
+    def url(self) -> str:
+        return sqlite_url(self.path)
+
+    async def open(self, clock: Clock) -> SqlControlStore:
+        return await open_store(self.url, clock=clock)
+
+
+BACKENDS = {"sqlite": SqliteBackend}
+
+
+def in_process(script: str, *arguments: str) -> int:
+    """Run `script` in a Python of its own, which may kill itself. Returns its exit status."""
+    return subprocess.run([sys.executable, "-c", script, *arguments], check=False, timeout=60).returncode
+
+
+def org(name: str, **changes: object) -> Org:
+    return Org(**{"id": OrgId(name), "name": name.title(), **changes})  # type: ignore[arg-type]
+
+
+def member(of: str, key: str = "mem_1", **changes: object) -> Member:
+    values = {"email": f"{key}@{of}.example", "name": "A Person", "roles": (Role.MEMBER, Role.ADMIN), **changes}
+    return Member(org=OrgId(of), id=MemberId(key), **values)  # type: ignore[arg-type]
+
+
+def upstream(of: str, name: str = "main", **changes: object) -> Upstream:
+    values = {"base_url": f"https://{of}.example", **changes}
+    return Upstream(org=OrgId(of), name=name, **values)  # type: ignore[arg-type]
+
+
+def model(of: str, name: str = "code", **changes: object) -> ModelAlias:
+    values = {"upstream": "main", "model": "vendor/code-7b", **changes}
+    return ModelAlias(org=OrgId(of), name=name, **values)  # type: ignore[arg-type]
+
+
+def limit(of: str, name: str = "each", **changes: object) -> Limit:
+    values = {"scope": LimitScope.MEMBER, "unit": LimitUnit.REQUESTS, "amount": 60, **changes}
+    return Limit(org=OrgId(of), name=name, **values)  # type: ignore[arg-type]
+
+
+def rule(of: str, name: str = "no-embeddings", **changes: object) -> OrgRule:
+    values = {
+        "effect": Effect.DENY,
+        "roles": (Role.MEMBER,),
+        "actions": (Action.EMBED,),
+        "models": ("code-*",),
+        **changes,
+    }
+    return OrgRule(org=OrgId(of), name=name, **values)  # type: ignore[arg-type]

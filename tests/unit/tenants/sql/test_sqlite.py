@@ -1,0 +1,194 @@
+"""What is SQLite's own: the file, its lock, its disk; and the reader that workers fall back to."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
+
+from tenants.ids import OrgId
+from tenants.models import Limit, Member, ModelAlias, Org, OrgRule, Revocation, State, Upstream
+from tenants.sql import rows, tables
+from tenants.sql.dialect import contains
+from tenants.sql.reader import StoreReader
+from tenants.sql.store import open_store, sqlite_url
+from tenants.store import NewerSchemaError, StoreUnavailableError
+from tests.contract.control_store import OPERATOR, in_process, limit, model, org, upstream
+
+ACME = OrgId("acme")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "control store.db"
+
+
+async def test_the_file_is_its_owners_alone(file: Path) -> None:
+    file.touch(mode=0o644)
+    store = await open_store(sqlite_url(file))
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()}
+    await store.close()
+    assert modes == {file.name: 0o600, f"{file.name}-wal": 0o600, f"{file.name}-shm": 0o600}
+
+
+async def test_every_connection_is_durable_and_checks_references(file: Path) -> None:
+    store = await open_store(sqlite_url(file))
+    async with store.engine.connect() as connection:
+        found = {
+            name: (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    await store.close()
+    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000}
+
+
+async def test_a_locked_database_is_unavailable_and_then_well_again(file: Path) -> None:
+    store = await open_store(sqlite_url(file), busy_timeout_ms=20)
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailableError, match="locked"):
+        await store.orgs.create(org("acme"), OPERATOR)
+    assert (await store.orgs.get("platform")).version == 1  # who only reads waits for nobody
+    other.execute("ROLLBACK")
+    other.close()
+    await store.orgs.create(org("acme"), OPERATOR)
+    await store.close()
+
+
+async def test_a_full_disk_refuses_the_write_and_keeps_what_is_there(file: Path) -> None:
+    store = await open_store(sqlite_url(file))
+    await store.orgs.create(org("acme"), OPERATOR)
+    limits = store.for_org(ACME).limits
+    async with store.engine.connect() as connection:  # the pool has this one connection: it is used again
+        pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+        await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    refused = None
+    for number in range(1000):
+        try:
+            await limits.create(limit("acme", f"l{number:03}"), OPERATOR)
+        except StoreUnavailableError as error:
+            refused = (number, str(error))
+            break
+    assert refused is not None
+    stored, message = refused
+    assert "full" in message
+    assert len((await limits.page(limit=500))[0]) == stored
+    assert len(await store.outbox()) == stored + 2
+    async with store.engine.connect() as connection:
+        await connection.exec_driver_sql("PRAGMA max_page_count = 100000")
+    await limits.create(limit("acme", f"l{stored:03}"), OPERATOR)
+    await store.close()
+
+
+async def test_what_is_no_database_is_unavailable(tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage.db"
+    garbage.write_bytes(b"this is a text, not a database\n" * 200)
+    with pytest.raises(StoreUnavailableError, match="not a database"):
+        await open_store(sqlite_url(garbage))
+    with pytest.raises(StoreUnavailableError, match="No such file"):
+        await open_store(sqlite_url(tmp_path / "nowhere" / "control.db"))
+    with pytest.raises(StoreUnavailableError):
+        await open_store(sqlite_url(tmp_path))
+    with pytest.raises(ValueError, match="sqlite:"):
+        await open_store("mysql:x")
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(file: Path) -> None:
+    store = await open_store(sqlite_url(file))
+    await store.close()
+    other = sqlite3.connect(file)
+    other.execute("UPDATE control_schema SET version = 99")
+    other.commit()
+    with pytest.raises(NewerSchemaError, match="schema 99"):
+        await open_store(sqlite_url(file))
+    assert other.execute("SELECT version FROM control_schema").fetchall() == [(99,)]
+    other.close()
+    with pytest.raises(NewerSchemaError, match="schema 99"):
+        StoreReader(file)
+
+
+async def test_two_stores_on_one_file_keep_one_order(file: Path) -> None:
+    """Two processes may hold it open while one replaces the other: versions and numbers stay unique."""
+    first, second = await open_store(sqlite_url(file)), await open_store(sqlite_url(file))
+    await first.orgs.create(org("acme"), OPERATOR)
+    await second.for_org(ACME).limits.create(limit("acme"), OPERATOR)
+    await first.for_org(ACME).limits.create(limit("acme", "second"), OPERATOR)
+    assert [change.seq for change in await first.outbox()] == [1, 2, 3, 4]
+    assert await first.version() == await second.version() == 4
+    await first.close()
+    await second.close()
+
+
+async def test_an_error_does_not_carry_values_into_a_log(file: Path) -> None:
+    store = await open_store(sqlite_url(file))
+    assert store.engine.sync_engine.hide_parameters
+    await store.close()
+
+
+async def test_the_reader_sees_what_the_store_committed(file: Path) -> None:
+    store = await open_store(sqlite_url(file), clock=lambda: 1000.0)
+    reader = StoreReader(file, clock=lambda: 1000.0)
+    seen = reader.data_version()
+    assert reader.data_version() == seen
+    for name in ("acme", "globex"):
+        await store.orgs.create(org(name), OPERATOR)
+        mine = store.for_org(OrgId(name))
+        await mine.upstreams.create(upstream(name), OPERATOR)
+        await mine.models.create(model(name), OPERATOR)
+        await mine.limits.create(limit(name), OPERATOR)
+    await store.orgs.replace(org("globex", state=State.SUSPENDED), 1, OPERATOR)
+    assert reader.data_version() != seen
+    _, changed, _ = await store.changed_since(0)
+    records = tuple([await store.for_org(name).record() for name in changed])
+    assert reader.load() == (await store.version(), records, await store.revocations(1000))
+    assert reader.load()[2] == (Revocation(OrgId("globex"), 1001, 2861),)
+    reader.close()
+    await store.close()
+
+
+def test_the_reader_says_what_it_cannot_read(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailableError, match="unable to open"):
+        StoreReader(tmp_path / "missing.db")
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(StoreUnavailableError, match="no such table"):
+        StoreReader(tmp_path / "empty.db")
+
+
+def test_the_reader_does_not_load_the_store() -> None:
+    """A worker's memory is counted: SQLAlchemy has no business in it."""
+    script = "import sys, tenants.sql.reader; sys.exit(any(m.startswith('sqlalchemy') for m in sys.modules))"
+    assert in_process(script) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "table"),
+    [
+        (Org, tables.orgs),
+        (Member, tables.members),
+        (Upstream, tables.upstreams),
+        (ModelAlias, tables.models),
+        (Limit, tables.limits),
+        (OrgRule, tables.rules),
+        (Revocation, tables.revocations),
+    ],
+)
+def test_every_field_has_its_column(kind: type, table: object) -> None:
+    assert isinstance(table, type(tables.orgs))
+    assert set(rows.fields(kind)) == set(table.columns.keys()) - {"touched", "email_key"}
+
+
+def test_the_schema_is_portable() -> None:
+    for table in tables.metadata.sorted_tables:
+        assert str(CreateTable(table).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
+    assert "strpos" in str(contains(tables.orgs.c.hosts, "x", "postgresql"))
+
+
+def test_an_owned_table_has_the_org_first_in_its_key() -> None:
+    apart = {"orgs", "outbox", "control_schema", "control_counters"}
+    for table in tables.metadata.sorted_tables:
+        if table.name not in apart:
+            assert next(iter(table.primary_key.columns)).name == "org", table.name
