@@ -1,0 +1,200 @@
+"""httpx's transport interface over our own connections: what the rest of the gateway calls.
+
+Stock httpx cannot be used: it sends no RST_STREAM, so an abandoned completion runs on at the upstream, and
+after about a hundred of them no stream is left on the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+import httpx
+
+from gateway.upstream.addresses import Network
+from gateway.upstream.dial import Dialler, Resolve, resolve
+from gateway.upstream.errors import RefusedError
+from gateway.upstream.gauges import Gauges
+from gateway.upstream.pool import ConnectionPool
+from gateway.upstream.stream import Header, Outgoing, Stream
+from tenants.ids import OrgId
+from tenants.models import Upstream
+
+ATTEMPTS = 3
+"""How often a request is sent that upstreams say they have not processed."""
+
+SENT = "orgate.sent"
+"""Request extension: a `Callable[[], None]`, called in the step that writes the request's first byte. Until
+then nothing has been sent, whatever ends the request."""
+
+_DROPPED = frozenset(  # connection-specific fields, RFC 9113 section 8.2.2; `host` is the origin's
+    (b"host", b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te")
+)
+
+
+class AnswerStream(httpx.AsyncByteStream):
+    """The body of an answer: what has piled up comes in one piece. Iterate once, then close or cancel."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await self._stream.read()
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    def cancel(self) -> None:
+        """Reset the upstream's stream at once, unless it has ended. Never awaits; may be called again."""
+        self._stream.cancel()
+
+    async def aclose(self) -> None:
+        self._stream.cancel()
+
+
+class UpstreamTransport(httpx.AsyncBaseTransport):
+    """One upstream of one organization. Cancelling the task inside `handle_async_request` resets at once.
+
+    Raises `httpx.ConnectError`, `ConnectTimeout` and `PoolTimeout` (nothing was sent), `RefusedError` (sent,
+    and not processed), `ReadTimeout`, `RemoteProtocolError`; `UnsupportedProtocol` for a request to another
+    origin: a key never goes anywhere but where it belongs.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        *,
+        allowed: Sequence[Network] = (),
+        gauges: Gauges | None = None,
+        resolver: Resolve = resolve,
+    ) -> None:
+        self.gauges = gauges or Gauges()
+        dialler = Dialler(upstream, self.gauges, allowed=allowed, resolver=resolver)
+        self._origin = dialler.origin
+        self._raw_scheme = self._origin.scheme.encode()
+        self._first_byte_s = upstream.first_byte_timeout_ms / 1000
+        self._idle_s = upstream.idle_timeout_ms / 1000
+        self._loop = asyncio.get_running_loop()
+        self._pool = ConnectionPool(dialler, upstream.connections, self.gauges, self._origin.multiplexed)
+
+    @property
+    def idle(self) -> bool:
+        return self._pool.idle
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        outgoing = await self._outgoing(request)
+        sent: Callable[[], None] | None = request.extensions.get(SENT)
+        self.gauges.requests += 1
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                stream = await self._open(outgoing, sent)
+                try:
+                    head = await stream.head
+                except BaseException:
+                    stream.cancel()
+                    raise
+            except RefusedError:
+                if attempt == ATTEMPTS:
+                    raise
+            else:
+                return httpx.Response(
+                    head.status,
+                    headers=head.headers,
+                    stream=AnswerStream(stream),
+                    extensions={"stream_id": stream.id},
+                )
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def drain(self) -> None:
+        """Replaced by a newer configuration: close when idle."""
+        self._pool.drain()
+
+    def close(self) -> None:
+        self._pool.close()
+
+    async def aclose(self) -> None:
+        self._pool.close()
+
+    async def _open(self, outgoing: Outgoing, sent: Callable[[], None] | None) -> Stream:
+        connection = self._pool.take()
+        if connection is None:
+            try:
+                async with asyncio.timeout_at(outgoing.deadline):
+                    connection = await self._pool.acquire()
+            except TimeoutError:
+                self.gauges.timeouts += 1
+                raise httpx.PoolTimeout("no stream to the upstream came free in time") from None
+        stream = self._pool.start(connection, outgoing)
+        if sent is not None:
+            sent()
+        return stream
+
+    async def _outgoing(self, request: httpx.Request) -> Outgoing:
+        url = request.url
+        if url.netloc != self._origin.netloc or url.raw_scheme != self._raw_scheme:
+            raise httpx.UnsupportedProtocol("the request is for another origin than the upstream's")
+        body = await request.aread()
+        headers: list[Header] = []
+        for name, value in request.headers.raw:
+            lower = name.lower()
+            if lower not in _DROPPED:
+                headers.append((lower, value))
+        if body and "content-length" not in request.headers:
+            headers.append((b"content-length", b"%d" % len(body)))
+        deadline = self._loop.time() + self._first_byte_s
+        return Outgoing(request.method.encode("ascii"), url.raw_path, headers, body, deadline, self._idle_s)
+
+
+class TransportPool:
+    """A transport for each (organization, upstream, version): no connection is shared between organizations,
+    and none outlives the configuration it was made from by more than the requests it carries.
+
+    Belongs to one event loop. `allowed`: networks that upstream URLs may lead to besides public ones.
+    """
+
+    def __init__(self, *, allowed: Sequence[Network] = (), resolver: Resolve = resolve) -> None:
+        self._allowed = tuple(allowed)
+        self._resolver = resolver
+        self._transports: dict[tuple[OrgId, str, int], UpstreamTransport] = {}
+        self._newest: dict[tuple[OrgId, str], int] = {}
+        self._gauges: dict[tuple[OrgId, str], Gauges] = {}
+
+    def for_upstream(self, upstream: Upstream) -> UpstreamTransport:
+        """Raises `httpx.UnsupportedProtocol` when `base_url` is none that can be spoken to."""
+        key = (upstream.org, upstream.name, upstream.version)
+        transport = self._transports.get(key)
+        return transport if transport is not None else self._make(key, upstream)
+
+    def gauges(self) -> Iterator[tuple[OrgId, str, Gauges]]:
+        for (org, name), gauges in self._gauges.items():
+            yield org, name, gauges
+
+    def forget(self, org: OrgId, name: str) -> None:
+        """The upstream was deleted: close its connections as soon as they are idle."""
+        for key in [key for key in self._transports if key[:2] == (org, name)]:
+            self._transports.pop(key).drain()
+        self._newest.pop((org, name), None)
+        self._gauges.pop((org, name), None)
+
+    async def aclose(self) -> None:
+        """Close all connections now; what is in flight is reset."""
+        for transport in self._transports.values():
+            transport.close()
+        self._transports.clear()
+
+    def _make(self, key: tuple[OrgId, str, int], upstream: Upstream) -> UpstreamTransport:
+        org, name, version = key
+        gauges = self._gauges.setdefault((org, name), Gauges())
+        transport = UpstreamTransport(upstream, allowed=self._allowed, gauges=gauges, resolver=self._resolver)
+        newest = self._newest.get((org, name), 0)
+        if version < newest:
+            # A call pinned to the snapshot before: it is served, and the connections go with it.
+            transport.drain()
+        self._newest[org, name] = max(version, newest)
+        self._transports[key] = transport
+        for old in [k for k in self._transports if k[:2] == (org, name) and k[2] < self._newest[org, name]]:
+            self._transports.pop(old).drain()
+        return transport
