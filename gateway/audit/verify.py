@@ -54,7 +54,10 @@ def verify_pack(folder: Path, key: str | None = None, progress: Progress | None 
     `progress` is called with (entries checked, entries expected).
     """
     verdict = Verdict()
-    _Verifier(folder, verdict, progress or (lambda done, of: None)).run(key)
+    try:
+        _Verifier(folder, verdict, progress or (lambda done, of: None)).run(key)
+    except OSError as error:
+        verdict.faults.append(Fault(str(error.filename or folder), f"cannot be read ({error.strerror})"))
     verdict.ok = not verdict.faults
     return verdict
 
@@ -183,8 +186,8 @@ class _Verifier:
                 self._fault(CHECKPOINT, "the entries are not those that were signed: the Merkle root differs")
         else:
             self._verdict.unproven.append(
-                f"this is a part, entries [{manifest.start}, {manifest.end}) of {checkpoint.size}: they continue one "
-                "another without a gap, but that they are the ones the checkpoint signs needs the whole log"
+                f"this is a part, entries [{manifest.start}, {manifest.end}) of {checkpoint.size}: they continue "
+                "one another without a gap; that they are those which the checkpoint signs needs the whole log"
             )
 
     # -- the entries ----------------------------------------------------------------------------------------
@@ -216,9 +219,9 @@ class _Verifier:
             if number % STEP == 0:
                 self._progress(number, manifest.end - manifest.start)
             if len(self._verdict.faults) >= FAULTS_MAX:
-                self._fault(ENTRIES, "too many faults: the rest was not read")
-                break
-        self._verdict.entries = number
+                self._verdict.faults.append(Fault(ENTRIES, "too many faults: the rest was not read"))
+                return None
+            self._verdict.entries = number
         self._progress(number, manifest.end - manifest.start)
         if number != manifest.end - manifest.start:
             self._fault(ENTRIES, f"has {number} entries, the manifest counts {manifest.end - manifest.start}")
