@@ -15,6 +15,8 @@ from msgspec import Raw
 
 from gateway.errors import GatewayError, UpstreamBusyError, UpstreamError, UpstreamTimeoutError
 from gateway.exchange import Call, Route, Usage
+from gateway.upstream.errors import RefusedError
+from gateway.upstream.transport import SENT
 from gateway.upstream.usage import UsageTap, usage_of_answer
 from policies.facts import Action
 from tenants.models import Upstream
@@ -51,6 +53,9 @@ class Progress:
         self.usage: Usage | None = None
         self.events = 0
 
+    def note_sent(self) -> None:
+        self.sent = True
+
 
 class UpstreamRefusalError(GatewayError):
     """The model said no to this very request (400, 404, 413, 422): its own words go to the caller."""
@@ -84,12 +89,14 @@ class Relay:
                 (b"user-agent", b"orgate"),
             ],
             content=upstream_body(call, route.model),
+            extensions={SENT: progress.note_sent},
         )
-        progress.sent = True
         try:
             response = await self._transports.for_upstream(route.upstream).handle_async_request(request)
+        except RefusedError as error:
+            progress.sent = False  # the upstream says that it has not processed it (RFC 9113 section 8.7)
+            raise translate(error) from None
         except httpx.HTTPError as error:
-            progress.sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             raise translate(error) from None
         if response.status_code == 200:
             return response

@@ -1,0 +1,397 @@
+"""The composition root: the only file that names concrete backends. Read it from top to bottom.
+
+`python -m gateway.app control|public <parent pid>` are the two children of `gateway.serve`; `worker` is what
+each process of the public tree runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvloop
+from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
+from granian.http import HTTP2Settings
+from granian.server import Server as PublicTree
+from granian.server.embed import Server as EmbeddedServer
+from litestar import Litestar
+from litestar.exceptions import HTTPException
+
+from gateway.api.admin.app import admin_app
+from gateway.api.admin.dependencies import AdminDependencies
+from gateway.api.bus import bus_routes
+from gateway.api.data.health import health_routes, refuse_http
+from gateway.api.data.routes import DataPlane
+from gateway.api.oauth.routes import oauth_routes
+from gateway.api.relay_control import relay_routes
+from gateway.audit.reader import LogReader
+from gateway.audit.recover import recover
+from gateway.audit.sequencer import Sequencer
+from gateway.audit.signer import load_signer
+from gateway.audit.spool import Spool
+from gateway.authn.verify import Authenticator
+from gateway.bus.client import BusClient
+from gateway.bus.hub import Hub
+from gateway.bus.messages import MetricsUp
+from gateway.bus.publisher import Publisher
+from gateway.bus.streams import LiveStreams
+from gateway.clock import Clock, SystemClock
+from gateway.errors import UnavailableError
+from gateway.exchange import SpoolUp
+from gateway.inflight import InFlight
+from gateway.limits.owner import SliceOwner
+from gateway.limits.slices import SlicedLimits
+from gateway.metrics import Counters, Totals
+from gateway.oauth.service import OAuthService
+from gateway.oauth.signing import SigningKeys
+from gateway.oauth.sql import SqlOAuthStore
+from gateway.pipeline import Pipeline
+from gateway.secrets.lease import KeyLeases
+from gateway.secrets.masterkey import read_master_key
+from gateway.secrets.sealed import SealedFile
+from gateway.serve import SETTINGS_VARIABLE, configure_logging, die_with_parent
+from gateway.settings import Settings, load
+from gateway.upstream.addresses import AddressPolicy
+from gateway.upstream.probe import UpstreamProbe
+from gateway.upstream.relay import Relay
+from gateway.upstream.transport import TransportPool
+from tenants.snapshot import Snapshot
+from tenants.sql.reader import StoreReader
+from tenants.sql.store import SqlControlStore, open_store, sqlite_url
+
+log = logging.getLogger("orgate")
+
+FIRST_SNAPSHOT_S = 20.0
+METRICS_S = 1.0
+
+
+# -- the data plane: one of N workers ---------------------------------------------------------------------
+
+
+def worker() -> Litestar:
+    """The ASGI application of one worker. Granian calls this once in each process of the public tree."""
+    settings = load(Path(os.environ[SETTINGS_VARIABLE]))
+    configure_logging(settings.server.log_level)
+    clock = SystemClock()
+    boot = secrets.token_hex(16)
+    in_flight = InFlight()
+    bus = BusClient(
+        settings.bus_socket,
+        boot,
+        on_snapshot=lambda _: None,
+        on_reset=in_flight.reset,
+        clock=clock,
+        reader=_Fallback(settings, clock),
+        max_staleness_s=settings.server.max_staleness_s,
+    )
+    limits = SlicedLimits(bus, worker=boot, clock=clock)
+    transports = TransportPool(settings.upstreams.networks())
+    spool = Spool(_spools(settings), boot, settings.audit.spool_bytes, settings.audit.fsync_ms)
+    counters = Counters()
+    pipeline = Pipeline(
+        world=bus,
+        authn=Authenticator(settings.server.url, data_audience(settings), clock.now),
+        limits=limits,
+        keys=KeyLeases(_sealed(settings), clock.now),
+        relay=Relay(transports),
+        receipts=spool,
+        in_flight=in_flight,
+        observe=counters.observe,
+        clock=clock,
+        max_in_flight=settings.server.max_in_flight,
+    )
+    data = DataPlane(
+        pipeline, max_body=settings.server.max_body_bytes, timeout_s=settings.server.request_timeout_s
+    )
+
+    def unready() -> Sequence[str]:
+        return [
+            reason
+            for reason, holds in (
+                ("the control process and its store are out of reach", not bus.accepting),
+                ("the audit log cannot be written", not spool.healthy),
+            )
+            if holds
+        ]
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        async def forward(up: SpoolUp) -> int:
+            return (await bus.send_spool(up)).upto
+
+        async def report() -> None:
+            while True:
+                await asyncio.sleep(METRICS_S)
+                with contextlib.suppress(UnavailableError):  # counters are cumulative: the next report has all
+                    await bus.send_metrics(MetricsUp(boot, boot, counters.rows()))
+
+        bus.start()
+        async with asyncio.timeout(FIRST_SNAPSHOT_S):
+            await bus.known()
+        forwarding = asyncio.create_task(spool.run(forward))
+        others = [asyncio.create_task(report()), asyncio.create_task(limits.run())]
+        try:
+            yield
+        finally:
+            await limits.close()
+            spool.stop()
+            with contextlib.suppress(TimeoutError):  # what is left on disk is recovered by the control process
+                async with asyncio.timeout(5):
+                    await forwarding
+            await _end(others)
+            await transports.aclose()
+            await bus.close()
+
+    return Litestar(
+        route_handlers=[*data.handlers(), *relay_routes(bus), *health_routes(unready)],
+        lifespan=[lifespan],
+        exception_handlers={HTTPException: refuse_http},
+        openapi_config=None,
+        logging_config=None,
+    )
+
+
+class _Fallback:
+    """What a worker reads while the bus is silent: the control store, opened when first needed."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._path = settings.database
+        self._clock = clock
+        self._reader: StoreReader | None = None
+
+    def data_version(self) -> int:
+        return self._opened().data_version()
+
+    def load(self) -> Snapshot:
+        version, records, revocations = self._opened().load()
+        return Snapshot(version, records, revocations)
+
+    def _opened(self) -> StoreReader:
+        if self._reader is None:
+            self._reader = StoreReader(self._path, clock=self._clock.now)
+        return self._reader
+
+
+# -- the control plane: one process -----------------------------------------------------------------------
+
+
+async def control(settings: Settings) -> None:
+    """Serve the admin listener and the bus until SIGTERM. Raises what makes a start impossible."""
+    clock = SystemClock()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    store = await open_store(sqlite_url(settings.database), clock=clock.now)
+    sealed = _sealed(settings)
+    signing = await SigningKeys.load_or_create(sealed, clock.now)
+    oauth = await open_oauth(settings, store, sealed, clock, signing)
+
+    sequencer = Sequencer(settings.path(settings.audit.path), await load_signer(_authority(settings), sealed))
+    await sequencer.open()
+
+    hub = Hub(clock)
+    publisher = Publisher(store, hub, clock, signing.jwks_json)
+    store.subscribe(publisher.wake)
+    store.subscribe(sequencer.nudge)
+    await publisher.sync()
+    owner = SliceOwner(clock, workers=lambda: len(hub.workers()))
+    hub.on_leave(owner.worker_left)
+    totals = Totals()
+    transports = TransportPool(settings.upstreams.networks())
+    addresses = AddressPolicy(settings.upstreams.networks())
+
+    def unready() -> Sequence[str]:
+        reasons = [] if sequencer.healthy else [f"the audit log cannot be written: {sequencer.reason}"]
+        return [*reasons, *(["the control store cannot be read"] if publisher.failing else [])]
+
+    admin = admin_app(
+        AdminDependencies(
+            store=store,
+            keys=sealed,
+            sessions=oauth,
+            verifier=Authenticator(settings.server.url, admin_audience(settings), clock.now),
+            audit=LogReader(sequencer),
+            streams=LiveStreams(hub, publisher),
+            probe=UpstreamProbe(transports, clock.monotonic_us),
+            check_url=addresses.fault,
+            metrics=totals.exposition,
+            unready=unready,
+            clock=clock.now,
+            public_url=settings.server.url,
+        )
+    )
+    bus = Litestar(
+        route_handlers=[
+            *bus_routes(hub, owner, sequencer.append_receipts, totals.absorb),
+            *oauth_routes(oauth),
+        ],
+        openapi_config=None,
+        logging_config=None,
+    )
+    settings.bus_socket.unlink(missing_ok=True)
+    servers = [_admin_server(settings, admin), EmbeddedServer(bus, uds=settings.bus_socket, **_QUIET)]
+    tasks = [
+        asyncio.create_task(work)
+        for work in (
+            *(server.serve() for server in servers),
+            publisher.run(),
+            sequencer.run(),
+            sequencer.drain_outbox(store),
+            _recover_spools(settings, sequencer, hub),
+        )
+    ]
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopping}:
+            task.result()  # a task that should never end has failed: let the supervisor start this process again
+    finally:
+        hub.close()
+        for server in servers:
+            server.stop()
+        await _end([stopping, *tasks])
+        with contextlib.suppress(Exception):  # what cannot be drained now is drained at the next start
+            await sequencer.drain_once(store)
+        await sequencer.close()
+        await transports.aclose()
+        await store.close()
+
+
+async def open_oauth(
+    settings: Settings,
+    store: SqlControlStore,
+    sealed: SealedFile,
+    clock: Clock,
+    signing: SigningKeys | None = None,
+) -> OAuthService:
+    """The token service on the control store's engine; `orgate init` needs it for the first invitations."""
+    return await OAuthService.open(
+        settings=settings,
+        control=store,
+        store=await SqlOAuthStore.open(store.engine),
+        secrets=sealed,
+        signing=signing or await SigningKeys.load_or_create(sealed, clock.now),
+        clock=clock.now,
+    )
+
+
+async def _recover_spools(settings: Settings, sequencer: Sequencer, hub: Hub) -> None:
+    """Take up what dead workers left: at the start, and whenever one has gone."""
+    due = asyncio.Event()
+    due.set()
+    hub.on_leave(lambda _: due.set())
+    while True:
+        await due.wait()
+        due.clear()
+        try:
+            await recover(_spools(settings), sequencer.append_receipts)
+        except (OSError, UnavailableError) as error:
+            log.warning("audit: spools of dead workers wait: %s", error)
+            await asyncio.sleep(5)
+            due.set()
+
+
+_QUIET = {"interface": Interfaces.ASGI, "websockets": False, "log_enabled": False}
+
+
+def _admin_server(settings: Settings, app: Litestar) -> EmbeddedServer:
+    listener = settings.admin
+    return EmbeddedServer(
+        app,
+        address=listener.host,
+        port=listener.port,
+        http=HTTPModes.auto,
+        ssl_cert=settings.path(listener.certificate),
+        ssl_key=settings.path(listener.key),
+        http2_settings=_http2(),
+        **_QUIET,
+    )
+
+
+# -- the public tree --------------------------------------------------------------------------------------
+
+
+def public(settings: Settings) -> None:
+    """Run Granian's process tree: the listener and N workers. Returns when it has drained."""
+    listener = settings.public
+    PublicTree(
+        "gateway.app:worker",
+        factory=True,
+        address=listener.host,
+        port=listener.port,
+        interface=Interfaces.ASGI,
+        workers=settings.server.workers,
+        runtime_mode=RuntimeModes.st,
+        loop=Loops.uvloop,
+        http=HTTPModes.auto,
+        websockets=False,
+        http2_settings=_http2(),
+        log_enabled=True,
+        log_access=False,
+        ssl_cert=settings.path(listener.certificate),
+        ssl_key=settings.path(listener.key),
+        workers_kill_timeout=int(settings.server.drain_s),
+        respawn_failed_workers=True,
+        respawn_interval=0.5,
+    ).serve()
+
+
+def _http2() -> HTTP2Settings:
+    # Granian's own header limit is 16 MiB; 200 streams is what one editor or agent can use at most.
+    return HTTP2Settings(max_concurrent_streams=200, max_headers_size=32_768)
+
+
+# -- what all of them share -------------------------------------------------------------------------------
+
+
+def data_audience(settings: Settings) -> str:
+    return settings.server.url + "/v1"
+
+
+def admin_audience(settings: Settings) -> str:
+    return settings.server.url + "/admin"
+
+
+def _sealed(settings: Settings) -> SealedFile:
+    return SealedFile(
+        settings.path(settings.secrets.path), read_master_key(settings.secrets.master_key, settings.home)
+    )
+
+
+def _spools(settings: Settings) -> Path:
+    return settings.path(settings.audit.path) / "spool"
+
+
+def _authority(settings: Settings) -> str:
+    return settings.server.url.removeprefix("https://")
+
+
+async def _end(tasks: Sequence[asyncio.Task[object]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def main(part: str, parent: int) -> None:
+    """Entry of a child of the supervisor."""
+    die_with_parent(parent)
+    settings = load(Path(os.environ[SETTINGS_VARIABLE]))
+    configure_logging(settings.server.log_level)
+    parts: dict[str, Callable[[], None]] = {
+        "control": lambda: uvloop.run(control(settings)),
+        "public": lambda: public(settings),
+    }
+    parts[part]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,61 @@
+"""Tries an upstream for an admin: one `GET <base_url>/v1/models`, told in a sentence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import httpx
+from msgspec import Struct
+
+from gateway.exchange import Credential
+from gateway.upstream.relay import Transports, translate
+from tenants.models import Upstream
+
+PROBE_S = 10.0
+
+
+class ProbeResult(Struct, frozen=True):
+    """What the upstream answered. `status` 0: no answer. `detail` holds nothing of the answer's body."""
+
+    ok: bool
+    status: int
+    ms: float
+    detail: str
+
+
+class UpstreamProbe:
+    """Uses the same transport as requests do, so what it finds is what they would meet."""
+
+    def __init__(self, transports: Transports, monotonic_us: Callable[[], int]) -> None:
+        self._transports = transports
+        self._monotonic_us = monotonic_us
+
+    async def probe(self, upstream: Upstream, credential: Credential | None) -> ProbeResult:
+        url = httpx.URL(upstream.base_url.rstrip("/").removesuffix("/v1") + "/v1/models")
+        headers = [(b"host", url.netloc), (b"accept", b"application/json"), (b"user-agent", b"orgate")]
+        if credential is not None:
+            headers.append((b"authorization", b"Bearer " + credential.secret.reveal()))
+        start = self._monotonic_us()
+        try:
+            async with asyncio.timeout(PROBE_S):
+                transport = self._transports.for_upstream(upstream)
+                response = await transport.handle_async_request(httpx.Request("GET", url, headers=headers))
+                await response.aclose()
+        except TimeoutError:
+            return self._result(0, start, f"no answer in {PROBE_S:.0f} s")
+        except httpx.HTTPError as error:
+            return self._result(0, start, translate(error).message)
+        return self._result(response.status_code, start, _SAYS.get(response.status_code, "the upstream answered"))
+
+    def _result(self, status: int, start: int, detail: str) -> ProbeResult:
+        return ProbeResult(status == 200, status, (self._monotonic_us() - start) / 1000, detail)
+
+
+_SAYS = {
+    200: "the upstream answers and takes the key",
+    401: "the upstream refuses the key",
+    403: "the upstream refuses the key",
+    404: "the upstream answers, but has no /v1/models: check base_url",
+    429: "the upstream is at its limit",
+}

@@ -1,0 +1,516 @@
+"""The pipeline's promises: order, one settlement and one receipt for every outcome, nothing charged unsent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+import httpx
+import pytest
+
+from gateway.api.data.openai import decoder
+from gateway.errors import (
+    BadRequestError,
+    ForbiddenError,
+    GatewayError,
+    LimitExceededError,
+    SuspendedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnknownModelError,
+    UpstreamBusyError,
+    UpstreamError,
+    UpstreamTimeoutError,
+)
+from gateway.exchange import Claim, Credential, Outcome, Principal, Receipt, Standing
+from gateway.inflight import Abort, InFlight
+from gateway.pipeline import Headers, Pipeline, rate_limit_headers
+from gateway.secret import Secret
+from gateway.upstream.relay import Relay
+from gateway.upstream.transport import SENT
+from policies.facts import Action, Role
+from policies.rules import Effect
+from tenants.ids import OrgId
+from tenants.models import LimitUnit, ModelAlias, Org, OrgRule, State, Upstream
+from tenants.snapshot import Snapshot, TenantRecord
+
+ACME = OrgId("acme")
+KEY = b"sk-upstream-secret"
+RULE = OrgRule(ACME, "all", Effect.ALLOW, (Role.MEMBER,), tuple(Action), ("*",))
+RECORD = TenantRecord(
+    org=Org(ACME, "Acme"),
+    upstreams=(Upstream(ACME, "up", "https://model.test", key_version=3),),
+    models=(ModelAlias(ACME, "code", "up", "real-code"), ModelAlias(ACME, "lost", "gone", "x")),
+    rules=(RULE,),
+)
+BODY = b'{"model":"code","prompt":"def f(","stream":true}'
+PLAIN = b'{"model":"code","prompt":"def f("}'
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\ndata: [DONE]\n\n'
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.us = 0
+
+    def now(self) -> float:
+        return 1_000.0
+
+    def monotonic_us(self) -> int:
+        self.us += 10
+        return self.us
+
+
+class FakeHold:
+    standings = (Standing(LimitUnit.REQUESTS, 10, 9, 6000),)
+
+    def __init__(self) -> None:
+        self.ends: list[int | None] = []
+
+    def settle(self, tokens: int) -> None:
+        self.ends.append(tokens)
+
+    def refund(self) -> None:
+        self.ends.append(None)
+
+
+class FakeStream(httpx.AsyncByteStream):
+    """An answer body that a test feeds; notes when it was closed."""
+
+    def __init__(self, *pieces: bytes | BaseException | asyncio.Event) -> None:
+        self.pieces = pieces
+        self.closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            if isinstance(piece, asyncio.Event):
+                await piece.wait()
+            elif isinstance(piece, BaseException):
+                raise piece
+            else:
+                yield piece
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class World:
+    """Everything around one pipeline, each part changeable by a test."""
+
+    def __init__(self) -> None:
+        self.snapshot = Snapshot(1, [RECORD])
+        self.accepting = True
+        self.hold = FakeHold()
+        self.claims: Sequence[Claim] = ()
+        self.receipts: list[Receipt] = []
+        self.admitted = 0
+        self.observed: list[Receipt] = []
+        self.respond: Callable[[httpx.Request], Awaitable[httpx.Response]] | None = None
+        self.requests: list[httpx.Request] = []
+        self.sends = True
+        self.limit_error: GatewayError | None = None
+        self.limit_gate: asyncio.Event | None = None
+        self.in_flight = InFlight()
+        self.pipeline = Pipeline(
+            world=self,
+            authn=self,
+            limits=self,
+            keys=self,
+            relay=Relay(self),
+            receipts=self,
+            in_flight=self.in_flight,
+            observe=self.observed.append,
+            clock=FakeClock(),
+            max_in_flight=2,
+        )
+
+    def authenticate(self, authorization: bytes | None, host: str, snapshot: Snapshot) -> Principal:
+        if authorization is None:
+            raise UnauthenticatedError("no token")
+        return Principal(ACME, "mem_1", frozenset({Role.MEMBER}), "editor", "jti", "aud", 0, 9_999_999_999)
+
+    async def reserve(self, claims: Sequence[Claim]) -> FakeHold:
+        self.claims = claims
+        if self.limit_gate is not None:
+            await self.limit_gate.wait()
+        if self.limit_error is not None:
+            raise self.limit_error
+        return self.hold
+
+    def peek(self, org: OrgId, upstream: str, key_version: int) -> Credential | None:
+        return None
+
+    async def lease(self, org: OrgId, upstream: str, key_version: int) -> Credential:
+        return Credential(key_version, Secret(KEY))
+
+    def admit(self) -> None:
+        self.admitted += 1
+
+    def append(self, receipt: Receipt) -> None:
+        self.receipts.append(receipt)
+
+    def for_upstream(self, upstream: Upstream) -> httpx.AsyncBaseTransport:
+        return self  # type: ignore[return-value]  # it has the one method the relay calls
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        assert self.respond is not None, "this test should not reach the upstream"
+        if self.sends:
+            request.extensions[SENT]()
+        return await self.respond(request)
+
+    def answers(
+        self, status: int, stream: FakeStream, content_type: str = "text/event-stream", **headers: str
+    ) -> FakeStream:
+        async def respond(request: httpx.Request) -> httpx.Response:
+            return httpx.Response(status, headers={"content-type": content_type, **headers}, stream=stream)
+
+        self.respond = respond
+        return stream
+
+    def raises(self, error: Exception) -> None:
+        async def respond(request: httpx.Request) -> httpx.Response:
+            raise error
+
+        self.respond = respond
+
+
+class FakeInbound:
+    request_id = "req_test0001"
+    trace_id = ""
+    host = "localhost"
+
+    def __init__(self, body: bytes = BODY, authorization: bytes | None = b"Bearer t") -> None:
+        self._body = body
+        self.authorization = authorization
+        self.aborted: Abort | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    async def body(self) -> bytes:
+        return self._body
+
+    def abort(self, reason: Abort) -> None:
+        self.aborted = reason
+        assert self.task is not None
+        self.task.cancel()
+
+
+class FakeAnswer:
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.body = b""
+        self.done = False
+        self.first = asyncio.Event()
+
+    async def start(self, status: int, headers: Headers) -> None:
+        assert self.status == 0
+        self.status, self.headers = status, dict(headers)
+
+    async def send(self, data: bytes) -> None:
+        assert self.status
+        self.body += data
+        self.first.set()
+
+    async def finish(self, data: bytes) -> None:
+        assert not self.done
+        self.body += data
+        self.done = True
+
+
+async def run(world: World, inbound: FakeInbound | None = None) -> FakeAnswer:
+    answer = FakeAnswer()
+    await world.pipeline.complete(Action.COMPLETE, inbound or FakeInbound(), decoder(Action.COMPLETE), answer)
+    return answer
+
+
+def settled(world: World) -> Receipt:
+    """The one receipt; checks what holds for every outcome."""
+    assert world.in_flight.count == 0
+    assert len(world.observed) == 1
+    assert len(world.receipts) == world.admitted == 1
+    return world.receipts[0]
+
+
+async def test_a_stream_is_served_and_settled_on_its_usage() -> None:
+    world = World()
+    stream = world.answers(200, FakeStream(b'data: {"choices":[{"text":"x"}]}\n\n', USAGE))
+    answer = await run(world)
+    assert (answer.status, answer.done) == (200, True)
+    assert b"usage" not in answer.body
+    assert answer.body.endswith(b"data: [DONE]\n\n")
+    assert world.hold.ends == [9]
+    assert stream.closed
+    receipt = settled(world)
+    assert (receipt.outcome, receipt.prompt_tokens, receipt.completion_tokens) == (Outcome.SERVED, 7, 2)
+    assert (receipt.model, receipt.upstream_model, receipt.key_version, receipt.rule) == (
+        "code",
+        "real-code",
+        3,
+        "all",
+    )
+    assert receipt.tokens_counted is False
+    assert answer.headers[b"x-orgate-model"] == b"real-code"
+    assert answer.headers[b"x-ratelimit-remaining-requests"] == b"9"
+    assert world.requests[0].headers["authorization"] == "Bearer " + KEY.decode()
+    assert b"stream_options" in world.requests[0].content
+
+
+async def test_a_json_answer_is_settled_before_it_is_sent() -> None:
+    world = World()
+    world.answers(
+        200,
+        FakeStream(b'{"choices":[],', b'"usage":{"prompt_tokens":4,"completion_tokens":1}}'),
+        "application/json",
+    )
+    answer = await run(world, FakeInbound(PLAIN))
+    assert answer.body.startswith(b'{"choices"')
+    assert world.hold.ends == [5]
+    assert settled(world).outcome is Outcome.SERVED
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "status"),
+    [
+        (lambda w: setattr(w, "accepting", False), UnavailableError, 503),
+        (
+            lambda w: setattr(w, "limit_error", LimitExceededError("no", limit="l", scope="org", retry_after_s=2)),
+            LimitExceededError,
+            429,
+        ),
+    ],
+)
+async def test_refusals_before_the_upstream(
+    change: Callable[[World], None], kind: type[GatewayError], status: int
+) -> None:
+    world = World()
+    change(world)
+    with pytest.raises(kind) as caught:
+        await run(world)
+    assert caught.value.status == status
+    assert world.requests == []
+    assert world.hold.ends == []
+    assert world.in_flight.count == 0
+
+
+async def test_without_a_token_nothing_is_read_and_nobodys_log_is_written() -> None:
+    world = World()
+    with pytest.raises(UnauthenticatedError):
+        await run(world, FakeInbound(authorization=None))
+    assert world.receipts == []
+    assert world.observed[0].org == ""
+    assert world.admitted == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"{", BadRequestError),
+        (b'{"model":"nope","prompt":"x"}', UnknownModelError),
+        (b'{"model":"lost","prompt":"x"}', UnavailableError),
+    ],
+)
+async def test_bad_calls_leave_one_refused_receipt(body: bytes, kind: type[GatewayError]) -> None:
+    world = World()
+    with pytest.raises(kind):
+        await run(world, FakeInbound(body))
+    receipt = settled(world)
+    assert (receipt.outcome, receipt.sent, receipt.prompt_tokens) == (Outcome.REFUSED, False, 0)
+    assert world.hold.ends in ([], [None])  # admitted only where the route was missing, and then refunded
+
+
+async def test_the_policys_refusal_names_the_rule() -> None:
+    world = World()
+    deny = OrgRule(ACME, "no-code", Effect.DENY, (Role.MEMBER,), (Action.COMPLETE,), ("code",))
+    world.snapshot = Snapshot(1, [TenantRecord(RECORD.org, RECORD.upstreams, RECORD.models, (), (RULE, deny))])
+    with pytest.raises(ForbiddenError) as caught:
+        await run(world)
+    assert caught.value.rule == "no-code"
+    assert settled(world).rule == "no-code"
+
+
+async def test_a_suspended_organization_is_refused() -> None:
+    world = World()
+    world.snapshot = Snapshot(1, [TenantRecord(Org(ACME, "Acme", State.SUSPENDED), rules=(RULE,))])
+    with pytest.raises(SuspendedError):
+        await run(world)
+    settled(world)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "retry"),
+    [
+        (429, UpstreamBusyError, 7),
+        (503, UpstreamBusyError, 7),
+        (401, UpstreamError, None),
+        (500, UpstreamError, None),
+        (302, UpstreamError, None),
+    ],
+)
+async def test_the_upstreams_faults_are_not_the_callers(
+    status: int, kind: type[GatewayError], retry: int | None
+) -> None:
+    world = World()
+    stream = world.answers(
+        status, FakeStream(b'{"error":{"message":"bad key ' + KEY + b'"}}'), **{"retry-after": "7"}
+    )
+    with pytest.raises(kind) as caught:
+        await run(world)
+    assert caught.value.retry_after_s == retry
+    assert KEY.decode() not in caught.value.message
+    assert stream.closed
+    assert settled(world).outcome is Outcome.UPSTREAM_ERROR
+
+
+async def test_the_models_own_no_reaches_the_caller_and_costs_no_tokens() -> None:
+    world = World()
+    world.answers(400, FakeStream(b'{"error":{"message":"prompt too long"}}'), "application/json")
+    answer = await run(world)
+    assert (answer.status, answer.body) == (400, b'{"error":{"message":"prompt too long"}}')
+    assert world.hold.ends == [0]
+    assert settled(world).status == 400
+
+
+async def test_a_refusal_that_quotes_the_key_is_not_shown() -> None:
+    world = World()
+    world.answers(400, FakeStream(b'{"error":{"message":"key ' + KEY + b'"}}'), "application/json")
+    with pytest.raises(UpstreamError) as caught:
+        await run(world)
+    assert KEY.decode() not in caught.value.message
+    settled(world)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "ends"),
+    [
+        (httpx.ConnectError("x"), UpstreamError, [None]),
+        (httpx.ConnectTimeout("x"), UpstreamTimeoutError, [None]),
+        (httpx.ReadTimeout("x"), UpstreamTimeoutError, [12]),
+        (httpx.RemoteProtocolError("x"), UpstreamError, [12]),
+    ],
+)
+async def test_only_what_was_sent_is_charged(
+    error: Exception, kind: type[GatewayError], ends: list[int | None]
+) -> None:
+    world = World()
+    world.sends = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+    world.raises(error)
+    with pytest.raises(kind):
+        await run(world)
+    assert world.hold.ends == ends  # 48 bytes of body are 12 tokens by the rule of thumb
+    settled(world)
+
+
+@pytest.mark.parametrize("garbage", [b"<html>busy</html>", b"\x00\x01"])
+async def test_garbage_is_an_upstream_error(garbage: bytes) -> None:
+    for body, content_type in ((BODY, "text/event-stream"), (PLAIN, "application/json")):
+        world = World()
+        stream = world.answers(200, FakeStream(garbage), content_type)
+        with pytest.raises(UpstreamError):
+            await run(world, FakeInbound(body))
+        assert stream.closed
+        assert settled(world).outcome is Outcome.UPSTREAM_ERROR
+
+
+async def test_an_upstream_that_dies_midway_is_charged_for_what_came() -> None:
+    world = World()
+    world.answers(200, FakeStream(b"data: {}\n\ndata: {}\n\n", httpx.RemoteProtocolError("x")))
+    with pytest.raises(UpstreamError):
+        await run(world)
+    assert world.hold.ends == [14]
+    assert settled(world).completion_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome", "status"),
+    [
+        (Abort.CLIENT, Outcome.CANCELLED_BY_CLIENT, 499),
+        (Abort.DEADLINE, Outcome.UPSTREAM_TIMEOUT, 504),
+        (Abort.REVOKED, Outcome.REVOKED, 401),
+    ],
+)
+async def test_an_abort_midway_closes_the_upstream_and_settles_once(
+    reason: Abort, outcome: Outcome, status: int
+) -> None:
+    world, inbound, answer = World(), FakeInbound(), FakeAnswer()
+    stream = world.answers(200, FakeStream(b"data: {}\n\n", asyncio.Event()))
+    inbound.task = asyncio.create_task(
+        world.pipeline.complete(Action.COMPLETE, inbound, decoder(Action.COMPLETE), answer)
+    )
+    await answer.first.wait()
+    if reason is Abort.REVOKED:
+        assert world.in_flight.reset(ACME, "mem_other") == 0
+        assert world.in_flight.reset(OrgId("globex")) == 0
+        assert world.in_flight.reset(ACME, "mem_1") == 1
+    else:
+        inbound.abort(reason)
+    with pytest.raises(asyncio.CancelledError):
+        await inbound.task
+    assert stream.closed
+    assert world.hold.ends == [13]
+    receipt = settled(world)
+    assert (receipt.outcome, receipt.status, receipt.tokens_counted) == (outcome, status, True)
+
+
+async def test_a_cancel_while_waiting_for_the_limit_costs_nothing() -> None:
+    world, inbound = World(), FakeInbound()
+    world.limit_gate = asyncio.Event()
+    inbound.task = asyncio.create_task(run_task(world, inbound))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    inbound.abort(Abort.CLIENT)
+    with pytest.raises(asyncio.CancelledError):
+        await inbound.task
+    assert world.hold.ends == []
+    assert settled(world).sent is False
+
+
+async def run_task(world: World, inbound: FakeInbound) -> None:
+    await run(world, inbound)
+
+
+async def test_a_cancel_before_the_head_settles_what_was_sent() -> None:
+    world, inbound = World(), FakeInbound()
+    reached = asyncio.Event()
+
+    async def respond(request: httpx.Request) -> httpx.Response:
+        reached.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    world.respond = respond
+    inbound.task = asyncio.create_task(run_task(world, inbound))
+    await reached.wait()
+    inbound.abort(Abort.CLIENT)
+    with pytest.raises(asyncio.CancelledError):
+        await inbound.task
+    assert world.hold.ends == [12]
+    receipt = settled(world)
+    assert (receipt.outcome, receipt.sent) == (Outcome.CANCELLED_BY_CLIENT, True)
+
+
+async def test_too_many_in_flight_are_refused_before_the_token_is_looked_at() -> None:
+    world = World()
+    for number in range(2):
+        world.in_flight.enter(ACME, f"mem_{number}", FakeInbound())
+    with pytest.raises(UnavailableError):
+        await run(world)
+    assert world.admitted == 0
+
+
+async def test_an_unexpected_fault_is_settled_as_failed() -> None:
+    world = World()
+    world.raises(KeyError("boom"))
+    with pytest.raises(KeyError):
+        await run(world)
+    assert settled(world).outcome is Outcome.FAILED
+
+
+def test_rate_limit_headers_leave_out_what_openai_has_no_name_for() -> None:
+    headers = dict(
+        rate_limit_headers([Standing(LimitUnit.TOKENS, 5, -2, 9), Standing(LimitUnit.CONCURRENCY, 5, 1, 9)])
+    )
+    assert headers == {
+        b"x-ratelimit-limit-tokens": b"5",
+        b"x-ratelimit-remaining-tokens": b"0",
+        b"x-ratelimit-reset-tokens": b"9ms",
+    }
