@@ -1,0 +1,222 @@
+"""Counters: cheap increments in a worker, summed in the control process, shown as Prometheus text.
+
+Labels are the organization, the task and the outcome, from fixed sets or the tenant list: never a member, an
+address or anything a caller wrote.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from gateway.bus.messages import MetricsUp
+from gateway.exchange import Receipt
+
+Key = tuple[str, tuple[str, ...]]
+
+BUCKETS_S: Final = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
+"""Upper bounds of the latency buckets, seconds; one more without bound."""
+
+_BUCKETS_US: Final = tuple(round(bound * 1_000_000) for bound in BUCKETS_S)
+_BOUNDS: Final = (*(str(bound) for bound in BUCKETS_S), "+Inf")
+_KEPT_BOOTS: Final = 2
+
+
+class Family(Struct, frozen=True):
+    """One metric: its type as Prometheus names it, what it says, the names of its labels."""
+
+    type: str
+    help: str
+    labels: tuple[str, ...]
+
+
+FAMILIES: Final[Mapping[str, Family]] = {
+    "orgate_requests_total": Family("counter", "Requests that ended, by outcome.", ("org", "task", "outcome")),
+    "orgate_bytes_total": Family("counter", "Bytes of request and answer bodies.", ("org", "task", "direction")),
+    "orgate_tokens_total": Family("counter", "Tokens settled.", ("org", "task", "kind")),
+    "orgate_unsent_total": Family(
+        "counter", "Requests of which no byte reached an upstream.", ("org", "task", "outcome")
+    ),
+    "orgate_request_seconds": Family("histogram", "From the request's head to its end.", ("org", "task")),
+    "orgate_first_byte_seconds": Family(
+        "histogram", "From sending to the upstream's first byte.", ("org", "task")
+    ),
+    "orgate_overhead_seconds": Family("histogram", "Spent in the gateway itself.", ("org", "task")),
+}
+
+
+class Gauge(Struct, frozen=True):
+    """A value of this moment, given at exposition. Labels as (name, value)."""
+
+    name: str
+    help: str
+    value: float
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class Counters:
+    """One worker's. Cumulative since its boot; used by one event loop. An increment is a dict update.
+
+    A histogram takes two: its bucket (`name_bucket`, one more label) and its sum (`name_sum`).
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self) -> None:
+        self._values: dict[Key, float] = {}
+
+    def add(self, name: str, labels: tuple[str, ...], amount: float = 1) -> None:
+        key = (name, labels)
+        self._values[key] = self._values.get(key, 0) + amount
+
+    def time(self, name: str, labels: tuple[str, ...], microseconds: int) -> None:
+        """Put one duration into the histogram `name`."""
+        self.add(f"{name}_bucket", (*labels, _BOUNDS[bisect_left(_BUCKETS_US, microseconds)]))
+        self.add(f"{name}_sum", labels, microseconds / 1_000_000)
+
+    def observe(self, receipt: Receipt) -> None:
+        """Count one settled request."""
+        both = (receipt.org, receipt.action.value)
+        outcome = (*both, receipt.outcome.value)
+        self.add("orgate_requests_total", outcome)
+        if not receipt.sent:
+            self.add("orgate_unsent_total", outcome)
+        for amount, name, label in (
+            (receipt.bytes_in, "orgate_bytes_total", "in"),
+            (receipt.bytes_out, "orgate_bytes_total", "out"),
+            (receipt.prompt_tokens, "orgate_tokens_total", "prompt"),
+            (receipt.completion_tokens, "orgate_tokens_total", "completion"),
+        ):
+            if amount:
+                self.add(name, (*both, label), amount)
+        self.time("orgate_request_seconds", both, receipt.total_us)
+        if receipt.first_byte_us:
+            self.time("orgate_first_byte_seconds", both, receipt.first_byte_us)
+        if receipt.overhead_us:
+            self.time("orgate_overhead_seconds", both, receipt.overhead_us)
+
+    def message(self, worker: str, boot: str) -> MetricsUp:
+        """All of them, for the bus. Sent again it changes nothing: it is a state, not an increment."""
+        return MetricsUp(
+            worker, boot, tuple((name, labels, value) for (name, labels), value in self._values.items())
+        )
+
+
+class Metrics:
+    """The control process's sums over all workers, those that ended included, so that no counter ever falls.
+
+    Not durable: a restart of the control process begins at zero, which Prometheus' `rate` understands.
+    """
+
+    def __init__(self) -> None:
+        self._boots: dict[tuple[str, str], dict[Key, float]] = {}
+        self._ended: dict[Key, float] = {}
+        self._folded: set[tuple[str, str]] = set()
+
+    def absorb(self, message: MetricsUp) -> None:
+        """Take a worker's state. Repeats and late arrivals change nothing.
+
+        Raises `ValueError` for a counter that is not known here: a worker of another version.
+        """
+        for name, labels, _ in message.counters:
+            if len(labels) != _width(name):
+                raise ValueError(f"{name[:80]} with {len(labels)} labels is no counter of this version")
+        boot = (message.worker, message.boot)
+        if boot in self._folded:
+            return  # its last state is in the sums already
+        known = self._boots.setdefault(boot, {})
+        for name, labels, value in message.counters:
+            key = (name, labels)
+            known[key] = max(value, known.get(key, 0))
+        same = [item for item in self._boots if item[0] == message.worker]
+        for old in same[:-_KEPT_BOOTS]:
+            self._folded.add(old)
+            for key, value in self._boots.pop(old).items():
+                self._ended[key] = self._ended.get(key, 0) + value
+
+    def totals(self) -> dict[Key, float]:
+        sums = dict(self._ended)
+        for counters in self._boots.values():
+            for key, value in counters.items():
+                sums[key] = sums.get(key, 0) + value
+        return sums
+
+    def exposition(self, gauges: Iterable[Gauge] = ()) -> str:
+        """Prometheus text format, version 0.0.4."""
+        sums = self.totals()
+        by_name: dict[str, dict[tuple[str, ...], float]] = {}
+        for (name, labels), value in sorted(sums.items()):
+            by_name.setdefault(name, {})[labels] = value
+        lines: list[str] = []
+        for name, family in FAMILIES.items():
+            lines += [f"# HELP {name} {family.help}", f"# TYPE {name} {family.type}"]
+            if family.type == "histogram":
+                lines += _histogram(
+                    name, family, by_name.get(f"{name}_bucket", {}), by_name.get(f"{name}_sum", {})
+                )
+            else:
+                lines += [_line(name, family.labels, key, value) for key, value in by_name.get(name, {}).items()]
+        seen: set[str] = set()
+        for gauge in sorted(gauges, key=lambda gauge: (gauge.name, gauge.labels)):
+            if gauge.name not in seen:
+                seen.add(gauge.name)
+                lines += [f"# HELP {gauge.name} {gauge.help}", f"# TYPE {gauge.name} gauge"]
+            names, values = tuple(name for name, _ in gauge.labels), tuple(value for _, value in gauge.labels)
+            lines.append(_line(gauge.name, names, values, gauge.value))
+        return "\n".join(lines) + "\n"
+
+
+def _width(name: str) -> int:
+    """How many labels a counter has; -1 when there is no such counter."""
+    if (family := FAMILIES.get(name)) is not None:
+        return len(family.labels) if family.type == "counter" else -1
+    base, _, part = name.rpartition("_")
+    family = FAMILIES.get(base)
+    if family is None or family.type != "histogram" or part not in {"bucket", "sum"}:
+        return -1
+    return len(family.labels) + (part == "bucket")
+
+
+def _histogram(
+    name: str, family: Family, buckets: Mapping[tuple[str, ...], float], sums: Mapping[tuple[str, ...], float]
+) -> list[str]:
+    """Buckets are counted apart and shown cumulative: an increment touches one, not all above it."""
+    lines = []
+    for labels, total in sums.items():
+        count = 0.0
+        for bound in _BOUNDS:
+            count += buckets.get((*labels, bound), 0)
+            lines.append(_line(f"{name}_bucket", (*family.labels, "le"), (*labels, bound), count))
+        lines.append(_line(f"{name}_sum", family.labels, labels, total))
+        lines.append(_line(f"{name}_count", family.labels, labels, count))
+    return lines
+
+
+def _line(name: str, labels: tuple[str, ...], values: tuple[str, ...], value: float) -> str:
+    pairs = ",".join(f'{label}="{_escaped(text)}"' for label, text in zip(labels, values, strict=True))
+    shown = str(int(value)) if value == int(value) else repr(value)
+    return f"{name}{{{pairs}}} {shown}" if pairs else f"{name} {shown}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -1,0 +1,162 @@
+"""Counters: what a receipt adds, that sums never fall, and text that Prometheus' own parser reads."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec import structs
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.bus.messages import MetricsUp
+from gateway.exchange import Outcome, Receipt
+from gateway.metrics import BUCKETS_S, Counters, Gauge, Metrics
+from policies.facts import Action
+from tenants.ids import OrgId
+
+RECEIPT = Receipt(
+    org=OrgId("acme"),
+    request_id="req_1",
+    at_us=1,
+    member="mem_secret",
+    client="orgate-editor",
+    action=Action.COMPLETE,
+    outcome=Outcome.SERVED,
+    status=200,
+    model="code",
+    sent=True,
+    bytes_in=10,
+    bytes_out=20,
+    prompt_tokens=3,
+    completion_tokens=4,
+    overhead_us=300,
+    first_byte_us=5_000,
+    total_us=1_200_000,
+)
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def exposed(*messages: MetricsUp) -> str:
+    metrics = Metrics()
+    for message in messages:
+        metrics.absorb(message)
+    return metrics.exposition()
+
+
+def count_of(counters: Counters, name: str, **labels: str) -> float:
+    return samples(exposed(counters.message("w1", "b1")))[name, tuple(sorted(labels.items()))]
+
+
+def test_a_served_request_is_counted_with_its_bytes_and_tokens() -> None:
+    counters = Counters()
+    counters.observe(RECEIPT)
+    counters.observe(RECEIPT)
+    own = {"org": "acme", "task": "completions"}
+    assert count_of(counters, "orgate_requests_total", **own, outcome="served") == 2
+    assert count_of(counters, "orgate_bytes_total", **own, direction="in") == 20
+    assert count_of(counters, "orgate_bytes_total", **own, direction="out") == 40
+    assert count_of(counters, "orgate_tokens_total", **own, kind="prompt") == 6
+    assert count_of(counters, "orgate_tokens_total", **own, kind="completion") == 8
+    assert count_of(counters, "orgate_request_seconds_count", **own) == 2
+    assert count_of(counters, "orgate_request_seconds_sum", **own) == pytest.approx(2.4)
+
+
+def test_buckets_are_cumulative_and_their_bounds_inclusive() -> None:
+    counters = Counters()
+    for microseconds in (0, 1_000, 1_001, 61_000_000):
+        counters.time("orgate_request_seconds", ("acme", "chat"), microseconds)
+    found = {
+        dict(labels)["le"]: value
+        for (name, labels), value in samples(exposed(counters.message("w", "b"))).items()
+        if name == "orgate_request_seconds_bucket"
+    }
+    assert found["0.0005"] == 1
+    assert found["0.001"] == 2
+    assert found["0.0025"] == 3
+    assert found["60.0"] == 3
+    assert found["+Inf"] == 4
+    assert len(found) == len(BUCKETS_S) + 1
+
+
+def test_a_request_that_was_not_sent_has_no_first_byte_and_is_counted_as_unsent() -> None:
+    counters = Counters()
+    counters.observe(structs.replace(RECEIPT, sent=False, first_byte_us=0, overhead_us=0, outcome=Outcome.REFUSED))
+    assert count_of(counters, "orgate_unsent_total", org="acme", task="completions", outcome="refused") == 1
+    names = {name for name, _ in samples(exposed(counters.message("w", "b")))}
+    assert not any(name.startswith(("orgate_first_byte", "orgate_overhead")) for name in names)
+
+
+def test_no_label_names_a_person_a_model_or_a_request() -> None:
+    counters = Counters()
+    counters.observe(RECEIPT)
+    text = exposed(counters.message("w", "b"))
+    assert not [word for word in ("mem_secret", "code", "req_1", "orgate-editor") if f'"{word}"' in text]
+
+
+def test_workers_are_summed_and_repeats_change_nothing() -> None:
+    one, two = Counters(), Counters()
+    one.observe(RECEIPT)
+    two.observe(RECEIPT)
+    metrics = Metrics()
+    for message in (one.message("w1", "a"), two.message("w2", "a"), one.message("w1", "a")):
+        metrics.absorb(message)
+    assert metrics.totals()["orgate_requests_total", ("acme", "completions", "served")] == 2
+
+
+def test_sums_never_fall_when_workers_die_and_messages_arrive_late() -> None:
+    key = ("orgate_requests_total", ("acme", "completions", "served"))
+    counters = Counters()
+    counters.observe(RECEIPT)
+    early = counters.message("w1", "boot-1")
+    counters.observe(RECEIPT)
+    metrics = Metrics()
+    seen = [0.0]
+    fresh = Counters()
+    fresh.observe(RECEIPT)
+    for message in (
+        counters.message("w1", "boot-1"),
+        early,
+        fresh.message("w1", "boot-2"),
+        fresh.message("w1", "boot-3"),
+        fresh.message("w1", "boot-4"),
+        counters.message("w1", "boot-1"),  # folded long ago: counted once all the same
+    ):
+        metrics.absorb(message)
+        seen.append(metrics.totals()[key])
+    assert seen == [0, 2, 2, 3, 4, 5, 5]
+
+
+@pytest.mark.parametrize(
+    "counter",
+    [
+        ("orgate_unknown_total", ("a",), 1.0),
+        ("orgate_requests_total", ("a",), 1.0),
+        ("orgate_request_seconds", ("a", "b"), 1.0),
+        ("orgate_requests_total_bucket", ("a", "b", "c", "d"), 1.0),
+        ("orgate_request_seconds_count", ("a", "b"), 1.0),
+    ],
+)
+def test_a_counter_of_another_version_is_refused_whole(counter: tuple[str, tuple[str, ...], float]) -> None:
+    metrics = Metrics()
+    good = ("orgate_requests_total", ("acme", "chat", "served"), 1.0)
+    with pytest.raises(ValueError, match="no counter of this version"):
+        metrics.absorb(MetricsUp("w", "b", (good, counter)))
+    assert metrics.totals() == {}
+
+
+def test_gauges_are_grouped_and_label_values_escaped() -> None:
+    gauges = [
+        Gauge("orgate_worker_version", "What a worker serves.", 3, (("worker", 'w"2\n\\'),)),
+        Gauge("orgate_store_version", "The store's version.", 4.5),
+        Gauge("orgate_worker_version", "What a worker serves.", 2, (("worker", "w1"),)),
+    ]
+    text = Metrics().exposition(gauges)
+    assert text.count("# TYPE orgate_worker_version gauge") == 1
+    found = samples(text)
+    assert found["orgate_worker_version", (("worker", 'w"2\n\\'),)] == 3
+    assert found["orgate_store_version", ()] == 4.5
