@@ -102,7 +102,7 @@ class Repository(Protocol[T]):
     Durable when the call returns. Serializable per key: a write with a stale `expected` version changes
     nothing and raises `VersionMismatchError`. Every write adds a `Change` in the same transaction and, where
     the data plane should see it, raises the store's version. Never retried inside; safe to call from many
-    tasks. A cancelled write has happened whole or not at all.
+    tasks. A write whose caller is cancelled comes to its end all the same, before the cancellation is felt.
 
     `version` and `created_at` are set here, whatever the item says. An item that breaks a rule of
     `tenants.validate` raises `InvalidItemError`.

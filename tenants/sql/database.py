@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Final
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar
 
 from msgspec import structs
 from sqlalchemy import delete, insert, select, update
@@ -22,6 +23,33 @@ from tenants.store import Actor, NotFoundError
 
 SYSTEM: Final = Actor(org=PLATFORM, member="system")
 """Who acts when the gateway itself does."""
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def uninterrupted(method: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """Let `method` come to its end when its caller is cancelled; the caller's cancellation follows then.
+
+    A cancellation inside the driver abandons a statement that its thread still runs. SQLite ends that
+    transaction only when the last reference to the cursor is gone, often one in the traceback of the
+    cancellation itself: until then every other writer finds the database locked.
+    """
+
+    @wraps(method)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        work = asyncio.create_task(method(*args, **kwargs))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if not work.done():
+                await asyncio.wait((work,))
+            if not work.cancelled():
+                work.exception()  # whatever it was, the caller no longer asks
+            raise
+
+    return run
 
 
 class Transaction:
@@ -116,7 +144,10 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection whose statements all see one instant. Errors: `StoreUnavailableError`."""
+        """A connection whose statements all see one instant. Only within what is `uninterrupted`.
+
+        Errors: `StoreUnavailableError`.
+        """
         with unavailable():
             async with self._reading.connect() as connection:
                 yield connection
@@ -126,18 +157,14 @@ class Database:
         """A transaction that commits when its block ends and changes nothing when it raises.
 
         If the process dies before the commit, nothing of it exists; after it, all of it does, the outbox
-        included. A cancellation that arrives during the commit leaves either, so subscribers are told.
+        included. Only within what is `uninterrupted`.
         """
         async with self._writer:
-            try:
-                with unavailable():
-                    async with self.engine.begin() as connection:
-                        transaction = await self._start(connection)
-                        yield transaction
-                        await transaction.finish()
-            except asyncio.CancelledError:
-                self._tell()
-                raise
+            with unavailable():
+                async with self.engine.begin() as connection:
+                    transaction = await self._start(connection)
+                    yield transaction
+                    await transaction.finish()
         if tell:
             self._tell()
 

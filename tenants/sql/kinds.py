@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 from tenants.models import Limit, Member, ModelAlias, OrgRule, State, Upstream
 from tenants.revocations import revoke_tokens
 from tenants.sql import rows, tables
-from tenants.sql.database import Transaction
+from tenants.sql.database import Transaction, uninterrupted
 from tenants.sql.repository import Kind, ScopedRepository
 from tenants.store import AlreadyExistsError, InUseError, InvalidReferenceError
 
@@ -19,6 +19,7 @@ class Members(ScopedRepository[Member]):
     kind = Kind("member", Member, tables.members, "id")
     served = False
 
+    @uninterrupted
     async def by_email(self, email: str) -> Member:
         async with self._database.read() as connection:
             wanted = tables.members.c.email_key == rows.email_key(email)

@@ -13,7 +13,7 @@ from tenants.ids import PLATFORM, OrgId
 from tenants.models import Org, OrgRule, State
 from tenants.revocations import revoke_tokens
 from tenants.sql import rows, tables
-from tenants.sql.database import SYSTEM, Database, Transaction
+from tenants.sql.database import SYSTEM, Database, Transaction, uninterrupted
 from tenants.sql.dialect import contains
 from tenants.sql.paging import conditions, page
 from tenants.store import (
@@ -36,10 +36,12 @@ class OrgRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @uninterrupted
     async def get(self, key: str) -> Org:
         async with self._database.read() as connection:
             return await find(connection, OrgId(key))
 
+    @uninterrupted
     async def page(
         self, *, after: str = "", limit: int = 100, filters: Mapping[str, str] | None = None
     ) -> tuple[tuple[Org, ...], str]:
@@ -47,12 +49,14 @@ class OrgRepository:
         statement = select(_TABLE).where(*wanted)
         return await page(self._database, statement, Org, _TABLE.c.id, after=after, limit=limit)
 
+    @uninterrupted
     async def create(self, item: Org, by: Actor) -> Org:
         _check(item)
         async with self._database.write() as transaction:
             await self._create(transaction, item, by)
         return structs.replace(item, version=1, created_at=transaction.at)
 
+    @uninterrupted
     async def create_platform(self) -> None:
         """The operators' organization, at the first start."""
         async with self._database.read() as connection:
@@ -62,6 +66,7 @@ class OrgRepository:
             if not await _taken(transaction.connection, PLATFORM):
                 await self._create(transaction, Org(id=PLATFORM, name="Platform"), SYSTEM)
 
+    @uninterrupted
     async def replace(self, item: Org, expected: int, by: Actor) -> Org:
         _check(item)
         async with self._database.write() as transaction:
@@ -77,6 +82,7 @@ class OrgRepository:
             await transaction.queue(item.id, "org.update", item.id, by, rows.describe(old, made))
         return made
 
+    @uninterrupted
     async def delete(self, key: str, expected: int, by: Actor) -> None:
         """Deletes all it has but its queued changes. A tombstone keeps the id taken, so that whoever comes
         later can never be mistaken for whom an old token, path or audit log belonged to."""

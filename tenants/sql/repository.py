@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenants.ids import OrgId
 from tenants.sql import rows, tables
-from tenants.sql.database import Database, Transaction
+from tenants.sql.database import Database, Transaction, uninterrupted
 from tenants.sql.paging import conditions, page
 from tenants.store import (
     Actor,
@@ -50,10 +50,12 @@ class ScopedRepository(Generic[T]):
         self._table = self.kind.table
         self._key = self._table.c[self.kind.key]
 
+    @uninterrupted
     async def get(self, key: str) -> T:
         async with self._database.read() as connection:
             return await self._find(connection, self._key == key, key)
 
+    @uninterrupted
     async def page(
         self, *, after: str = "", limit: int = 100, filters: Mapping[str, str] | None = None
     ) -> tuple[tuple[T, ...], str]:
@@ -61,6 +63,7 @@ class ScopedRepository(Generic[T]):
         statement = select(self._table).where(*self._mine(*wanted))
         return await page(self._database, statement, self.kind.type, self._key, after=after, limit=limit)
 
+    @uninterrupted
     async def create(self, item: T, by: Actor) -> T:
         row = self._checked(item)
         key = row[self.kind.key]
@@ -73,6 +76,7 @@ class ScopedRepository(Generic[T]):
             await transaction.queue(self._org, f"{self.kind.noun}.create", key, by, rows.describe(None, made))
         return made
 
+    @uninterrupted
     async def replace(self, item: T, expected: int, by: Actor) -> T:
         row = self._checked(item)
         key = row[self.kind.key]
@@ -87,6 +91,7 @@ class ScopedRepository(Generic[T]):
             await transaction.queue(self._org, f"{self.kind.noun}.update", key, by, rows.describe(old, made))
         return made
 
+    @uninterrupted
     async def delete(self, key: str, expected: int, by: Actor) -> None:
         async with self._database.write() as transaction:
             await self._open(transaction)

@@ -14,7 +14,7 @@ from tenants.ids import OrgId
 from tenants.models import Revocation
 from tenants.snapshot import TenantRecord
 from tenants.sql import orgs, rows, tables
-from tenants.sql.database import Database
+from tenants.sql.database import Database, uninterrupted
 from tenants.sql.dialect import create_engine, sqlite_url
 from tenants.sql.kinds import Limits, Members, Models, Rules, Upstreams
 from tenants.sql.repository import ScopedRepository, T
@@ -78,6 +78,7 @@ class SqlOrgStore:
     def rules(self) -> Rules:
         return self._rules
 
+    @uninterrupted
     async def record(self) -> TenantRecord:
         async with self._database.read() as connection:
             return TenantRecord(
@@ -95,6 +96,7 @@ class SqlOrgStore:
         )
         return tuple(rows.decode(kind.type, row) for row in found.mappings())
 
+    @uninterrupted
     async def revoke(self, revocation: Revocation, by: Actor) -> None:
         if revocation.org != self._org:
             raise InvalidItemError([("org", f"is not '{self._org}'")])
@@ -107,6 +109,7 @@ class SqlOrgStore:
             target = revocation.token_id or revocation.member or self._org
             await transaction.queue(self._org, f"{noun}.revoke", target, by, {"not_before": revocation.not_before})
 
+    @uninterrupted
     async def note(self, action: str, target: str, by: Actor, detail: rows.Detail) -> None:
         """Works for an organization that is gone too: what was tried on it is worth an entry."""
         async with self._database.write() as transaction:
@@ -139,10 +142,12 @@ class SqlControlStore:
         """
         return self._database.subscribe(callback)
 
+    @uninterrupted
     async def version(self) -> int:
         async with self._database.read() as connection:
             return await _version(connection)
 
+    @uninterrupted
     async def changed_since(self, version: int) -> tuple[int, tuple[OrgId, ...], tuple[OrgId, ...]]:
         living, buried = tables.orgs, tables.tombstones
         async with self._database.read() as connection:
@@ -155,6 +160,7 @@ class SqlControlStore:
             )
             return now, tuple(map(OrgId, changed.scalars())), tuple(map(OrgId, removed.scalars()))
 
+    @uninterrupted
     async def revocations(self, now: int) -> tuple[Revocation, ...]:
         table = tables.revocations
         async with self._database.read() as connection:
@@ -165,6 +171,7 @@ class SqlControlStore:
             )
             return tuple(rows.decode(Revocation, row) for row in found.mappings())
 
+    @uninterrupted
     async def outbox(self, limit: int = 500) -> tuple[Change, ...]:
         if limit < 1:
             raise InvalidQueryError("limit", "is at least 1")
@@ -173,6 +180,7 @@ class SqlControlStore:
             found = await connection.execute(select(table).order_by(table.c.seq).limit(limit))
             return tuple(_change(row) for row in found.mappings())
 
+    @uninterrupted
     async def outbox_done(self, upto: int) -> None:
         table = tables.outbox
         async with self._database.write(tell=False) as transaction:

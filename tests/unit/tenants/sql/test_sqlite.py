@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
 from tenants.ids import OrgId
 from tenants.models import Limit, Member, ModelAlias, Org, OrgRule, Revocation, State, Upstream
 from tenants.sql import rows, tables
-from tenants.sql.dialect import contains
+from tenants.sql.dialect import contains, unavailable
 from tenants.sql.reader import StoreReader
 from tenants.sql.store import open_store, sqlite_url
 from tenants.store import NewerSchemaError, StoreUnavailableError
@@ -121,6 +124,26 @@ async def test_two_stores_on_one_file_keep_one_order(file: Path) -> None:
     assert await first.version() == await second.version() == 4
     await first.close()
     await second.close()
+
+
+async def test_when_every_connection_is_taken_the_store_is_busy(file: Path) -> None:
+    store = await open_store(sqlite_url(file), busy_timeout_ms=20)
+    async with AsyncExitStack() as taken:
+        for _ in range(8):
+            await taken.enter_async_context(store.engine.connect())
+        with pytest.raises(StoreUnavailableError, match="busy"):
+            await store.version()
+    assert await store.version() == 1
+    await store.close()
+
+
+async def test_a_broken_reference_is_our_fault_and_not_the_databases(file: Path) -> None:
+    """The last line of defence behind the checks: another's upstream cannot be named even by a wrong statement."""
+    store = await open_store(sqlite_url(file))
+    with pytest.raises(IntegrityError), unavailable():
+        async with store.engine.begin() as connection:
+            await connection.execute(insert(tables.models).values(rows.encode(model("platform"))))
+    await store.close()
 
 
 async def test_an_error_does_not_carry_values_into_a_log(file: Path) -> None:
