@@ -1,25 +1,36 @@
-# Every target installs what it needs; a fresh machine needs Python 3.11 or newer, make and a C compiler.
+# Every target installs what it needs; a fresh machine needs Python 3.11 or newer and make.
 .DEFAULT_GOAL := check
 .PHONY: check test lint demo bench docs lock format clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUN := $(VENV)/.run
 INSTALLED := $(VENV)/.installed
+PACKAGES := tests/kit/debian-packages.sh
 
 check: test
 
-$(INSTALLED): requirements/dev.txt
+# What Orgate itself needs: enough for the demo.
+$(RUN): requirements/base.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "orgate needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing: install the package python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/base.txt
 	@echo "$(CURDIR)" > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/orgate.pth
 	@printf '#!%s\nimport sys\nfrom cli.main import main\nsys.exit(main())\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/orgate && chmod +x $(BIN)/orgate
 	@touch $@
 
+# What tests, linters and benchmarks add.
+$(INSTALLED): $(RUN) requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+demo: $(RUN)
+	$(BIN)/orgate demo
+
 lint: $(INSTALLED)
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
@@ -28,7 +39,16 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 test: lint
+	@$(PACKAGES) curl
 	$(BIN)/python -m pytest
+
+# SIZE=small ends in about a minute.
+bench: $(INSTALLED)
+	@$(PACKAGES) gcc libc6-dev libnghttp2-dev libssl-dev haproxy util-linux
+	$(BIN)/python -m tests.bench
+
+docs: $(INSTALLED)
+	$(BIN)/python -m docs.build
 
 lock: $(INSTALLED)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/base.in -o requirements/base.txt
