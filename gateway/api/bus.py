@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 
 from litestar import MediaType, Response, asgi, post
 from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
+from litestar.params import JSONBody
 from litestar.types import Receive, Scope, Send
 
 from gateway.api.failure import bare
@@ -59,19 +60,19 @@ def bus_routes(
     hub.on_leave(owner.left)
 
     @post(ACK, status_code=204, opt=_OPT)
-    async def ack(data: AckUp) -> None:
+    async def ack(data: JSONBody[AckUp]) -> None:
         hub.ack(data.worker, data.version)
 
     @post(SPOOL, status_code=200, opt=_OPT, request_max_body_size=MAX_POST_BYTES)
-    async def spool(data: SpoolUp) -> SpoolAck:
+    async def spool(data: JSONBody[SpoolUp]) -> SpoolAck:
         return SpoolAck(await spool_sink(data))
 
     @post(SLICES, status_code=200, opt=_OPT, request_max_body_size=MAX_POST_BYTES)
-    async def slices(data: SliceAsk) -> SliceAnswer:
+    async def slices(data: JSONBody[SliceAsk]) -> SliceAnswer:
         return owner.answer(data)
 
     @post(METRICS, status_code=204, opt=_OPT, request_max_body_size=MAX_POST_BYTES)
-    async def metrics(data: MetricsUp) -> None:
+    async def metrics(data: JSONBody[MetricsUp]) -> None:
         metrics_sink(data)
 
     return [_stream(hub), ack, spool, slices, metrics]

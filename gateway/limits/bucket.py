@@ -1,0 +1,88 @@
+"""The token bucket, in integers. Pure: knows no clock, no store, no tenant.
+
+A bucket of `amount` units per `period_us` is counted in *ticks*: one unit is `period_us` ticks, so that each
+microsecond brings in exactly `amount` ticks and nothing is ever rounded away. A level may be below zero: more
+was used than had been reserved, and the debt is paid by waiting.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Rate(Struct, frozen=True):
+    """`amount` units per `period_us` microseconds; `burst` units at most at once. `amount` 0 lets nothing pass."""
+
+    amount: int
+    period_us: int
+    burst: int
+
+    @property
+    def cap(self) -> int:
+        """A full bucket, in ticks."""
+        return self.burst * self.period_us if self.amount > 0 else 0
+
+
+class Level(Struct, frozen=True):
+    """What is in a bucket: `ticks` as of `at_us`."""
+
+    ticks: int
+    at_us: int
+
+
+def full(rate: Rate, now_us: int) -> Level:
+    return Level(rate.cap, now_us)
+
+
+def refill(rate: Rate, level: Level, now_us: int, lent: int = 0) -> Level:
+    """What has come in since. `lent` units are in somebody's hands: they count as being in the bucket, so that
+    what is spent of them and what is spent here never exceed one burst together. A clock that went back
+    brings nothing in."""
+    elapsed = now_us - level.at_us
+    if elapsed <= 0:
+        return level
+    top = max(rate.cap - lent * rate.period_us, level.ticks)
+    return Level(min(top, level.ticks + rate.amount * elapsed), now_us)
+
+
+def units(rate: Rate, level: Level) -> int:
+    """Whole units that can be taken from a refilled level; negative in debt."""
+    return level.ticks // rate.period_us
+
+
+def take(rate: Rate, level: Level, n: int) -> Level | None:
+    """`n` units out of a refilled level, or None: not enough."""
+    left = level.ticks - n * rate.period_us
+    return Level(left, level.at_us) if left >= 0 else None
+
+
+def give(rate: Rate, level: Level, n: int) -> Level:
+    """`n` units back into a refilled level; what does not fit is lost."""
+    return Level(max(min(rate.cap, level.ticks + n * rate.period_us), level.ticks), level.at_us)
+
+
+def settle(rate: Rate, level: Level, reserved: int, used: int) -> Level:
+    """`used` units instead of the `reserved` that were taken: the rest comes back, or a debt is left."""
+    if used <= reserved:
+        return give(rate, level, reserved - used)
+    return Level(level.ticks - (used - reserved) * rate.period_us, level.at_us)
+
+
+def wait_us(rate: Rate, level: Level, n: int) -> int | None:
+    """Microseconds until `n` units can be taken from a refilled level, to the microsecond; None: never."""
+    if n > rate.burst or rate.amount <= 0:
+        return None
+    missing = n * rate.period_us - level.ticks
+    return max(0, -(-missing // rate.amount))
+
+
+def full_in_us(rate: Rate, level: Level) -> int:
+    """Microseconds until a refilled level is full."""
+    return max(0, -(-(rate.cap - level.ticks) // rate.amount)) if rate.amount > 0 else 0
+
+
+def change(old: Rate, new: Rate, level: Level) -> Level:
+    """`level` under a changed rate: a raise is added at once, a cut takes what no longer fits. Debts stay."""
+    ticks = level.ticks if old.period_us == new.period_us else level.ticks * new.period_us // old.period_us
+    raised = max(0, new.cap - old.burst * new.period_us) if old.amount > 0 else new.cap
+    return Level(min(new.cap, ticks + raised), level.at_us)

@@ -1,0 +1,316 @@
+"""A worker's limits: spends what it was lent, and asks the owner whenever that is not enough."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from gateway.errors import GatewayError, UnavailableError
+from gateway.exchange import Claim, Hold, Standing
+from gateway.limits.messages import Refused, SliceAnswer, SliceAsk
+from gateway.limits.refusal import exceeded
+from gateway.limits.table import Key, key_of, standings
+from tenants.models import LimitUnit
+
+TICK_S = 0.2
+"""How often unused parts of slices return."""
+
+SLOW_TICKS = 5
+"""In so many ticks also what came back to busy buckets returns, and the owner hears of slots still in use."""
+
+BATCH = 256
+"""Requests asked about in one message."""
+
+
+class _Local:
+    """One bucket as this worker knows it."""
+
+    __slots__ = ("avail", "back", "claim", "out", "remaining", "used")
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim  # as last seen: its amount and period
+        self.avail = 0  # to spend here; negative when more was used than had been reserved
+        self.back = 0  # came back from requests; not spendable here, or a refund could outlast the bucket's refill
+        self.out = 0  # concurrency: slots that the owner counts as ours
+        self.remaining = 0  # what the owner had left, less what was spent here since
+        self.used = False  # since the last tick
+
+    @property
+    def slots(self) -> bool:
+        return self.claim.unit is LimitUnit.CONCURRENCY
+
+
+class SlicedLimits:
+    """The `LimitStore` of a worker. `ask` carries a message to the owner and raises `UnavailableError`.
+
+    `worker` is unique to this process (a restarted worker takes another). Nobody is refused without the owner
+    having said so just now. One message is under way at a time; requests that wait meanwhile share the next.
+    When the owner cannot be asked, what is left of the slices is spent, then `UnavailableError` is raised.
+    If this process dies, the owner charges what it was lent and frees its slots.
+    """
+
+    def __init__(self, worker: str, ask: Callable[[SliceAsk], Awaitable[SliceAnswer]]) -> None:
+        self._worker = worker
+        self._ask = ask
+        self._locals: dict[Key, _Local] = {}
+        self._waiting: list[tuple[tuple[Claim, ...], asyncio.Future[Hold]]] = []
+        self._asking: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._session = ""
+        self._seq = 0
+        self._seen = 0
+        self._ticks = 0
+        self._closed = False
+
+    async def reserve(self, claims: Sequence[Claim]) -> Hold:
+        wanted = tuple(claims)
+        if (hold := self._spend(wanted)) is not None:
+            return hold
+        if self._closed:
+            raise _unavailable()
+        future: asyncio.Future[Hold] = asyncio.get_running_loop().create_future()
+        self._waiting.append((wanted, future))
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().create_task(self._ask_for_waiting())
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # Granted in the same instant as the caller went away: nobody else knows of this hold.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                future.result().refund()
+            raise
+
+    async def run(self) -> None:
+        """Return what is not used, until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            await self.sync()
+
+    async def sync(self) -> None:
+        """One tick: give unused parts and what came back to the owner; keep them when it cannot be asked."""
+        self._ticks += 1
+        slow = self._ticks % SLOW_TICKS == 0
+        idle = []
+        for key, local in list(self._locals.items()):
+            if (not local.used or slow) and (local.avail or local.back):
+                idle.append(local)
+            elif not (local.used or local.out):
+                del self._locals[key]
+            local.used = False
+        if idle or (slow and any(local.out for local in self._locals.values())):
+            await self._exchange([], idle)
+
+    async def close(self) -> None:
+        """Give everything back. What requests still in flight settle afterwards is not told any more."""
+        self._closed = True
+        while self._asking is not None:
+            await self._asking
+        await self._exchange([], list(self._locals.values()))
+
+    # What `_SlicedHold` calls: synchronous.
+
+    def charge(self, claim: Claim, reserved: int, used: int) -> None:
+        """`used` instead of `reserved`; for concurrency, 0 instead of the slot."""
+        local = self._local(claim)
+        if local.claim.unit is not claim.unit:
+            return  # the limit has become another one meanwhile: its bucket knows nothing of this
+        if local.slots:
+            # A slot that the owner has taken for returned, or freed, cannot return again.
+            local.avail = min(local.avail + reserved - used, local.out)
+        elif used > reserved:
+            local.avail -= used - reserved
+        else:
+            local.back += reserved - used
+        local.remaining += reserved - used
+
+    def _spend(self, claims: tuple[Claim, ...]) -> Hold | None:
+        """All of `claims` out of the slices, or nothing."""
+        found = [self._local(claim) for claim in claims]
+        for local, claim in zip(found, claims, strict=True):
+            local.used = True
+            if local.avail < claim.cost or (local.claim != claim and not _same(local.claim, claim)):
+                return None
+        for local, claim in zip(found, claims, strict=True):
+            local.avail -= claim.cost
+            local.remaining -= claim.cost
+        return self._hold(claims)
+
+    def _hold(self, claims: tuple[Claim, ...]) -> Hold:
+        return _SlicedHold(self, claims, standings(claims, [self._local(claim).remaining for claim in claims]))
+
+    def _local(self, claim: Claim) -> _Local:
+        key = key_of(claim)
+        local = self._locals.get(key)
+        if local is None:
+            local = self._locals[key] = _Local(claim)
+        return local
+
+    async def _ask_for_waiting(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                await self._exchange(batch, [])
+        finally:
+            self._asking = None
+
+    async def _exchange(
+        self, batch: list[tuple[tuple[Claim, ...], asyncio.Future[Hold]]], idle: list[_Local]
+    ) -> None:
+        """One message and its answer, applied. A message whose answer did not come has never been."""
+        async with self._turn:
+            batch = [(claims, future) for claims, future in batch if not future.done()]
+            touched = {id(local): local for local in idle}
+            for claims, _ in batch:
+                for claim in claims:
+                    local = self._renewed(claim)
+                    touched[id(local)] = local
+            returned = [(local, local.avail, local.back) for local in touched.values()]
+            for local, _, _ in returned:
+                local.avail = local.back = 0
+            try:
+                answer = await self._asked(tuple(claims for claims, _ in batch), returned)
+            except BaseException as error:
+                for local, avail, back in returned:
+                    local.avail += avail
+                    local.back += back
+                self._serve_alone(batch)
+                if not isinstance(error, GatewayError):
+                    raise
+                return
+            for local, avail, back in returned:
+                if local.slots:
+                    local.out -= avail + back
+            self._apply(answer, batch)
+
+    def _renewed(self, claim: Claim) -> _Local:
+        """The bucket of `claim`, with the amounts as the newest request knows them."""
+        local = self._local(claim)
+        if local.claim.unit is not claim.unit:
+            local = self._locals[key_of(claim)] = _Local(claim)
+        local.claim = claim
+        return local
+
+    async def _asked(
+        self, asks: tuple[tuple[Claim, ...], ...], returned: list[tuple[_Local, int, int]]
+    ) -> SliceAnswer:
+        back = tuple(_amount(local.claim, avail + back) for local, avail, back in returned if avail + back)
+        # A bucket that is asked about is named even with nothing to return: what was lent of it is spent.
+        named = {key_of(claim) for claim in back}
+        back += tuple(_amount(local.claim, 0) for local, _, _ in returned if key_of(local.claim) not in named)
+        answer = await self._send(asks, back, held=())
+        if not answer.known:
+            # The owner was restarted, or had taken this worker for dead: it is told again what is out here.
+            self._session = ""
+            held = tuple(_amount(local.claim, local.out) for local in self._locals.values() if local.out)
+            answer = await self._send(asks, back, held)
+            if not answer.known:
+                raise _unavailable()
+        self._session = answer.session
+        return answer
+
+    async def _send(
+        self, asks: tuple[tuple[Claim, ...], ...], back: tuple[Claim, ...], held: tuple[Claim, ...]
+    ) -> SliceAnswer:
+        if not self._session and not held:
+            held = tuple(_amount(local.claim, local.out) for local in self._locals.values() if local.out)
+        self._seq += 1
+        seq = self._seq
+        answer = await self._ask(SliceAsk(self._worker, self._session, seq, self._seen, asks, back, held))
+        if answer.known:
+            self._seen = seq
+        return answer
+
+    def _apply(self, answer: SliceAnswer, batch: list[tuple[tuple[Claim, ...], asyncio.Future[Hold]]]) -> None:
+        granted = []
+        for (claims, future), result in zip(batch, answer.results, strict=True):
+            if isinstance(result, Refused):
+                if not future.done():
+                    future.set_exception(exceeded(result))
+                continue
+            for claim in claims:
+                local = self._local(claim)
+                if local.slots:
+                    local.out += claim.cost
+            granted.append((claims, future))
+        for part in answer.slices:
+            if (found := self._locals.get((part.org, part.limit, part.subject))) is not None:
+                found.avail += part.amount
+                found.remaining = part.remaining
+                if found.slots:
+                    found.out += part.amount
+        for claims, future in granted:
+            hold = self._hold(claims)
+            if future.done():  # the caller went away while the owner was asked
+                hold.refund()
+            else:
+                future.set_result(hold)
+
+    def _serve_alone(self, batch: list[tuple[tuple[Claim, ...], asyncio.Future[Hold]]]) -> None:
+        """The owner cannot be asked: spend what there is here."""
+        for claims, future in batch:
+            if future.done():
+                continue
+            if (hold := self._spend(claims)) is not None:
+                future.set_result(hold)
+            else:
+                future.set_exception(_unavailable())
+
+
+class _SlicedHold:
+    __slots__ = ("_claims", "_limits", "_open", "_standings")
+
+    def __init__(self, limits: SlicedLimits, claims: tuple[Claim, ...], standing: tuple[Standing, ...]) -> None:
+        self._limits = limits
+        self._claims = claims
+        self._standings = standing
+        self._open = True
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        return self._standings
+
+    def settle(self, tokens: int) -> None:
+        self._close()
+        for claim in self._claims:
+            if claim.unit is LimitUnit.TOKENS:
+                self._limits.charge(claim, claim.cost, tokens)
+            elif claim.unit is LimitUnit.CONCURRENCY:
+                self._limits.charge(claim, claim.cost, 0)
+
+    def refund(self) -> None:
+        self._close()
+        for claim in self._claims:
+            self._limits.charge(claim, claim.cost, 0)
+
+    def _close(self) -> None:
+        if not self._open:
+            raise RuntimeError("this hold has been settled or refunded already")
+        self._open = False
+
+
+def _amount(claim: Claim, amount: int) -> Claim:
+    return Claim(
+        org=claim.org,
+        limit=claim.limit,
+        scope=claim.scope,
+        subject=claim.subject,
+        unit=claim.unit,
+        cost=amount,
+        amount=claim.amount,
+        burst=claim.burst,
+        period_s=claim.period_s,
+    )
+
+
+def _same(one: Claim, other: Claim) -> bool:
+    """Whether both say the same of their bucket; a changed limit is asked about before it is spent from."""
+    return (one.unit, one.amount, one.burst, one.period_s) == (
+        other.unit,
+        other.amount,
+        other.burst,
+        other.period_s,
+    )
+
+
+def _unavailable() -> UnavailableError:
+    return UnavailableError("limits cannot be asked", retry_after_s=1)
