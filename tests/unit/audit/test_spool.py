@@ -1,0 +1,415 @@
+"""The worker's spool: room before promise, order, retries, a disk that fails, and what recovery finds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.audit import record
+from gateway.audit.record import RECORD_MAX, decode, encode
+from gateway.audit.recover import recover
+from gateway.audit.segments import take_over
+from gateway.audit.spool import Spool
+from gateway.errors import UnavailableError
+from gateway.exchange import SpooledReceipt, SpoolUp
+from tenants.ids import OrgId
+from tests.fakes.audit import FaultyDisk, receipt
+
+SIZE = 4 * RECORD_MAX
+
+
+class Sequencer:
+    """Takes what a spool sends, in order and once; away until told."""
+
+    def __init__(self) -> None:
+        self.seqs: list[int] = []
+        self.calls = 0
+        self.away: Exception | None = None
+        self.called = asyncio.Event()
+        self.most = 10**9
+
+    async def send(self, up: SpoolUp) -> int:
+        self.calls += 1
+        self.called.set()
+        if self.away:
+            raise self.away
+        taken = [item.seq for item in up.receipts][: self.most]
+        self.seqs += [seq for seq in taken if seq > (self.seqs[-1] if self.seqs else 0)]
+        return taken[-1]
+
+
+def fill(spool: Spool, count: int, **changes: object) -> None:
+    for n in range(count):
+        spool.admit()
+        spool.append(receipt(n, **changes))  # type: ignore[arg-type]  # fields of a receipt
+
+
+def well(spool: Spool) -> bool:
+    return spool.healthy
+
+
+async def finish(spool: Spool, send: Callable[[SpoolUp], object]) -> None:
+    spool.stop()
+    await spool.run(send)  # type: ignore[arg-type]  # the fake's method
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+# -- records --------------------------------------------------------------------------------------------------
+
+
+def test_records_read_back_until_the_first_that_is_torn() -> None:
+    made = [SpooledReceipt(n, receipt(n)) for n in range(1, 4)]
+    data = b"".join(map(encode, made))
+    assert [item for item, _ in decode(data + bytes(64))] == made
+    assert [item.seq for item, _ in decode(data[:-1])] == [1, 2]
+    spoiled = bytearray(data)
+    spoiled[len(encode(made[0])) + 20] ^= 1
+    assert [item.seq for item, _ in decode(bytes(spoiled))] == [1]
+
+
+def test_a_receipt_of_any_size_fits_a_record() -> None:
+    texts: dict[str, Any] = dict.fromkeys(("model", "error", "rule", "client", "limit"), "😀" * 9000)
+    huge = receipt(1, OrgId("ü" * 5000), **texts)
+    everything: dict[str, Any] = {
+        n: "😀" * 9000 for n in huge.__struct_fields__ if isinstance(getattr(huge, n), str)
+    }
+    del everything["action"], everything["outcome"], everything["org"]
+    for one in (huge, receipt(1, **everything), receipt(1, model="\ud800")):
+        data = encode(SpooledReceipt(2**60, one))
+        assert len(data) <= RECORD_MAX
+        ((read, end),) = decode(data)
+        assert end == len(data)
+        assert read.seq == 2**60
+        assert read.receipt.status == 200
+
+
+# -- room -----------------------------------------------------------------------------------------------------
+
+
+def test_every_admitted_request_has_room_on_disk(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "boot", SIZE, 1, segments_max=3)
+    for _ in range(12):
+        spool.admit()
+    with pytest.raises(UnavailableError, match="spool is full") as caught:
+        spool.admit()
+    assert caught.value.retry_after_s
+    for n in range(12):
+        spool.append(receipt(n, model="x" * 5000))
+    assert all(path.stat().st_blocks * 512 >= SIZE for path in tmp_path.rglob("*.seg"))
+    assert spool.pending == 12
+
+
+def test_a_full_disk_refuses_at_admission_and_never_at_settlement(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    spool = Spool(tmp_path, "boot", SIZE, 1, disk=disk)
+    disk.full("allocate")
+    for _ in range(4):
+        spool.admit()
+    with pytest.raises(UnavailableError, match=r"no reserve on disk \(No space left"):
+        spool.admit()
+    assert files(tmp_path / "boot") == ["00000001.seg", "lock"]
+    for n in range(4):
+        spool.append(receipt(n))
+    disk.mend()
+    spool.admit()
+
+
+def test_a_spool_that_gets_no_first_segment_says_so(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    disk.full("allocate")
+    with pytest.raises(OSError, match="No space"):
+        Spool(tmp_path, "boot", SIZE, 1, disk=disk)
+    with pytest.raises(ValueError, match="one record"):
+        Spool(tmp_path, "boot2", RECORD_MAX - 1, 1)
+
+
+def test_appending_without_admission_is_a_mistake_that_is_heard(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "boot", SIZE, 1)
+    with pytest.raises(RuntimeError, match="without admit"):
+        spool.append(receipt())
+
+
+def test_files_are_private(tmp_path: Path) -> None:
+    Spool(tmp_path / "spools", "boot", SIZE, 1)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "spools").rglob("*")}
+    assert modes == {"boot": 0o700, "00000001.seg": 0o600, "lock": 0o600}
+
+
+# -- forwarding -----------------------------------------------------------------------------------------------
+
+
+async def test_receipts_arrive_in_order_and_nothing_is_left(tmp_path: Path) -> None:
+    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+    fill(spool, 100)
+    await finish(spool, there.send)
+    assert there.seqs == list(range(1, 101))
+    assert files(tmp_path) == []
+
+
+async def test_segments_go_as_their_receipts_are_acknowledged(tmp_path: Path) -> None:
+    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+    running = asyncio.create_task(spool.run(there.send))
+    for n in range(200):
+        fill(spool, 1)
+        if n % 20 == 0:
+            there.called.clear()
+            await there.called.wait()
+    assert len(list(tmp_path.rglob("*.seg"))) <= 6
+    spool.stop()
+    await running
+    assert there.seqs == list(range(1, 201))
+
+
+async def test_a_sequencer_that_is_away_is_asked_again(tmp_path: Path) -> None:
+    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+    there.away = UnavailableError("away")
+    running = asyncio.create_task(spool.run(there.send))
+    fill(spool, 7)
+    await there.called.wait()
+    there.called.clear()
+    await there.called.wait()
+    assert there.calls >= 2
+    assert spool.pending == 7
+    there.away = None
+    spool.stop()
+    await running
+    assert there.seqs == list(range(1, 8))
+
+
+async def test_what_is_acknowledged_in_part_is_sent_again_from_there(tmp_path: Path) -> None:
+    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+    there.most = 3
+    fill(spool, 10)
+    await finish(spool, there.send)
+    assert there.seqs == list(range(1, 11))
+    assert there.calls == 4
+
+
+async def test_large_backlogs_go_in_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.audit.spool.BATCH_BYTES", RECORD_MAX)
+    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+    fill(spool, 30)
+    await finish(spool, there.send)
+    assert there.seqs == list(range(1, 31))
+    assert there.calls > 1
+
+
+async def test_a_spare_is_made_before_it_is_needed(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=disk), Sequencer()
+    running = asyncio.create_task(spool.run(there.send))
+    fill(spool, 3, model="x" * 500, error="x" * 400, rule="x" * 400, limit="x" * 400)
+    await there.called.wait()
+    assert len(list(tmp_path.rglob("*.seg"))) == 2
+    disk.full("allocate")
+    for _ in range(4):
+        spool.admit()
+    for n in range(4):
+        spool.append(receipt(n))
+    spool.stop()
+    await running
+    assert there.seqs == list(range(1, 8))
+
+
+async def test_no_spare_on_a_full_disk_is_not_the_end(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=disk), Sequencer()
+    fill(spool, 4, model="x" * 500, error="x" * 400, rule="x" * 400, limit="x" * 400)
+    disk.full("allocate")
+    await finish(spool, there.send)
+    assert there.seqs == [1, 2, 3, 4]
+
+
+# -- a disk that breaks ---------------------------------------------------------------------------------------
+
+
+async def test_a_write_that_fails_loses_nothing_and_refuses_what_comes_next(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=disk), Sequencer()
+    fill(spool, 1)
+    spool.admit()
+    spool.admit()
+    disk.broken("write")
+    disk.torn = 11
+    spool.append(receipt(2))
+    spool.append(receipt(3))
+    assert not well(spool)
+    with pytest.raises(UnavailableError, match=r"cannot be written \(Input/output error"):
+        spool.admit()
+    disk.mend()
+    running = asyncio.create_task(spool.run(there.send))
+    await there.called.wait()
+    assert there.seqs == [1, 2, 3]
+    spool.stop()
+    await running
+    assert well(spool)
+
+
+async def test_while_the_disk_stays_broken_receipts_are_sent_from_memory(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=disk), Sequencer()
+    running = asyncio.create_task(spool.run(there.send))
+    spool.admit()
+    disk.broken("write")
+    spool.append(receipt(1))
+    await there.called.wait()
+    assert there.seqs == [1]
+    assert not well(spool)
+    disk.mend()
+    while not well(spool):
+        await asyncio.sleep(0)
+    fill(spool, 1)
+    spool.stop()
+    await running
+    assert there.seqs == [1, 2]
+
+
+async def test_records_behind_a_failed_write_reach_the_disk_in_order(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    spool = Spool(tmp_path, "boot", SIZE, 1, disk=disk)
+    for _ in range(3):
+        spool.admit()
+    spool.append(receipt(1))
+    disk.broken("write")
+    spool.append(receipt(2))
+    disk.mend()
+    spool.append(receipt(3))
+    (path,) = tmp_path.rglob("*.seg")
+    assert [item.seq for item, _ in decode(path.read_bytes())] == [1]
+    there = Sequencer()
+    there.away = OSError()
+    running = asyncio.create_task(spool.run(there.send))
+    await there.called.wait()
+    assert [item.seq for item, _ in decode(path.read_bytes())] == [1, 2, 3]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_failed_sync_refuses_until_the_sequencer_has_everything(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=disk), Sequencer()
+    there.away = OSError()
+    fill(spool, 1)
+    disk.broken("sync")
+    running = asyncio.create_task(spool.run(there.send))
+    await there.called.wait()
+    with pytest.raises(UnavailableError):
+        spool.admit()
+    disk.mend()
+    there.called.clear()
+    await there.called.wait()
+    assert not well(spool)
+    there.away = None
+    while not well(spool):
+        await asyncio.sleep(0)
+    assert there.seqs == [1]
+    spool.stop()
+    await running
+
+
+async def test_a_record_that_reads_back_broken_is_said_and_not_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+    fill(spool, 2)
+    real = os.pread
+    broken = [True]
+
+    def pread(fd: int, size: int, at: int) -> bytes:
+        if broken[0]:
+            raise OSError(5, "Input/output error")
+        return real(fd, size, at)
+
+    monkeypatch.setattr("gateway.audit.spool.os.pread", pread)
+    running = asyncio.create_task(spool.run(there.send))
+    while well(spool):
+        await asyncio.sleep(0)
+    assert there.calls == 0
+    broken[0] = False
+    await there.called.wait()
+    spool.stop()
+    await running
+    assert there.seqs == [1, 2]
+
+
+# -- recovery -------------------------------------------------------------------------------------------------
+
+
+async def test_the_spool_of_a_living_worker_is_left_alone(tmp_path: Path) -> None:
+    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+    fill(spool, 3)
+    assert await recover(tmp_path, there.send) == 0
+    assert there.seqs == []
+    await finish(spool, there.send)
+    assert there.seqs == [1, 2, 3]
+
+
+def die(spool: Spool) -> None:
+    """What the kernel does to a killed process: its descriptors, and with them its locks, go."""
+    os.close(spool._lock)
+
+
+async def test_a_dead_workers_spool_is_drained_and_removed(tmp_path: Path) -> None:
+    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+    fill(spool, 50)
+    die(spool)
+    assert await recover(tmp_path, there.send) == 50
+    assert there.seqs == list(range(1, 51))
+    assert files(tmp_path) == []
+    assert await recover(tmp_path, there.send) == 0
+
+
+async def test_a_torn_record_was_never_acknowledged_and_is_left_out(tmp_path: Path) -> None:
+    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+    fill(spool, 3)
+    die(spool)
+    (path,) = tmp_path.rglob("*.seg")
+    end = [end for _, end in decode(path.read_bytes())][-1]
+    with path.open("r+b") as file:
+        file.seek(end - 5)
+        file.write(bytes(5))
+    assert await recover(tmp_path, there.send) == 2
+    assert there.seqs == [1, 2]
+
+
+async def test_nothing_is_removed_that_the_sequencer_refused(tmp_path: Path) -> None:
+    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+    fill(spool, 3)
+    die(spool)
+    there.away = UnavailableError("full")
+    with pytest.raises(UnavailableError):
+        await recover(tmp_path, there.send)
+    there.away, there.most = None, 2
+    with pytest.raises(OSError, match="stopped at 2 of 3"):
+        await recover(tmp_path, there.send)
+    there.most = 9
+    assert await recover(tmp_path, there.send) == 3
+    assert there.seqs == [1, 2, 3]
+
+
+async def test_folders_that_are_not_spools_are_passed_over(tmp_path: Path) -> None:
+    there = Sequencer()
+    assert await recover(tmp_path / "nowhere", there.send) == 0
+    (tmp_path / "empty").mkdir()
+    (tmp_path / ".made").mkdir()
+    (tmp_path / "file").write_text("")
+    assert take_over(tmp_path / "empty") is None
+    assert await recover(tmp_path, there.send) == 0
+
+
+async def test_an_empty_spool_is_removed(tmp_path: Path) -> None:
+    die(Spool(tmp_path, "boot", SIZE, 1))
+    assert await recover(tmp_path, Sequencer().send) == 0
+    assert files(tmp_path) == []
+
+
+def test_the_largest_cut_receipt_was_reckoned_right() -> None:
+    assert record.CUT_TEXT * 13 < RECORD_MAX
