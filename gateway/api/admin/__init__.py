@@ -1,0 +1,1 @@
+"""The admin API: `app.admin_app` makes it from `dependencies.AdminDependencies`."""

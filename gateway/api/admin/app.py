@@ -1,0 +1,89 @@
+"""The admin listener's application: every route, one guard, one table of problems, the OpenAPI document."""
+
+from __future__ import annotations
+
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.types import Message, Scope
+
+from gateway.api.admin import audit, limits, me, members, models, orgs, rules, upstreams
+from gateway.api.admin.caller import PUBLIC, caller_of, guard
+from gateway.api.admin.dependencies import AdminDependencies
+from gateway.api.admin.problems import handle
+from gateway.api.admin.request import MAX_BODY, AdminRequest
+from gateway.api.admin.requestid import request_id
+from gateway.version import VERSION
+
+_DESCRIPTION = """\
+Organizations, members, upstreams, models, limits, rules and the audit log.
+
+Send `Authorization: Bearer <access token>` whose audience is the admin API. Errors are problems (RFC 9457).
+A thing's ETag is its version; PUT and DELETE send it back as `If-Match`. Lists come in pages: pass `next` as
+`after` until it is empty. A change is answered when every worker serves it. What belongs to another
+organization answers exactly as what does not exist."""
+
+
+async def _finish_head(message: Message, scope: Scope) -> None:
+    """Every response: its request's id, and that no cache keeps it."""
+    if message["type"] == "http.response.start":
+        message["headers"] = [
+            *message.get("headers", ()),
+            (b"x-request-id", request_id(scope).encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+
+
+def admin_app(deps: AdminDependencies) -> Litestar:
+    """The ASGI application of the admin listener."""
+    v1 = Router(
+        path="/admin/v1",
+        route_handlers=[
+            me.me,
+            me.status,
+            orgs.router(),
+            members.router(),
+            upstreams.router(),
+            models.router(),
+            limits.router(),
+            rules.router(),
+            audit.router(),
+        ],
+    )
+    return Litestar(
+        route_handlers=[v1, me.metrics, me.livez, me.readyz],
+        guards=[guard],
+        dependencies={
+            "caller": Provide(caller_of, sync_to_thread=False),
+            "deps": Provide(lambda: deps, sync_to_thread=False),
+        },
+        exception_handlers={Exception: handle},
+        before_send=[_finish_head],
+        request_class=AdminRequest,
+        request_max_body_size=MAX_BODY,
+        state=State({"dependencies": deps}),
+        openapi_config=OpenAPIConfig(
+            title="Orgate admin API",
+            version=VERSION,
+            description=_DESCRIPTION,
+            use_handler_docstrings=True,
+            components=Components(
+                security_schemes={
+                    "bearer": SecurityScheme(
+                        type="http",
+                        scheme="bearer",
+                        bearer_format="JWT",
+                        description="An access token (RFC 9068) whose audience is `<server.url>/admin`.",
+                    )
+                }
+            ),
+            render_plugins=[JsonRenderPlugin(path=["/openapi.json", "/"])],
+            openapi_router=Router(path="/admin/schema", route_handlers=[], opt={PUBLIC: True}),
+        ),
+        logging_config=None,
+        debug=False,
+    )

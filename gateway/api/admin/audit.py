@@ -1,0 +1,115 @@
+"""The audit log of one organization, to read, follow, export and verify."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated
+
+from litestar import MediaType, Router, get
+from litestar.params import QueryParameter
+from litestar.response import Stream
+from msgspec import Struct
+
+from gateway.api.admin.caller import CallerDependency
+from gateway.api.admin.problems import invalid
+from gateway.api.admin.routing import operation
+from tenants.roles import Operation
+
+MAX_WAIT_S = 25.0
+MAX_INDEX = 2**53 - 1
+
+Index = Annotated[int, QueryParameter(ge=0, le=MAX_INDEX)]
+End = Annotated[int | None, QueryParameter(ge=0, le=MAX_INDEX)]
+Text = Annotated[str, QueryParameter(max_length=128)]
+Instant = Annotated[
+    str, QueryParameter(max_length=40, description="Unix seconds, or RFC 3339: 2026-01-31T12:00:00Z.")
+]
+
+
+class Entries(Struct, frozen=True):
+    """`next` is the `after` to go on with; the end is reached when it stays the same."""
+
+    items: list[Mapping[str, object]]
+    next: int
+
+
+@get("/entries", **operation(Operation.AUDIT_READ, "listAuditEntries", query=True, summary="Read entries"))
+async def entries(
+    *,
+    caller: CallerDependency,
+    after: Index = 0,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
+    action: Text = "",
+    actor: Text = "",
+    since: Instant = "",
+    until: Instant = "",
+    wait_s: Annotated[float, QueryParameter(ge=0, le=MAX_WAIT_S)] = 0,
+) -> Entries:
+    """Entries from index `after` on. With `wait_s`, waits that long for a matching one to arrive (a tail)."""
+    bounds = {"since": _milliseconds("since", since), "until": _milliseconds("until", until)}
+    audit, loop = caller.deps.audit, asyncio.get_running_loop()
+    deadline = loop.time() + wait_s
+    while True:
+        items, following = await audit.entries(
+            caller.org, after=after, limit=limit, action=action, actor=actor, **bounds
+        )
+        left = deadline - loop.time()
+        if items or (following == after and (left <= 0 or not await audit.wait(caller.org, after, left))):
+            return Entries(items, following)
+        after = following
+
+
+@get(
+    "/checkpoint",
+    media_type=MediaType.TEXT,
+    **operation(Operation.AUDIT_READ, "getAuditCheckpoint", summary="Read the signed checkpoint"),
+)
+async def checkpoint(caller: CallerDependency) -> str:
+    """A signed note (C2SP tlog-checkpoint): origin, number of entries, root hash."""
+    return await caller.deps.audit.checkpoint(caller.org)
+
+
+@get(
+    "/log",
+    media_type="application/jsonl",
+    **operation(Operation.AUDIT_EXPORT, "exportAuditLog", query=True, summary="Export entries as they are stored"),
+)
+async def log(caller: CallerDependency, start: Index = 0, end: End = None) -> Stream:
+    """The lines of entries [start, end), byte for byte. Without `end`: to the checkpoint of this moment."""
+    if end is None:
+        note = await caller.deps.audit.checkpoint(caller.org)
+        end = max(start, int(note.split("\n", 2)[1]))
+    if end < start:
+        raise invalid(("end", "is not before 'start'"))
+    # Written down before the first byte: an export that is not in the log does not begin.
+    await caller.store.note("audit.export", caller.org, caller.actor, {"start": start, "end": end})
+    return Stream(caller.deps.audit.raw(caller.org, start, end), media_type="application/jsonl")
+
+
+@get(
+    "/key",
+    media_type=MediaType.TEXT,
+    **operation(Operation.AUDIT_READ, "getAuditKey", summary="Read the key that checkpoints are verified with"),
+)
+async def key(caller: CallerDependency) -> str:
+    """A verifier key (C2SP signed-note). Compare it with one you had from elsewhere before you trust it."""
+    return caller.deps.audit.verifier_key(caller.org)
+
+
+def _milliseconds(field: str, text: str) -> int:
+    """Unix milliseconds of a bound; 0 for none."""
+    if not text:
+        return 0
+    if text.isascii() and text.isdecimal() and len(text) <= 12:
+        return int(text) * 1000
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise invalid((field, "is Unix seconds or RFC 3339, e.g. 2026-01-31T12:00:00Z")) from None
+    return int((instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def router() -> Router:
+    return Router(path="/orgs/{org:str}/audit", tags=["Audit"], route_handlers=[entries, checkpoint, log, key])

@@ -1,0 +1,102 @@
+"""Bodies of requests: the models' fields without those the server sets. Rules beyond types: `tenants.validate`.
+
+Fields that default to None are read-only: a PUT may send back what a GET gave, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from msgspec import Struct, structs
+
+from gateway.api.admin.problems import invalid
+from policies.facts import Action, Role
+from policies.rules import Effect
+from tenants.models import LimitScope, LimitUnit, State, WireProtocol
+
+T = TypeVar("T", bound=Struct)
+
+SERVER_SET = ("id", "state", "not_before", "key_version", "created_at", "version")
+
+
+class OrgBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """`id` names a new organization for good. `hosts`: only an operator changes them."""
+
+    name: str
+    id: str | None = None
+    hosts: tuple[str, ...] = ()
+    state: State | None = None
+
+
+class MemberBody(Struct, frozen=True, forbid_unknown_fields=True):
+    email: str
+    name: str
+    roles: tuple[Role, ...]
+    id: str | None = None
+    state: State | None = None
+    not_before: int | None = None
+
+
+class UpstreamBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """`base_url` is what stands before `/v1`. The key is not here: PUT it to `…/key`."""
+
+    name: str
+    base_url: str
+    protocol: WireProtocol = WireProtocol.AUTO
+    ca_pem: str = ""
+    connections: int = 4
+    connect_timeout_ms: int = 2_000
+    first_byte_timeout_ms: int = 60_000
+    idle_timeout_ms: int = 60_000
+    key_version: int | None = None
+
+
+class ModelBody(Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    upstream: str
+    model: str
+    tasks: tuple[Action, ...] = (Action.COMPLETE, Action.CHAT, Action.EMBED)
+    max_tokens: int = 1_024
+
+
+class LimitBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """`period_s` left out is 60, or 0 for concurrency, which has none."""
+
+    name: str
+    scope: LimitScope
+    unit: LimitUnit
+    amount: int
+    period_s: int | None = None
+    burst: int = 0
+    subject: str = ""
+
+
+class RuleBody(Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    effect: Effect
+    roles: tuple[Role, ...]
+    actions: tuple[Action, ...]
+    models: tuple[str, ...]
+
+
+def to_item(make: Callable[..., T], body: Struct, current: T | None, *, key: str = "name", **server: Any) -> T:
+    """The item that `body` describes, with what the server sets taken from `current` (None: a new one).
+
+    `server` are the fields that only the path or the server knows. Raises 422 for a read-only field that
+    differs from what stands, and for another key.
+    """
+    given = {name: value for name, value in structs.asdict(body).items() if value is not None}
+    writable = {name: value for name, value in given.items() if name not in SERVER_SET}
+    if current is not None:
+        server |= {name: getattr(current, name) for name in SERVER_SET if name in current.__struct_fields__}
+    item = make(**writable, **server)
+    stands = item if current is None else current
+    faults = [
+        (name, "is not changed this way: leave it out, or send it as it is")
+        for name, value in given.items()
+        if (name == key or name in SERVER_SET) and value != getattr(stands, name)
+    ]
+    if faults:
+        raise invalid(*faults)
+    return item

@@ -1,0 +1,158 @@
+"""Who calls, on which organization, and whether they may: the guard in front of every operation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Final
+
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency
+from litestar.exceptions import NotFoundException
+from litestar.handlers import BaseRouteHandler
+from litestar.params import SkipValidation
+
+from gateway.api.admin.dependencies import AdminDependencies
+from gateway.api.admin.requestid import request_id
+from gateway.errors import ForbiddenError, UnauthenticatedError
+from gateway.exchange import Principal
+from policies.facts import Role
+from tenants.ids import InvalidIdError, OrgId, org_id
+from tenants.models import Member, State
+from tenants.roles import Operation, may, may_manage, needed
+from tenants.store import Actor, NotFoundError, OrgStore, StoreUnavailableError
+
+log = logging.getLogger(__name__)
+
+OPERATION: Final = "operation"
+PUBLIC: Final = "public"
+"""Keys of a handler's `opt`: what it does, or that anyone may. A handler with neither is shut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A verified member acting on `org`, through `store` (that organization's part and no other).
+
+    `roles` are those that both the token and the store say: a role taken away ends here at once, even where
+    the token's revocation has not been seen yet.
+    """
+
+    deps: AdminDependencies
+    principal: Principal
+    member: Member
+    roles: frozenset[Role]
+    actor: Actor
+    org: OrgId
+    store: OrgStore
+
+    @property
+    def own_org(self) -> bool:
+        return self.org == self.principal.org
+
+    async def require(self, operation: Operation) -> None:
+        """Raises `ForbiddenError`, and writes the attempt down, unless the caller may do `operation`."""
+        if not may(self.roles, operation, self.own_org):
+            await self.refuse(operation)
+
+    async def require_manage(self, before: Collection[Role], after: Collection[Role]) -> None:
+        """The same for turning a member with roles `before` into one with `after`."""
+        if not may_manage(self.roles, before, after, self.own_org):
+            await self.refuse(Operation.OWNER_WRITE)
+
+    async def refuse(self, operation: Operation) -> None:
+        own = self.deps.store.for_org(self.principal.org)
+        await own.note("admin.refuse", operation, self.actor, {"roles": sorted(self.roles)})
+        roles = ", ".join(needed(operation))
+        raise ForbiddenError(f"This needs one of the roles: {roles}.", rule=operation)
+
+    async def live(self) -> None:
+        """Wait until the change just made is what every worker serves. It is committed: nothing fails here."""
+        try:
+            version = await self.deps.store.version()
+        except StoreUnavailableError:
+            log.warning("request %s: written, but the store's version cannot be read", self.actor.request_id)
+            return
+        await self.deps.streams.live(version)
+
+
+CallerDependency = NamedDependency[SkipValidation[Caller]]
+Deps = NamedDependency[SkipValidation[AdminDependencies]]
+
+
+def caller_of(request: Request[Any, Any, Any]) -> Caller:
+    """The caller that `guard` let in."""
+    caller: Caller = request.scope["state"]["caller"]
+    return caller
+
+
+async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Authenticate, find the organization, ask the table; in this order, so that nothing tells a stranger
+    whether an organization exists. Litestar runs it before it reads parameters or the body."""
+    if handler.opt.get(PUBLIC) or connection.scope.get("method") == "OPTIONS":
+        return
+    operation: Operation | None = handler.opt.get(OPERATION)
+    if operation is None:
+        raise NotFoundException
+    if operation is Operation.METRICS_READ and _is_local(connection):
+        return
+    deps: AdminDependencies = connection.app.state.dependencies
+    connection.scope["state"]["caller"] = await _admit(deps, connection, operation)
+
+
+async def _admit(
+    deps: AdminDependencies, connection: ASGIConnection[Any, Any, Any, Any], operation: Operation
+) -> Caller:
+    given = connection.headers.get("authorization")
+    principal = deps.verifier.authenticate(
+        None if given is None else given.encode("latin-1", "replace"),
+        connection.headers.get("host", ""),
+        deps.streams.snapshot,
+    )
+    member = await _member(deps, principal)
+    path_org = connection.path_params.get("org", principal.org)
+    caller = Caller(
+        deps=deps,
+        principal=principal,
+        member=member,
+        roles=principal.roles.intersection(member.roles),
+        actor=Actor(principal.org, principal.member, principal.client, request_id(connection.scope)),
+        org=principal.org,
+        store=deps.store.for_org(principal.org),
+    )
+    if path_org == principal.org:
+        await caller.require(operation)
+        return caller
+    if Role.OPERATOR not in caller.roles:
+        # Not a look at the store: the answer, and its timing, are the same whether it exists or not.
+        await caller.store.note("admin.refuse", operation, caller.actor, {"reason": "another organization"})
+        raise NotFoundException
+    try:
+        org = org_id(path_org)
+    except InvalidIdError:
+        raise NotFoundException from None
+    await deps.store.orgs.get(org)
+    return Caller(deps, principal, member, caller.roles, caller.actor, org, deps.store.for_org(org))
+
+
+async def _member(deps: AdminDependencies, principal: Principal) -> Member:
+    """The token's member as stored now. A crash between a suspension and its revocation opens nothing here."""
+    try:
+        member = await deps.store.for_org(principal.org).members.get(principal.member)
+    except NotFoundError:
+        raise UnauthenticatedError("This token's member does not exist any more.") from None
+    if member.state is not State.ACTIVE or principal.issued_at < member.not_before:
+        raise UnauthenticatedError("This token's member is suspended, or has to sign in again.")
+    return member
+
+
+def _is_local(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+    """A peer on loopback, and no proxy that speaks for somebody else."""
+    if connection.client is None or "forwarded" in connection.headers or "x-forwarded-for" in connection.headers:
+        return False
+    try:
+        return ip_address(connection.client.host).is_loopback
+    except ValueError:
+        return False

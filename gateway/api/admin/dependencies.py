@@ -1,0 +1,103 @@
+"""What the admin API needs of the rest of the control process: Protocols where there is none elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from msgspec import Struct
+
+from gateway.audit.log import AuditReader
+from gateway.bus.hub import WorkerStatus
+from gateway.exchange import Credential, Principal
+from gateway.secrets.store import UpstreamKeys
+from tenants.ids import MemberId, OrgId
+from tenants.models import Upstream
+from tenants.snapshot import Snapshot
+from tenants.store import ControlStore
+
+
+class Verifier(Protocol):
+    """Verifies access tokens for the admin audience (`gateway.authn.verify.Authenticator`)."""
+
+    def authenticate(self, authorization: bytes | None, host: str, snapshot: Snapshot) -> Principal:
+        """Raises `UnauthenticatedError`, or `SuspendedError` for a good token of a suspended organization."""
+
+
+class Invitation(Protocol):
+    """A code that sets a member's password, once, at `url`. `expires_at`: Unix seconds."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def expires_at(self) -> int: ...
+    @property
+    def url(self) -> str: ...
+
+
+class Sessions(Protocol):
+    """Accounts and refresh tokens. Durable when a call returns; each is harmless when repeated."""
+
+    async def invite(self, org: OrgId, member_id: MemberId) -> Invitation:
+        """A new invitation; one that was not used yet is worth nothing from now on."""
+
+    async def end_sessions(self, org: OrgId, member_id: MemberId) -> int:
+        """Kill the member's families of refresh tokens; returns how many. Access tokens are not its business."""
+
+    async def drop_member(self, org: OrgId, member_id: MemberId) -> None:
+        """Forget everything about a member who is gone: password, invitations, sessions."""
+
+
+class Streams(Protocol):
+    """The workers, seen from the control process (the bus's hub and whoever publishes to it)."""
+
+    @property
+    def snapshot(self) -> Snapshot: ...
+
+    def reset(self, org: OrgId, member: str = "") -> None:
+        """End what `org`, or one member of it, has in flight, and reset it upstream."""
+
+    async def live(self, version: int) -> Sequence[str]:
+        """See that the store's `version` is published, then wait (about a second at most) until every worker
+        serves it. Returns the workers that did not and were fenced."""
+
+    def workers(self) -> Sequence[WorkerStatus]: ...
+
+
+class ProbeResult(Struct, frozen=True):
+    """What one `GET <base_url>/v1/models` met. `status` 0: no answer. `detail` quotes nothing of an answer."""
+
+    ok: bool
+    status: int
+    ms: float
+    detail: str
+
+
+class Probe(Protocol):
+    async def probe(self, upstream: Upstream, credential: Credential | None) -> ProbeResult:
+        """Ask `upstream` once. What goes wrong there is in the result; it raises nothing for that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdminDependencies:
+    """`clock` gives Unix seconds.
+
+    `check_url` says what is wrong with an upstream's URL as a target (private address), or None. `metrics`
+    gives the text exposition, `unready` the reasons why this process should not be asked now, if any.
+    """
+
+    store: ControlStore
+    keys: UpstreamKeys
+    sessions: Sessions
+    verifier: Verifier
+    audit: AuditReader
+    streams: Streams
+    probe: Probe
+    check_url: Callable[[str], str | None]
+    metrics: Callable[[], str]
+    unready: Callable[[], Sequence[str]]
+    clock: Callable[[], float]
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while an owner or operator is taken away: one at a time, so that two cannot each leave the other."""

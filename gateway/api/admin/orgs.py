@@ -1,0 +1,156 @@
+"""Organizations. Only an operator lists, makes, suspends and resumes them; an owner may delete their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, Response, Router, delete, get, post, put
+from litestar.params import RequestBody
+from msgspec import structs
+
+from gateway.api.admin.bodies import OrgBody, to_item
+from gateway.api.admin.caller import Caller, CallerDependency
+from gateway.api.admin.preconditions import IfMatch, expected_version
+from gateway.api.admin.problems import ProblemError, invalid
+from gateway.api.admin.resource import After, Page, PageLimit, answer, page, with_filters
+from gateway.api.admin.routing import operation
+from gateway.secrets.store import NoSuchSecretError
+from tenants.ids import MemberId, OrgId
+from tenants.models import Org, State
+from tenants.roles import Operation
+from tenants.store import VersionMismatchError
+
+FILTERS = ("id", "name", "state", "hosts")
+_ATTEMPTS = 5
+
+
+@get(
+    "/",
+    **operation(Operation.ORG_LIST, "listOrgs", query=True, summary="List organizations"),
+    operation_class=with_filters(FILTERS),
+)
+async def index(
+    request: Request[Any, Any, Any], caller: CallerDependency, after: After = "", limit: PageLimit = 100
+) -> Page[Org]:
+    return await page(caller.deps.store.orgs, request, FILTERS, after, limit)
+
+
+@post(
+    "/", **operation(Operation.ORG_CREATE, "createOrg", body=True, conflict=True, summary="Create an organization")
+)
+async def create(caller: CallerDependency, data: RequestBody[OrgBody]) -> Response[Org]:
+    """It begins with the starting rules and without members: create its first owner next."""
+    if data.id is None:
+        raise invalid(("id", "is missing"))
+    made = await caller.deps.store.orgs.create(to_item(Org, data, None, key="id", id=OrgId(data.id)), caller.actor)
+    await caller.live()
+    return answer(made, status=201, location=f"/admin/v1/orgs/{made.id}")
+
+
+@get("/{org:str}", **operation(Operation.ORG_READ, "getOrg", summary="Read one organization"))
+async def read(caller: CallerDependency) -> Response[Org]:
+    return answer(await caller.deps.store.orgs.get(caller.org))
+
+
+@put(
+    "/{org:str}",
+    **operation(
+        Operation.ORG_UPDATE, "replaceOrg", body=True, conditional=True, summary="Replace an organization"
+    ),
+)
+async def replace(caller: CallerDependency, data: RequestBody[OrgBody], if_match: IfMatch = "") -> Response[Org]:
+    """Its name; by an operator, also the host names that lead to it."""
+    current = await caller.deps.store.orgs.get(caller.org)
+    expected = expected_version(if_match, current.version)
+    item = to_item(Org, data, current, key="id")
+    if set(item.hosts) != set(current.hosts):
+        await caller.require(Operation.ORG_HOSTS)
+    made = await caller.deps.store.orgs.replace(item, expected, caller.actor)
+    await caller.live()
+    return answer(made)
+
+
+@delete(
+    "/{org:str}",
+    **operation(Operation.ORG_DELETE, "deleteOrg", conditional=True, summary="Delete an organization for good"),
+)
+async def remove(caller: CallerDependency, if_match: IfMatch = "") -> None:
+    """Its members, upstreams, keys and rules with it. Its audit log stays, and its id is never given out again."""
+    deps, org = caller.deps, caller.org
+    current = await deps.store.orgs.get(org)
+    expected = expected_version(if_match, current.version)
+    members, upstreams = await _everything(caller)
+    await deps.store.orgs.delete(org, expected, caller.actor)
+    # Its tokens are dead from here on. A crash below leaves keys and password hashes that nothing points to:
+    # the id is spent, so no path leads to them again.
+    deps.streams.reset(org)
+    for member in members:
+        await deps.sessions.drop_member(org, member)
+    for upstream in upstreams:
+        try:
+            await deps.keys.delete(org, upstream)
+        except NoSuchSecretError:
+            continue
+    await caller.live()
+
+
+@post(
+    "/{org:str}/suspend",
+    status_code=200,
+    **operation(Operation.ORG_SUSPEND, "suspendOrg", conflict=True, summary="Suspend an organization"),
+)
+async def suspend(caller: CallerDependency) -> Response[Org]:
+    """Every token of its members stops within a second, what is in flight is reset. Harmless when repeated."""
+    made = await _set_state(caller, State.SUSPENDED)
+    caller.deps.streams.reset(caller.org)
+    return answer(made)
+
+
+@post(
+    "/{org:str}/resume",
+    status_code=200,
+    **operation(Operation.ORG_RESUME, "resumeOrg", conflict=True, summary="Resume an organization"),
+)
+async def resume(caller: CallerDependency) -> Response[Org]:
+    """Its members renew their tokens and go on."""
+    return answer(await _set_state(caller, State.ACTIVE))
+
+
+async def _set_state(caller: Caller, state: State) -> Org:
+    orgs = caller.deps.store.orgs
+    for _ in range(_ATTEMPTS):
+        current = await orgs.get(caller.org)
+        if current.state is state:
+            return current
+        try:
+            made = await orgs.replace(structs.replace(current, state=state), current.version, caller.actor)
+        except VersionMismatchError:
+            continue
+        await caller.live()
+        return made
+    raise ProblemError(409, "busy", "The organization keeps being changed by somebody else; try again.")
+
+
+async def _everything(caller: Caller) -> tuple[list[MemberId], list[str]]:
+    """Ids of its members and names of its upstreams."""
+    members: list[MemberId] = []
+    upstreams: list[str] = []
+    after = ""
+    while True:
+        found, after = await caller.store.members.page(after=after, limit=500)
+        members += [member.id for member in found]
+        if not after:
+            break
+    while True:
+        bound, after = await caller.store.upstreams.page(after=after, limit=500)
+        upstreams += [upstream.name for upstream in bound]
+        if not after:
+            return members, upstreams
+
+
+def router() -> Router:
+    return Router(
+        path="/orgs",
+        tags=["Organizations"],
+        route_handlers=[index, create, read, replace, remove, suspend, resume],
+    )

@@ -1,0 +1,157 @@
+"""Upstreams, their keys, and a look whether one answers."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+from litestar import Router, delete, get, post, put
+from litestar.params import FromPath, RequestBody
+from msgspec import Struct, structs
+
+from gateway.api.admin.bodies import UpstreamBody, to_item
+from gateway.api.admin.caller import Caller, CallerDependency
+from gateway.api.admin.dependencies import ProbeResult
+from gateway.api.admin.problems import ProblemError, invalid
+from gateway.api.admin.request import SecretBody
+from gateway.api.admin.resource import Kind, collection
+from gateway.api.admin.routing import operation
+from gateway.exchange import Credential
+from gateway.secret import Secret
+from gateway.secrets.store import NoSuchSecretError
+from tenants.models import Upstream
+from tenants.roles import Operation
+from tenants.store import VersionMismatchError
+
+MAX_KEY: Final = 8192
+_ATTEMPTS: Final = 5
+
+
+class KeyBody(SecretBody, frozen=True, forbid_unknown_fields=True):
+    """`key`: 1 to 8192 printable ASCII characters, no spaces around it. It is never shown again."""
+
+    RULE: ClassVar[str] = (
+        'the body is {"key": "…"} with 1 to 8192 printable ASCII characters, no space around them'
+    )
+
+    key: str
+
+
+class KeyVersion(Struct, frozen=True):
+    """How many times the key was set or taken away so far."""
+
+    version: int
+
+
+class KeyState(Struct, frozen=True):
+    version: int
+    set: bool
+
+
+@put(
+    "/{key:str}/key",
+    **operation(Operation.KEY_WRITE, "putUpstreamKey", body=True, conflict=True, summary="Set an upstream's key"),
+)
+async def put_key(caller: CallerDependency, key: FromPath[str], data: RequestBody[KeyBody]) -> KeyVersion:
+    """Store a new version of the key and announce it to the workers."""
+    secret = data.key
+    if (
+        not 1 <= len(secret) <= MAX_KEY
+        or not secret.isascii()
+        or not secret.isprintable()
+        or secret != secret.strip()
+    ):
+        raise invalid(("key", KeyBody.RULE))
+    await caller.store.upstreams.get(key)
+    stored = await caller.deps.keys.put(caller.org, key, Secret(secret))
+    # A crash here leaves a newer key stored than announced, and no entry for it: workers go on with the one
+    # they hold and find the newer one when its lease is renewed, a minute later at most. The caller got no
+    # answer; doing it again stores and announces the next version.
+    await caller.store.note("key.write", key, caller.actor, {"version": stored})
+    return KeyVersion(await _announce(caller, key, stored))
+
+
+@delete(
+    "/{key:str}/key",
+    **operation(Operation.KEY_DELETE, "deleteUpstreamKey", conflict=True, summary="Take an upstream's key away"),
+)
+async def delete_key(caller: CallerDependency, key: FromPath[str]) -> None:
+    """Requests to this upstream are refused with 503 until another key is set."""
+    await caller.store.upstreams.get(key)
+    await caller.deps.keys.delete(caller.org, key)
+    # A crash here: the key is gone, and workers that hold it serve for a minute more at most.
+    await caller.store.note("key.delete", key, caller.actor, {})
+    await _announce(caller, key, 0)
+
+
+@get("/{key:str}/key", **operation(Operation.KEY_READ, "getUpstreamKey", summary="See whether a key is set"))
+async def get_key(caller: CallerDependency, key: FromPath[str]) -> KeyState:
+    """The version, and whether there is a key. Never the key."""
+    upstream = await caller.store.upstreams.get(key)
+    return KeyState(upstream.key_version, await _credential(caller, key) is not None)
+
+
+@post(
+    "/{key:str}/test",
+    status_code=200,
+    **operation(Operation.UPSTREAM_TEST, "testUpstream", summary="Ask an upstream for its models"),
+)
+async def test(caller: CallerDependency, key: FromPath[str]) -> ProbeResult:
+    """`GET <base_url>/v1/models` with the key, from the control process. Says what it met, never the answer."""
+    upstream = await caller.store.upstreams.get(key)
+    await caller.store.note("upstream.test", key, caller.actor, {})
+    return await caller.deps.probe.probe(upstream, await _credential(caller, key))
+
+
+async def _credential(caller: Caller, upstream: str) -> Credential | None:
+    try:
+        return await caller.deps.keys.get(caller.org, upstream)
+    except NoSuchSecretError:
+        return None
+
+
+async def _announce(caller: Caller, name: str, stored: int) -> int:
+    """Raise the upstream's key version, so that every worker reads the key again. It never falls: a worker
+    that had missed the fall would take the next rise for the key it holds."""
+    for _ in range(_ATTEMPTS):
+        current = await caller.store.upstreams.get(name)
+        version = max(stored, current.key_version + 1)
+        try:
+            await caller.store.upstreams.replace(
+                structs.replace(current, key_version=version), current.version, caller.actor
+            )
+        except VersionMismatchError:
+            continue
+        await caller.live()
+        return version
+    raise ProblemError(409, "busy", "The upstream keeps being changed by somebody else; try again.")
+
+
+def _make(caller: Caller, body: UpstreamBody, current: Upstream | None) -> Upstream:
+    if wrong := caller.deps.check_url(body.base_url):
+        raise invalid(("base_url", wrong))
+    return to_item(Upstream, body, current, org=caller.org)
+
+
+async def _deleted(caller: Caller, name: str) -> None:
+    # A crash before this leaves a key under a name that nothing points to. An upstream made anew under that
+    # name begins with key version 0, which no worker serves from what it holds.
+    if await _credential(caller, name) is not None:
+        await caller.deps.keys.delete(caller.org, name)
+
+
+def router() -> Router:
+    return collection(
+        Kind(
+            noun="upstream",
+            model=Upstream,
+            body=UpstreamBody,
+            filters=("name", "base_url", "protocol"),
+            repository=lambda store: store.upstreams,
+            make=_make,
+            deleted=_deleted,
+        ),
+        put_key,
+        delete_key,
+        get_key,
+        test,
+    )

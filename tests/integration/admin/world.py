@@ -1,0 +1,229 @@
+"""The admin API over real parts: SQL store, sealed file, bus, sequencer, authenticator. Fakes: accounts, probe."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from litestar import Litestar
+from msgspec import Struct
+
+from gateway.api.admin.app import admin_app
+from gateway.api.admin.dependencies import AdminDependencies, ProbeResult
+from gateway.audit.reader import LogReader
+from gateway.audit.sequencer import Sequencer
+from gateway.audit.signer import Signer
+from gateway.authn.verify import Authenticator
+from gateway.bus.hub import Hub
+from gateway.bus.publisher import Publisher
+from gateway.bus.streams import LiveStreams
+from gateway.exchange import Credential
+from gateway.metrics import Metrics
+from gateway.secret import Secret
+from gateway.secrets.sealed import SealedFile
+from policies.facts import Role
+from tenants.ids import PLATFORM, MemberId, OrgId, new_member_id
+from tenants.models import Member, Org, Upstream
+from tenants.sql.store import SqlControlStore, open_store
+from tenants.store import Actor
+from tests.unit.authn import tokens
+
+ACME, GLOBEX = OrgId("acme"), OrgId("globex")
+AUDIENCE = f"{tokens.ISSUER}/admin"
+SETUP = Actor(org=PLATFORM, member="setup")
+
+
+class FakeClock:
+    """Time that a test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = float(tokens.NOW)
+
+    def now(self) -> float:
+        return self.seconds
+
+    def monotonic_us(self) -> int:
+        return int(self.seconds * 1_000_000)
+
+
+class FakeInvitation(Struct, frozen=True):
+    code: str
+    expires_at: int
+    url: str
+
+
+class FakeSessions:
+    """Accounts that note what was asked of them."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str, str]] = []
+        self.open = 2
+
+    async def invite(self, org: OrgId, member_id: MemberId) -> FakeInvitation:
+        self.calls.append(("invite", org, member_id))
+        return FakeInvitation("THE-CODE", tokens.NOW + 7 * 86_400, f"{tokens.ISSUER}/oauth/invitation?org={org}")
+
+    async def end_sessions(self, org: OrgId, member_id: MemberId) -> int:
+        self.calls.append(("end", org, member_id))
+        return self.open
+
+    async def drop_member(self, org: OrgId, member_id: MemberId) -> None:
+        self.calls.append(("drop", org, member_id))
+
+
+class FakeProbe:
+    def __init__(self) -> None:
+        self.asked: list[tuple[Upstream, Credential | None]] = []
+
+    async def probe(self, upstream: Upstream, credential: Credential | None) -> ProbeResult:
+        self.asked.append((upstream, credential))
+        return ProbeResult(ok=True, status=200, ms=1.5, detail="2 models")
+
+
+class SpiedStreams(LiveStreams):
+    def __init__(self, hub: Hub, publisher: Publisher) -> None:
+        super().__init__(hub, publisher)
+        self.resets: list[tuple[str, str]] = []
+
+    def reset(self, org: OrgId, member: str = "") -> None:
+        self.resets.append((org, member))
+        super().reset(org, member)
+
+
+def check_url(url: str) -> str | None:
+    return "leads to a loopback address" if "127.0.0.1" in url else None
+
+
+class World:
+    """Two organizations and the platform, a member of each role in each, and a client for the app."""
+
+    def __init__(self, store: SqlControlStore, folder: Path, clock: FakeClock) -> None:
+        self.clock = clock
+        self.store = store
+        self.keys = SealedFile(folder / "secrets.sealed", Secret(b"k" * 32))
+        self.sequencer = Sequencer(folder / "audit", Signer("gateway.example", Ed25519PrivateKey.generate()))
+        self.hub = Hub(clock)
+        self.publisher = Publisher(store, self.hub, clock, lambda: tokens.jwks("server"))
+        self.streams = SpiedStreams(self.hub, self.publisher)
+        self.sessions = FakeSessions()
+        self.probe = FakeProbe()
+        self.metrics = Metrics()
+        self.unready: list[str] = []
+        self.members: dict[tuple[str, Role], Member] = {}
+        self.deps = AdminDependencies(
+            store=store,
+            keys=self.keys,
+            sessions=self.sessions,
+            verifier=Authenticator(tokens.ISSUER, AUDIENCE, clock.now),
+            audit=LogReader(self.sequencer),
+            streams=self.streams,
+            probe=self.probe,
+            check_url=check_url,
+            metrics=self.metrics.exposition,
+            unready=self._unready,
+            clock=clock.now,
+        )
+        self.app: Litestar = admin_app(self.deps)
+        self.client = self.client_from("127.0.0.1")
+
+    def _unready(self) -> Sequence[str]:
+        return self.unready
+
+    def client_from(self, host: str, app: Litestar | None = None) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(app or self.app, client=(host, 40_000))  # type: ignore[arg-type]
+        return httpx.AsyncClient(transport=transport, base_url="https://127.0.0.1:8444")
+
+    async def populate(self) -> None:
+        for org in (ACME, GLOBEX):
+            await self.store.orgs.create(Org(id=org, name=org.title()), SETUP)
+            for role in (Role.OWNER, Role.ADMIN, Role.AUDITOR, Role.MEMBER):
+                await self.join(org, role)
+        for role in (Role.OPERATOR, Role.AUDITOR):
+            await self.join(PLATFORM, role)
+        await self.publisher.sync()
+
+    async def join(self, org: OrgId, role: Role) -> Member:
+        item = Member(org=org, id=new_member_id(), email=f"{role}@{org}.example", name=role, roles=(role,))
+        made = await self.store.for_org(org).members.create(item, SETUP)
+        self.members[org, role] = made
+        return made
+
+    def bearer(self, role: Role, org: OrgId | None = None, **claims: Any) -> dict[str, str]:
+        """The headers of that member's token."""
+        org = org or (PLATFORM if role is Role.OPERATOR else ACME)
+        member = self.members[org, role]
+        now = int(self.clock.seconds)
+        made = tokens.token(
+            **{
+                "aud": AUDIENCE,
+                "org": org,
+                "sub": member.id,
+                "roles": [role],
+                "iat": now,
+                "exp": now + 900,
+                **claims,
+            }
+        )
+        return {"authorization": f"Bearer {made}"}
+
+    async def ask(
+        self, method: str, path: str, role: Role = Role.OWNER, *, org: OrgId | None = None, **more: Any
+    ) -> httpx.Response:
+        """One request. `path` is under `/admin/v1`."""
+        headers = {**self.bearer(role, org), **more.pop("headers", {})}
+        return await self.client.request(method, f"/admin/v1{path}", headers=headers, **more)
+
+    async def actions(self, org: OrgId = ACME) -> list[str]:
+        """The actions in the organization's audit log, after everything queued has become an entry."""
+        await self.sequencer.drain_once(self.store)
+        items, _ = await LogReader(self.sequencer).entries(org, limit=1000)
+        return [str(item["action"]) for item in items]
+
+    async def last_entry(self, org: OrgId = ACME) -> dict[str, Any]:
+        await self.sequencer.drain_once(self.store)
+        items, _ = await LogReader(self.sequencer).entries(org, limit=1000)
+        return dict(items[-1])
+
+    def replaced(self, **changes: Any) -> Litestar:
+        """Another app over the same world with other dependencies."""
+        found = {name: getattr(self.deps, name) for name in self.deps.__dataclass_fields__}
+        return admin_app(AdminDependencies(**{**found, **changes}))
+
+
+@asynccontextmanager
+async def open_world(folder: Path) -> AsyncIterator[World]:
+    clock = FakeClock()
+    store = await open_store(f"sqlite:{folder}/control.db", clock=clock.now)
+    try:
+        world = World(store, folder, clock)
+        await world.populate()
+        yield world
+        await world.client.aclose()
+        await world.sequencer.close()
+    finally:
+        await store.close()
+
+
+UPSTREAM: dict[str, Any] = {"name": "gpt", "base_url": "https://api.example.com"}
+MODEL: dict[str, Any] = {"name": "code", "upstream": "gpt", "model": "gpt-code"}
+LIMIT: dict[str, Any] = {"name": "fair", "scope": "member", "unit": "requests", "amount": 100}
+RULE: dict[str, Any] = {
+    "name": "no-chat",
+    "effect": "deny",
+    "roles": ["member"],
+    "actions": ["chat"],
+    "models": ["*"],
+}
+BODIES = {"upstreams": UPSTREAM, "models": MODEL, "limits": LIMIT, "rules": RULE}
+
+
+async def fill(world: World) -> None:
+    """One of each in acme and in globex."""
+    for org in (ACME, GLOBEX):
+        for path, body in BODIES.items():
+            answer = await world.ask("POST", f"/orgs/{org}/{path}", org=org, json=body)
+            assert answer.status_code == 201, answer.text
