@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol
 
 import msgspec
 from joserfc import jws
-from joserfc.jwk import RSAKey
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet, RSAKey
 
 from gateway.secret import Secret
 from tenants.revocations import LEEWAY_S, LONGEST_TOKEN_S
@@ -80,6 +81,16 @@ class SigningKeys:
         header = {"typ": "at+jwt", "alg": "RS256", "kid": self._kid}
         return jws.serialize_compact(header, msgspec.json.encode(claims), self._key, algorithms=["RS256"])
 
+    def own_claims(self, token: str) -> dict[str, Any] | None:
+        """The claims of a token that a key of ours signed, whatever its times say. None: not one of ours."""
+        try:
+            found = jws.deserialize_compact(token, self._verifying, algorithms=["RS256"])
+            claims = msgspec.json.decode(found.payload)
+        except (JoseError, ValueError, RecursionError):
+            return None
+        own = isinstance(claims, dict) and found.headers().get("typ") == "at+jwt"
+        return claims if own else None
+
     def jwks_json(self) -> str:
         """The public keys, RFC 7517 section 5: current, next, then those whose tokens still live."""
         now = self._clock()
@@ -108,6 +119,8 @@ class SigningKeys:
         self._stored = stored
         self._key = RSAKey.import_key({**stored.current.jwk})
         self._kid = self._key.thumbprint()
+        every = (stored.current, stored.next, *stored.retired)
+        self._verifying = KeySet([RSAKey.import_key({**_public(key)}) for key in every])
 
 
 def _sealed(stored: _StoredKeys) -> Secret:

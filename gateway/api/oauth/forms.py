@@ -1,0 +1,64 @@
+"""Form bodies, read strictly: RFC 6749 section 3.1 and 3.2, `application/x-www-form-urlencoded` in UTF-8."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from litestar import Request
+
+from gateway.oauth.caller import Caller
+from gateway.oauth.errors import InvalidClientError, InvalidRequestError
+
+HttpRequest = Request[Any, Any, Any]
+
+MAX_BODY_BYTES: Final = 16 * 1024
+MAX_PARAMETERS: Final = 32
+CLIENT_ADDRESS: Final = "x-orgate-client"
+"""Set by the relaying worker, which removes whatever the client sent under that name."""
+
+
+class TooLongError(InvalidRequestError):
+    status = 413
+
+
+async def read_form(request: HttpRequest) -> dict[str, str]:
+    """The parameters, each once; those without a value count as absent. Raises `InvalidRequestError`."""
+    kind, _, rest = request.headers.get("content-type", "").partition(";")
+    charset = rest.strip().lower().replace(" ", "").replace('"', "")
+    if kind.strip().lower() != "application/x-www-form-urlencoded" or charset not in {"", "charset=utf-8"}:
+        raise InvalidRequestError("the body must be application/x-www-form-urlencoded")
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise TooLongError(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    return parse_form(body)
+
+
+def parse_form(body: bytes) -> dict[str, str]:
+    """`body` → parameters. Raises `InvalidRequestError` for a repeated name or bytes that are not UTF-8."""
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS
+        )
+    except ValueError:
+        raise InvalidRequestError("the body is malformed, or has too many parameters") from None
+    form: dict[str, str] = {}
+    for name, value in pairs:
+        if name in form:
+            raise InvalidRequestError("a parameter is repeated")
+        form[name] = value
+    return {name: value for name, value in form.items() if value}
+
+
+def refuse_client_authentication(request: HttpRequest) -> None:
+    """The registered clients are public: one that authenticates is not the one it says it is."""
+    if "authorization" in request.headers:
+        raise InvalidClientError("this client is public: send client_id in the body and no Authorization header")
+
+
+def caller_of(request: HttpRequest) -> Caller:
+    return Caller(
+        address=request.headers.get(CLIENT_ADDRESS, ""), request_id=request.headers.get("x-request-id", "")[:64]
+    )

@@ -1,0 +1,62 @@
+"""The two pages a person sees: plain HTML, one style sheet within, no script.
+
+Every value goes through `html.escape`; the policy of `HEADERS` would stop what slipped through anyway.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from hashlib import sha256
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Final
+
+_FOLDER: Final = files(__package__)
+_STYLE: Final = _FOLDER.joinpath("page.css").read_text(encoding="utf-8")
+_LAYOUT: Final = Template(_FOLDER.joinpath("page.html").read_text(encoding="utf-8"))
+_DEVICE: Final = Template(_FOLDER.joinpath("device.html").read_text(encoding="utf-8"))
+_INVITATION: Final = Template(_FOLDER.joinpath("invitation.html").read_text(encoding="utf-8"))
+_STYLE_HASH: Final = b64encode(sha256(_STYLE.encode()).digest()).decode()
+
+HEADERS: Final[Mapping[str, str]] = {
+    "cache-control": "no-store",
+    "content-security-policy": (
+        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "x-frame-options": "DENY",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "content-language": "en",
+}
+
+
+def device_page(csrf: str, form: Mapping[str, str], error: str = "") -> str:
+    """The verification page (RFC 8628 section 3.3), with what was typed before except the password."""
+    values = {name: escape(form.get(name, "")) for name in ("user_code", "org", "email")}
+    return _page("Sign in a device", _DEVICE.substitute(values, csrf=escape(csrf), error=_alert(error)), error)
+
+
+def invitation_page(csrf: str, form: Mapping[str, str], error: str = "") -> str:
+    values = {name: escape(form.get(name, "")) for name in ("org", "email", "code")}
+    body = _INVITATION.substitute(values, csrf=escape(csrf), error=_alert(error))
+    return _page("Accept an invitation", body, error)
+
+
+def done_page(title: str, text: str) -> str:
+    return _page(title, f'<h1>{escape(title)}</h1>\n<p role="status">{escape(text)}</p>')
+
+
+def _page(title: str, body: str, error: str = "") -> str:
+    # A screen reader says the title first: it should say at once that something went wrong.
+    shown = f"Error: {title}" if error else title
+    return _LAYOUT.substitute(title=escape(shown), style=_STYLE, body=body)
+
+
+def _alert(error: str) -> str:
+    if not error:
+        return ""
+    return f'<p class="error" id="error" role="alert">{escape(error[0].upper() + error[1:])}.</p>'

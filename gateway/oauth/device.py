@@ -1,0 +1,154 @@
+"""Device authorization, RFC 8628: a code for the device, a short one for the person, one use of each."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import Struct
+
+from gateway.oauth.caller import Caller
+from gateway.oauth.digests import ServerKey, sha256
+from gateway.oauth.errors import (
+    AccessDeniedError,
+    AuthorizationPendingError,
+    ExpiredTokenError,
+    InvalidGrantError,
+    SlowDownError,
+    TemporarilyUnavailableError,
+)
+from gateway.oauth.store import DeviceGrant, DeviceStatus, DuplicateUserCodeError, Family, OAuthStore
+from gateway.oauth.throttle import Throttle
+from tenants.models import Member
+
+ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 section 6.1: no vowels, no digits, 34.5 bits in eight letters
+LETTERS: Final = 8
+MAX_PENDING: Final = 10_000
+STARTS_PER_ADDRESS: Final = 500
+WRONG_CODES_PER_MEMBER: Final = 10
+PERIOD_S: Final = 600.0
+SLOWER_S: Final = 5.0
+
+
+class DeviceAuthorization(Struct, frozen=True):
+    """The answer of RFC 8628 section 3.2."""
+
+    device_code: str
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str
+    expires_in: int
+    interval: int
+
+
+class DeviceFlow:
+    """`interval_s` is what clients wait between polls; `expires_s` the life of both codes.
+
+    Guessing user codes: only a member who has signed in may enter one, ten wrong ones in ten minutes, against
+    at most 10,000 pending among 25 billion.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: OAuthStore,
+        key: ServerKey,
+        clock: Callable[[], float],
+        random: Callable[[int], bytes],
+        page_url: str,
+        interval_s: int,
+        expires_s: int,
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._clock = clock
+        self._random = random
+        self._page_url = page_url
+        self._interval_s = interval_s
+        self._expires_s = expires_s
+        self._starts = Throttle(STARTS_PER_ADDRESS, PERIOD_S, clock)
+        self._wrong = Throttle(WRONG_CODES_PER_MEMBER, PERIOD_S, clock)
+
+    async def start(self, client: str, resource: str, scope: str, caller: Caller) -> DeviceAuthorization:
+        """Begin. Raises `TooManyAttemptsError`, `TemporarilyUnavailableError`."""
+        self._starts.check(caller.address)
+        self._starts.charge(caller.address)
+        now = self._clock()
+        if await self._store.pending_devices(now) >= MAX_PENDING:
+            raise TemporarilyUnavailableError("too many sign-ins are waiting", retry_after_s=30)
+        device_code = urlsafe_b64encode(self._random(32)).rstrip(b"=").decode()
+        while True:  # ends: two of at most 10,000 pending codes meet about once in two million
+            user_code = self._user_code()
+            grant = DeviceGrant(
+                digest=sha256(device_code),
+                user_code_digest=self._code_digest(user_code),
+                client=client,
+                resource=resource,
+                scope=scope,
+                expires_at=now + self._expires_s,
+                interval=self._interval_s,
+            )
+            try:
+                await self._store.add_device(grant, now)
+            except DuplicateUserCodeError:
+                continue
+            return DeviceAuthorization(
+                device_code=device_code,
+                user_code=user_code,
+                verification_uri=self._page_url,
+                verification_uri_complete=f"{self._page_url}?user_code={user_code}",
+                expires_in=self._expires_s,
+                interval=self._interval_s,
+            )
+
+    async def decide(self, user_code: str, member: Member, *, approve: bool) -> DeviceGrant:
+        """`member`, who has just signed in, says yes or no. Raises `InvalidGrantError`, `TooManyAttemptsError`."""
+        key = f"{member.org}/{member.id}"
+        self._wrong.check(key)
+        status = DeviceStatus.APPROVED if approve else DeviceStatus.DENIED
+        decided = await self._store.decide(
+            self._code_digest(user_code), status, member.org, member.id, self._clock()
+        )
+        if decided is None:
+            self._wrong.charge(key)
+            raise InvalidGrantError("this code is unknown, was used, or has expired; start again on the device")
+        return decided
+
+    async def poll(self, device_code: str, client: str) -> DeviceGrant:
+        """The approved grant. Raises what RFC 8628 section 3.5 says a client hears until then."""
+        grant = await self._store.device(sha256(device_code))
+        if grant is None or grant.client != client:
+            raise InvalidGrantError("the device code is unknown")
+        if grant.status is DeviceStatus.REDEEMED:
+            raise InvalidGrantError("the device code was used")
+        if grant.status is DeviceStatus.DENIED:
+            raise AccessDeniedError("the sign-in was refused")
+        now = self._clock()
+        if now >= grant.expires_at:
+            raise ExpiredTokenError("the device code has expired")
+        if grant.status is DeviceStatus.APPROVED:
+            return grant
+        # A tenth of tolerance: a client that waits its interval to the dot must not be told to slow down.
+        hasty = grant.polled_at and now - grant.polled_at < grant.interval * 0.9
+        interval = grant.interval + SLOWER_S if hasty else grant.interval
+        await self._store.polled(grant.digest, now, interval)
+        if hasty:
+            raise SlowDownError(f"wait {interval:.0f} seconds between requests")
+        raise AuthorizationPendingError("nobody has decided yet")
+
+    async def redeem(self, grant: DeviceGrant, family: Family) -> None:
+        """Use the grant: of concurrent polls one begins the family. Raises `InvalidGrantError` to the others."""
+        if not await self._store.redeem(grant.digest, family):
+            raise InvalidGrantError("the device code was used")
+
+    def _user_code(self) -> str:
+        letters = ""
+        while len(letters) < LETTERS:  # 240 is the largest multiple of 20 in a byte: no letter comes more often
+            letters += "".join(ALPHABET[byte % 20] for byte in self._random(LETTERS) if byte < 240)
+        return f"{letters[:4]}-{letters[4:LETTERS]}"
+
+    def _code_digest(self, user_code: str) -> str:
+        # Under a key: eight letters could be tried out against a stolen database.
+        letters = "".join(letter for letter in user_code.upper() if letter.isalnum())
+        return self._key.mac(b"user_code", letters.encode()).hex()

@@ -1,0 +1,95 @@
+"""What the authorization server says no with: the codes of RFC 6749 section 5.2, RFC 8628 3.5 and RFC 8707 2.
+
+Descriptions are shown to callers: they never hold a secret, and never tell whether an account exists.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class OAuthError(Exception):
+    """`code` is the `error` of the answer, `status` its HTTP status, `retry_after_s` its `Retry-After`."""
+
+    code: ClassVar[str] = "server_error"
+    status: ClassVar[int] = 400
+
+    def __init__(self, description: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(description)
+        self.description = description
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequestError(OAuthError):
+    """A parameter is missing, repeated or malformed."""
+
+    code = "invalid_request"
+
+
+class InvalidClientError(OAuthError):
+    """No such client, or it tried to authenticate in a way that it has not."""
+
+    code = "invalid_client"
+    status = 401
+
+
+class InvalidGrantError(OAuthError):
+    """The code or refresh token is unknown, used, expired, revoked or another client's."""
+
+    code = "invalid_grant"
+
+
+class UnsupportedGrantTypeError(OAuthError):
+    code = "unsupported_grant_type"
+
+
+class InvalidScopeError(OAuthError):
+    code = "invalid_scope"
+
+
+class InvalidTargetError(OAuthError):
+    """`resource` names nothing this client may have a token for (RFC 8707)."""
+
+    code = "invalid_target"
+
+
+class AuthorizationPendingError(OAuthError):
+    code = "authorization_pending"
+
+
+class SlowDownError(OAuthError):
+    """Polled too soon: five seconds more from now on (RFC 8628 section 3.5)."""
+
+    code = "slow_down"
+
+
+class ExpiredTokenError(OAuthError):
+    """The device code's time is over."""
+
+    code = "expired_token"
+
+
+class AccessDeniedError(OAuthError):
+    """The person said no."""
+
+    code = "access_denied"
+
+
+class SignInRefusedError(AccessDeniedError):
+    """Organization, e-mail and password do not go together, or the account may not sign in."""
+
+    status = 403
+
+
+class TooManyAttemptsError(OAuthError):
+    """Tried too often: `retry_after_s` says when again. Said of accounts that do not exist all the same."""
+
+    code = "slow_down"
+    status = 429
+
+
+class TemporarilyUnavailableError(OAuthError):
+    """More sign-ins at once than there is memory to hash passwords for, or the store is down."""
+
+    code = "temporarily_unavailable"
+    status = 503

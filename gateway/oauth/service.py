@@ -1,0 +1,269 @@
+"""The authorization server's front: one method an endpoint, one for each thing the admin API needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from argon2 import PasswordHasher
+from msgspec import Struct, structs
+
+from gateway.oauth.accounts import Accounts, Invitation
+from gateway.oauth.caller import Caller
+from gateway.oauth.clients import SCOPES, Audiences, Client, GrantType, Plane, client_of, scope_of
+from gateway.oauth.device import DeviceFlow
+from gateway.oauth.digests import KEY_BYTES, ServerKey
+from gateway.oauth.errors import InvalidGrantError, InvalidRequestError, UnsupportedGrantTypeError
+from gateway.oauth.passwords import Passwords
+from gateway.oauth.refresh import RefreshTokens, ReusedError
+from gateway.oauth.revocation import Revoker
+from gateway.oauth.signing import KeyStore, SigningKeys
+from gateway.oauth.store import DeviceStatus, OAuthStore
+from gateway.oauth.tokens import AccessTokens
+from gateway.secret import Secret
+from tenants.ids import MemberId, OrgId
+from tenants.models import Member
+from tenants.store import Actor, ControlStore
+
+HMAC_NAME: Final = "oauth/hmac"
+
+
+class OAuthConfig(Struct, frozen=True, kw_only=True):
+    """`issuer` is `settings.server.url`. Times in seconds; the defaults are those of the settings and RFC 8628."""
+
+    issuer: str
+    access_s: int = 900
+    refresh_s: int = 7 * 86_400
+    reuse_grace_s: int = 10
+    device_interval_s: int = 5
+    device_expires_s: int = 600
+
+    @property
+    def base(self) -> str:
+        """What the endpoints' URLs begin with."""
+        return self.issuer.rstrip("/")
+
+
+class OAuthService:
+    """Made by `open`. Forms are parameters by name, each at most once and none empty (RFC 6749 section 3.2).
+
+    Errors of the methods that answer clients: `errors.OAuthError`, `tenants.store.StoreUnavailableError`.
+    """
+
+    def __init__(
+        self,
+        config: OAuthConfig,
+        *,
+        control: ControlStore,
+        store: OAuthStore,
+        signing: SigningKeys,
+        key: ServerKey,
+        clock: Callable[[], float],
+        hasher: PasswordHasher | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.config = config
+        self.signing = signing
+        self._control = control
+        self._store = store
+        self._clock = clock
+        self._audiences = Audiences(config.base)
+        self._accounts = Accounts(
+            store=store,
+            control=control,
+            passwords=Passwords(hasher),
+            clock=clock,
+            random=random,
+            invitation_url=f"{config.base}/oauth/invitation",
+        )
+        self._devices = DeviceFlow(
+            store=store,
+            key=key,
+            clock=clock,
+            random=random,
+            page_url=f"{config.base}/oauth/device",
+            interval_s=config.device_interval_s,
+            expires_s=config.device_expires_s,
+        )
+        self._refresh = RefreshTokens(
+            store=store,
+            key=key,
+            clock=clock,
+            random=random,
+            lifetime_s=config.refresh_s,
+            grace_s=config.reuse_grace_s,
+        )
+        self._access = AccessTokens(issuer=config.issuer, keys=signing, random=random, lifetime_s=config.access_s)
+        self._revoker = Revoker(control, self._refresh, signing)
+
+    @classmethod
+    async def open(
+        cls,
+        config: OAuthConfig,
+        *,
+        control: ControlStore,
+        store: OAuthStore,
+        secrets: KeyStore,
+        clock: Callable[[], float],
+        hasher: PasswordHasher | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> OAuthService:
+        """Load the signing keys and the HMAC key, making them at the first start. Control process only."""
+        secret = await secrets.load(HMAC_NAME)
+        if secret is None:
+            # A crash before this returns leaves no key, and nothing that was made with it.
+            secret = Secret(random(KEY_BYTES))
+            await secrets.store(HMAC_NAME, secret)
+        signing = await SigningKeys.load_or_create(secrets, clock)
+        return cls(
+            config,
+            control=control,
+            store=store,
+            signing=signing,
+            key=ServerKey(secret),
+            clock=clock,
+            hasher=hasher,
+            random=random,
+        )
+
+    def metadata(self) -> dict[str, Any]:
+        """RFC 8414 section 2. Names what exists and nothing else."""
+        base = self.config.base
+        return {
+            "issuer": self.config.issuer,
+            "token_endpoint": f"{base}/oauth/token",
+            "device_authorization_endpoint": f"{base}/oauth/device_authorization",
+            "revocation_endpoint": f"{base}/oauth/revoke",
+            "jwks_uri": f"{base}/.well-known/jwks.json",
+            "response_types_supported": [],
+            "grant_types_supported": [grant.value for grant in GrantType],
+            "token_endpoint_auth_methods_supported": ["none"],
+            "revocation_endpoint_auth_methods_supported": ["none"],
+            "scopes_supported": list(SCOPES.values()),
+        }
+
+    def jwks_json(self) -> str:
+        """RFC 7517; also what the snapshot carries to the workers."""
+        return self.signing.jwks_json()
+
+    def audience(self, plane: Plane) -> str:
+        return self._audiences.of(plane)
+
+    async def device_authorization(self, form: Mapping[str, str], caller: Caller) -> dict[str, Any]:
+        """RFC 8628 section 3.1."""
+        client = client_of(form)
+        resource, scope = form.get("resource", ""), form.get("scope", "")
+        scope_of(self._audiences.plane(client, resource), scope)
+        return structs.asdict(await self._devices.start(client.id, resource, scope, caller))
+
+    async def decide_device(self, form: Mapping[str, str], caller: Caller) -> str:
+        """The verification page's form: sign in and say yes or no. Returns `approved` or `denied`."""
+        action = form.get("action", "")
+        if action not in {"approve", "deny"}:
+            raise InvalidRequestError("action is approve or deny")
+        code, org, email, password = (_required(form, name) for name in ("user_code", "org", "email", "password"))
+        member = await self._accounts.sign_in(org, email, password, caller)
+        decided = await self._devices.decide(code, member, approve=action == "approve")
+        if decided.status is DeviceStatus.DENIED:
+            await self._note("session.refuse", member, decided.client, caller, {"reason": "denied by the member"})
+        return decided.status.value
+
+    async def accept_invitation(self, form: Mapping[str, str], caller: Caller) -> str:
+        """The invitation page's form. Returns `accepted`."""
+        org, email, code, password, again = (
+            _required(form, name) for name in ("org", "email", "code", "password", "password_again")
+        )
+        await self._accounts.accept(org, email, code, password=password, again=again, caller=caller)
+        return "accepted"
+
+    async def token(self, form: Mapping[str, str], caller: Caller) -> dict[str, Any]:
+        """RFC 6749 section 3.2: the device code and refresh token grants."""
+        client = client_of(form)
+        grant = _required(form, "grant_type")
+        if grant == GrantType.DEVICE_CODE:
+            return await self._device_grant(form, client, caller)
+        if grant == GrantType.REFRESH_TOKEN:
+            return await self._refresh_grant(form, client, caller)
+        raise UnsupportedGrantTypeError(f"grant_type is one of: {', '.join(GrantType)}")
+
+    async def revoke(self, form: Mapping[str, str], caller: Caller) -> None:
+        """RFC 7009 section 2.1. `token_type_hint` is not needed: the two kinds look different."""
+        client = client_of(form)
+        await self._revoker.revoke(_required(form, "token"), client, caller)
+
+    async def invite(self, org: OrgId, member_id: MemberId) -> Invitation:
+        """A new invitation, any earlier one of this member void. Raises `tenants.store.NotFoundError`."""
+        return await self._accounts.invite(org, member_id)
+
+    async def end_sessions(self, org: OrgId, member_id: MemberId) -> int:
+        """End every refresh family of a member, sign-ins about to complete included. Returns how many.
+
+        Access tokens are another matter: `OrgStore.revoke` takes those back.
+        """
+        return await self._store.end_families(org, member_id, self._clock())
+
+    async def drop_member(self, org: OrgId, member_id: MemberId) -> None:
+        """Forget a deleted member: password, invitation, grants and families."""
+        await self._store.drop_member(org, member_id)
+
+    async def _device_grant(self, form: Mapping[str, str], client: Client, caller: Caller) -> dict[str, Any]:
+        device_code = _required(form, "device_code")
+        grant = await self._devices.poll(device_code, client.id)
+        plane = self._audiences.plane(client, form.get("resource", grant.resource))
+        scope = scope_of(plane, form.get("scope", ""))
+        asked_at = self._clock()
+        member = await self._accounts.member(grant.org, grant.member)
+        if member is None:
+            raise InvalidGrantError("the account that approved this may not sign in any more")
+        refresh_token, family = self._refresh.begin(grant.org, grant.member, client.id)
+        await self._devices.redeem(grant, family)
+        # A crash here leaves a family without an audit entry, whose token nobody has ever seen.
+        await self._note("session.create", member, client.id, caller, {"grant": "device_code"})
+        return await self._answer(member, client, plane, scope, refresh_token, asked_at=asked_at)
+
+    async def _refresh_grant(self, form: Mapping[str, str], client: Client, caller: Caller) -> dict[str, Any]:
+        token = _required(form, "refresh_token")
+        # What the request asks for is judged first: a mistake in it must not use the token up.
+        plane = self._audiences.plane(client, form.get("resource", ""))
+        scope = scope_of(plane, form.get("scope", ""))
+        family = await self._refresh.find(token)
+        if family is None or family.client != client.id:
+            raise InvalidGrantError("the refresh token is not valid, or its session has ended")
+        asked_at = self._clock()
+        member = await self._accounts.member(family.org, family.member)
+        if member is None:
+            raise InvalidGrantError("the account of this session may not sign in any more")
+        try:
+            successor = await self._refresh.rotate(token, family)
+        except ReusedError:
+            await self._note("session.revoke", member, client.id, caller, {"reason": "refresh token reused"})
+            successor = None
+        if successor is None:
+            raise InvalidGrantError("the refresh token is not valid, or its session has ended")
+        return await self._answer(member, client, plane, scope, successor, asked_at=asked_at)
+
+    async def _answer(
+        self, member: Member, client: Client, plane: Plane, scope: str, refresh_token: str, *, asked_at: float
+    ) -> dict[str, Any]:
+        access = await self._access.issue(member, client.id, self._audiences.of(plane), scope, asked_at=asked_at)
+        return {
+            "access_token": access.text,
+            "token_type": "Bearer",
+            "expires_in": access.expires_in,
+            "refresh_token": refresh_token,
+            "scope": scope,
+        }
+
+    async def _note(
+        self, action: str, member: Member, client: str, caller: Caller, detail: Mapping[str, str]
+    ) -> None:
+        by = Actor(member.org, member.id, client, caller.request_id)
+        await self._control.for_org(member.org).note(action, member.id, by, detail)
+
+
+def _required(form: Mapping[str, str], name: str) -> str:
+    value = form.get(name, "")
+    if not value:
+        raise InvalidRequestError(f"{name} is missing")
+    return value

@@ -1,0 +1,337 @@
+"""`OAuthStore` over SQL: tables of its own in the control store's database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import (
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from gateway.oauth.store import (
+    Attempts,
+    Consumed,
+    DeviceGrant,
+    DeviceStatus,
+    DuplicateUserCodeError,
+    Family,
+    StoredInvitation,
+)
+from tenants.ids import MemberId, OrgId
+from tenants.sql.dialect import READ_ONLY, unavailable
+
+KEEP_S: Final = 86_400
+"""How long what has ended is kept, so that a late replay is still told what happened to it."""
+
+metadata = MetaData()
+
+passwords = Table(
+    "oauth_passwords",
+    metadata,
+    Column("org", String(40), primary_key=True),
+    Column("member", String(64), primary_key=True),
+    Column("hash", Text, nullable=False),
+)
+attempts = Table(
+    "oauth_attempts",
+    metadata,
+    Column("account", String(64), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("retry_at", Float, nullable=False),
+    Column("at", Float, nullable=False, index=True),
+)
+invitations = Table(
+    "oauth_invitations",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("org", String(40), nullable=False),
+    Column("member", String(64), nullable=False),
+    Column("expires_at", Integer, nullable=False),
+    Index("oauth_invitations_member", "org", "member"),
+)
+devices = Table(
+    "oauth_devices",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("user_code_digest", String(64), nullable=False, unique=True),
+    Column("client", String(64), nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("expires_at", Float, nullable=False, index=True),
+    Column("interval", Float, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("org", String(40), nullable=False),
+    Column("member", String(64), nullable=False),
+    Column("polled_at", Float, nullable=False),
+)
+families = Table(
+    "oauth_families",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("org", String(40), nullable=False),
+    Column("member", String(64), nullable=False),
+    Column("client", String(64), nullable=False),
+    Column("current", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False, index=True),
+    Column("recent", Text, nullable=False),
+    Column("ended_at", Float, nullable=False),
+    Index("oauth_families_member", "org", "member"),
+)
+
+
+async def open_oauth_store(engine: AsyncEngine) -> SqlOAuthStore:
+    """Make the tables where they are missing. `engine` is `SqlControlStore.engine`; who made it closes it."""
+    with unavailable():
+        async with engine.begin() as connection:
+            await connection.run_sync(metadata.create_all)
+    return SqlOAuthStore(engine)
+
+
+class SqlOAuthStore:
+    """Transactions of `engine` begin with the write lock (IMMEDIATE), except those with the options `READ_ONLY`.
+
+    Writers of this process queue here instead of waking each other in the database's busy loop.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._reading = engine.execution_options(**READ_ONLY)
+        self._writer = asyncio.Lock()
+
+    async def password(self, org: OrgId, member: str) -> str | None:
+        table = passwords.c
+        async with self._read() as connection:
+            found: str | None = await connection.scalar(
+                select(table.hash).where(table.org == org, table.member == member)
+            )
+        return found
+
+    async def rehash(self, org: OrgId, member: MemberId, old: str, new: str) -> None:
+        table = passwords.c
+        async with self._write() as connection:
+            await connection.execute(
+                update(passwords)
+                .where(table.org == org, table.member == member, table.hash == old)
+                .values(hash=new)
+            )
+
+    async def attempts(self, account: str) -> Attempts:
+        async with self._read() as connection:
+            row = (
+                await connection.execute(
+                    select(attempts.c.failures, attempts.c.retry_at).where(attempts.c.account == account)
+                )
+            ).first()
+        return Attempts(*row) if row is not None else Attempts()
+
+    async def charge(self, account: str, seen: Attempts, then: Attempts, now: float) -> bool:
+        table = attempts.c
+        values = {"failures": then.failures, "retry_at": then.retry_at, "at": now}
+        try:
+            async with self._write() as connection:
+                await connection.execute(delete(attempts).where(table.at < now - KEEP_S))
+                if seen.failures == 0:
+                    await connection.execute(insert(attempts).values(account=account, **values))
+                    return True
+                changed = await connection.execute(
+                    update(attempts)
+                    .where(table.account == account, table.failures == seen.failures)
+                    .values(**values)
+                )
+                return int(changed.rowcount) == 1
+        except IntegrityError:  # another first failure was counted meanwhile
+            return False
+
+    async def forgive(self, account: str) -> None:
+        async with self._write() as connection:
+            await connection.execute(delete(attempts).where(attempts.c.account == account))
+
+    async def invite(self, invitation: StoredInvitation) -> None:
+        table = invitations.c
+        async with self._write() as connection:
+            await connection.execute(
+                delete(invitations).where(table.org == invitation.org, table.member == invitation.member)
+            )
+            await connection.execute(insert(invitations).values(**msgspec.structs.asdict(invitation)))
+
+    async def invitation(self, digest: str, now: float) -> StoredInvitation | None:
+        table = invitations.c
+        async with self._read() as connection:
+            row = (
+                await connection.execute(select(invitations).where(table.digest == digest, table.expires_at > now))
+            ).first()
+        return StoredInvitation(**row._mapping) if row is not None else None
+
+    async def accept(self, invitation: StoredInvitation, password: str, now: float) -> bool:
+        table = invitations.c
+        mine = (passwords.c.org == invitation.org, passwords.c.member == invitation.member)
+        async with self._write() as connection:
+            used = await connection.execute(
+                delete(invitations).where(table.digest == invitation.digest, table.expires_at > now)
+            )
+            if used.rowcount != 1:
+                return False
+            await connection.execute(delete(passwords).where(*mine))
+            await connection.execute(
+                insert(passwords).values(org=invitation.org, member=invitation.member, hash=password)
+            )
+            await _end(
+                connection, families.c.org == invitation.org, families.c.member == invitation.member, now=now
+            )
+        return True
+
+    async def add_device(self, grant: DeviceGrant, now: float) -> None:
+        try:
+            async with self._write() as connection:
+                await connection.execute(delete(devices).where(devices.c.expires_at < now - KEEP_S))
+                await connection.execute(
+                    insert(devices).values(**{**msgspec.structs.asdict(grant), "status": grant.status.value})
+                )
+        except IntegrityError:
+            raise DuplicateUserCodeError from None
+
+    async def pending_devices(self, now: float) -> int:
+        table = devices.c
+        async with self._read() as connection:
+            count = await connection.scalar(
+                select(func.count()).where(table.expires_at > now, table.status == DeviceStatus.PENDING.value)
+            )
+        return count or 0
+
+    async def device(self, digest: str) -> DeviceGrant | None:
+        async with self._read() as connection:
+            row = (await connection.execute(select(devices).where(devices.c.digest == digest))).first()
+        return _grant(row) if row is not None else None
+
+    async def polled(self, digest: str, now: float, interval: float) -> None:
+        async with self._write() as connection:
+            await connection.execute(
+                update(devices).where(devices.c.digest == digest).values(polled_at=now, interval=interval)
+            )
+
+    async def decide(
+        self, user_code_digest: str, status: DeviceStatus, org: OrgId, member: MemberId, now: float
+    ) -> DeviceGrant | None:
+        table = devices.c
+        async with self._write() as connection:
+            decided = await connection.execute(
+                update(devices)
+                .where(
+                    table.user_code_digest == user_code_digest,
+                    table.status == DeviceStatus.PENDING.value,
+                    table.expires_at > now,
+                )
+                .values(status=status.value, org=org, member=member)
+                .returning(devices)
+            )
+            row = decided.first()
+        return _grant(row) if row is not None else None
+
+    async def redeem(self, digest: str, family: Family) -> bool:
+        table = devices.c
+        async with self._write() as connection:
+            used = await connection.execute(
+                update(devices)
+                .where(
+                    table.digest == digest,
+                    table.status == DeviceStatus.APPROVED.value,
+                    table.org == family.org,
+                    table.member == family.member,
+                )
+                .values(status=DeviceStatus.REDEEMED.value)
+            )
+            if used.rowcount != 1:
+                return False
+            await connection.execute(delete(families).where(families.c.expires_at < family.created_at - KEEP_S))
+            await connection.execute(
+                insert(families).values(**{**msgspec.structs.asdict(family), "recent": _json(family.recent)})
+            )
+        return True
+
+    async def family(self, family: str) -> Family | None:
+        async with self._read() as connection:
+            row = (await connection.execute(select(families).where(families.c.id == family))).first()
+        if row is None:
+            return None
+        values: dict[str, Any] = dict(row._mapping)
+        return Family(**{**values, "recent": msgspec.json.decode(values["recent"], type=tuple[Consumed, ...])})
+
+    async def rotate(self, family: Family, successor: str, consumed: tuple[Consumed, ...]) -> bool:
+        # The whole decision is this one statement: whoever finds its token still current is the only winner.
+        # `recent` was read with `current` and changes only with it, so it cannot be stale where the update hits.
+        async with self._write() as connection:
+            changed = await connection.execute(
+                update(families)
+                .where(families.c.id == family.id, families.c.current == family.current, families.c.ended_at == 0)
+                .values(current=successor, recent=_json(consumed))
+            )
+        return changed.rowcount == 1
+
+    async def end_family(self, family: str, now: float) -> bool:
+        async with self._write() as connection:
+            return await _end(connection, families.c.id == family, now=now) == 1
+
+    async def end_families(self, org: OrgId, member: MemberId, now: float) -> int:
+        table = devices.c
+        async with self._write() as connection:
+            # A grant approved and not yet redeemed would begin a new family after this.
+            await connection.execute(
+                update(devices)
+                .where(table.org == org, table.member == member, table.status == DeviceStatus.APPROVED.value)
+                .values(status=DeviceStatus.DENIED.value)
+            )
+            return await _end(connection, families.c.org == org, families.c.member == member, now=now)
+
+    async def drop_member(self, org: OrgId, member: MemberId) -> None:
+        async with self._write() as connection:
+            for table in (passwords, invitations, devices, families):
+                await connection.execute(delete(table).where(table.c.org == org, table.c.member == member))
+
+    @asynccontextmanager
+    async def _read(self) -> AsyncIterator[AsyncConnection]:
+        with unavailable():
+            async with self._reading.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def _write(self) -> AsyncIterator[AsyncConnection]:
+        """Commits when its block ends; a crash before that leaves nothing of it, after it all of it."""
+        async with self._writer:
+            with unavailable():
+                async with self._engine.begin() as connection:
+                    yield connection
+
+
+async def _end(connection: AsyncConnection, *wanted: Any, now: float) -> int:
+    ended = await connection.execute(
+        update(families).where(*wanted, families.c.ended_at == 0, families.c.expires_at > now).values(ended_at=now)
+    )
+    return int(ended.rowcount)
+
+
+def _grant(row: Any) -> DeviceGrant:
+    values = dict(row._mapping)
+    return DeviceGrant(**{**values, "status": DeviceStatus(values["status"])})
+
+
+def _json(consumed: tuple[Consumed, ...]) -> str:
+    return msgspec.json.encode(consumed).decode()

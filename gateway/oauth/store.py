@@ -1,0 +1,126 @@
+"""The authorization server's own store: passwords, invitations, device grants, refresh families.
+
+Only digests of codes and tokens ever get here. Digests are lower-case hexadecimal; times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Protocol
+
+from msgspec import Struct
+
+from tenants.ids import MemberId, OrgId
+
+
+class DuplicateUserCodeError(Exception):
+    """Another pending grant has that user code: make another one."""
+
+
+class Attempts(Struct, frozen=True):
+    """Failed sign-ins of one account name, real or not. No attempt counts before `retry_at`."""
+
+    failures: int = 0
+    retry_at: float = 0
+
+
+class StoredInvitation(Struct, frozen=True):
+    digest: str
+    org: OrgId
+    member: MemberId
+    expires_at: int
+
+
+class DeviceStatus(StrEnum):
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    REDEEMED = "redeemed"
+
+
+class DeviceGrant(Struct, frozen=True):
+    """One device authorization (RFC 8628). `org` and `member` are who decided, '' before."""
+
+    digest: str
+    user_code_digest: str
+    client: str
+    resource: str
+    scope: str
+    expires_at: float
+    interval: float
+    status: DeviceStatus = DeviceStatus.PENDING
+    org: OrgId = OrgId("")
+    member: MemberId = MemberId("")
+    polled_at: float = 0
+
+
+class Consumed(Struct, frozen=True):
+    """A refresh token that was rotated away, and when."""
+
+    digest: str
+    at: float
+
+
+class Family(Struct, frozen=True):
+    """A session: the refresh tokens that descend from one sign-in. One of them is `current`.
+
+    `recent` are those consumed within the grace; `ended_at` is 0 while it lives.
+    """
+
+    id: str
+    org: OrgId
+    member: MemberId
+    client: str
+    current: str
+    created_at: float
+    expires_at: float
+    recent: tuple[Consumed, ...] = ()
+    ended_at: float = 0
+
+
+class OAuthStore(Protocol):
+    """Durable when a call returns. What is called conditional is one UPDATE: of concurrent callers one wins.
+
+    Errors: `tenants.store.StoreUnavailableError`. Nothing is retried inside. Trusted: whoever can write it can
+    sign in as anybody; whoever can read it finds Argon2id hashes and digests of random values only.
+    """
+
+    async def password(self, org: OrgId, member: str) -> str | None: ...
+    async def rehash(self, org: OrgId, member: MemberId, old: str, new: str) -> None:
+        """Replace a password's hash, unless the password has changed since `old` was read."""
+
+    async def attempts(self, account: str) -> Attempts: ...
+    async def charge(self, account: str, seen: Attempts, then: Attempts, now: float) -> bool:
+        """Conditional: from `seen` to `then`. False: somebody else has charged meanwhile."""
+
+    async def forgive(self, account: str) -> None: ...
+
+    async def invite(self, invitation: StoredInvitation) -> None:
+        """Any earlier invitation of that member is void."""
+
+    async def invitation(self, digest: str, now: float) -> StoredInvitation | None: ...
+    async def accept(self, invitation: StoredInvitation, password: str, now: float) -> bool:
+        """Conditional: use the invitation, set the password's hash, end the member's families. One transaction."""
+
+    async def add_device(self, grant: DeviceGrant, now: float) -> None:
+        """Raises `DuplicateUserCodeError`. Forgets grants that have long expired."""
+
+    async def pending_devices(self, now: float) -> int: ...
+    async def device(self, digest: str) -> DeviceGrant | None: ...
+    async def polled(self, digest: str, now: float, interval: float) -> None: ...
+    async def decide(
+        self, user_code_digest: str, status: DeviceStatus, org: OrgId, member: MemberId, now: float
+    ) -> DeviceGrant | None:
+        """Conditional: decide the pending, unexpired grant with that user code. None: there is none."""
+
+    async def redeem(self, digest: str, family: Family) -> bool:
+        """Conditional: use the approved grant and begin `family`, in one transaction."""
+
+    async def family(self, family: str) -> Family | None: ...
+    async def rotate(self, family: Family, successor: str, consumed: tuple[Consumed, ...]) -> bool:
+        """Conditional: `family.current` gives way to `successor` while the family lives; `recent` = `consumed`."""
+
+    async def end_family(self, family: str, now: float) -> bool: ...
+    async def end_families(self, org: OrgId, member: MemberId, now: float) -> int: ...
+    async def drop_member(self, org: OrgId, member: MemberId) -> None:
+        """Forget everything about a member: password, invitation, grants, families."""

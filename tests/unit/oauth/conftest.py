@@ -1,0 +1,136 @@
+"""An authorization server over a real SQLite store, with a clock that stands still and cheap password hashes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from argon2 import PasswordHasher
+from msgspec.structs import replace
+
+from gateway.oauth.caller import Caller
+from gateway.oauth.clients import GrantType
+from gateway.oauth.service import OAuthConfig, OAuthService
+from gateway.oauth.signing import SigningKeys
+from gateway.oauth.sql import SqlOAuthStore, open_oauth_store
+from gateway.secret import Secret
+from policies.facts import Role
+from tenants.ids import MemberId, OrgId
+from tenants.models import Member, Org, State
+from tenants.sql.store import SqlControlStore, open_store
+from tenants.store import Actor, Change
+
+ACME, GLOBEX = OrgId("acme"), OrgId("globex")
+ADA, GUS = MemberId("mem_ada"), MemberId("mem_gus")
+BY = Actor(org=OrgId("platform"), member="system")
+PASSWORD = "correct horse battery"
+ISSUER = "https://gateway.example"
+HERE = Caller(address="192.0.2.1", request_id="req-1")
+
+
+class Shelf:
+    """Secrets in memory. The signing keys are made once for all tests: RSA takes its time."""
+
+    keys: Secret | None = None
+
+    def __init__(self) -> None:
+        self.held: dict[str, Secret] = {}
+
+    async def load(self, name: str) -> Secret | None:
+        return self.held.get(name) or (Shelf.keys if name.startswith("signing/") else None)
+
+    async def store(self, name: str, secret: Secret) -> None:
+        self.held[name] = secret
+        if name.startswith("signing/") and Shelf.keys is None:
+            Shelf.keys = secret
+
+
+class Bench:
+    """The service, what is behind it, and short ways to say what a person does."""
+
+    def __init__(self, control: SqlControlStore, store: SqlOAuthStore) -> None:
+        self.control = control
+        self.store = store
+        self.now = 1_800_000_000.0
+        self.service: OAuthService
+        self.signing: SigningKeys
+
+    async def start(self, **config: int) -> None:
+        self.service = await OAuthService.open(
+            OAuthConfig(issuer=ISSUER, **config),
+            control=self.control,
+            store=self.store,
+            secrets=Shelf(),
+            clock=lambda: self.now,
+            hasher=PasswordHasher(time_cost=1, memory_cost=8, parallelism=1),
+        )
+        self.signing = self.service.signing
+
+    async def join(self, org: OrgId, member: MemberId, email: str, password: str = PASSWORD) -> None:
+        invitation = await self.service.invite(org, member)
+        form = {
+            "org": org,
+            "email": email,
+            "code": invitation.code,
+            "password": password,
+            "password_again": password,
+        }
+        assert await self.service.accept_invitation(form, HERE) == "accepted"
+
+    async def decide(self, user_code: str, action: str = "approve", **changes: str) -> str:
+        form = {"user_code": user_code, "org": "acme", "email": "ada@acme.example", "password": PASSWORD}
+        return await self.service.decide_device({**form, "action": action, **changes}, HERE)
+
+    async def begin(self, client: str = "orgate-cli", **form: str) -> dict[str, Any]:
+        return await self.service.device_authorization({"client_id": client, **form}, HERE)
+
+    async def redeem(self, device_code: str, client: str = "orgate-cli", **form: str) -> dict[str, Any]:
+        grant = {"grant_type": GrantType.DEVICE_CODE.value, "device_code": device_code, "client_id": client}
+        return await self.service.token({**grant, **form}, HERE)
+
+    async def refresh(self, token: str, client: str = "orgate-cli", **form: str) -> dict[str, Any]:
+        grant = {"grant_type": "refresh_token", "refresh_token": token, "client_id": client}
+        return await self.service.token({**grant, **form}, HERE)
+
+    async def login(self, client: str = "orgate-cli") -> dict[str, Any]:
+        device = await self.begin(client)
+        await self.decide(device["user_code"])
+        return await self.redeem(device["device_code"], client)
+
+    async def suspend(self, member: MemberId = ADA) -> None:
+        found = await self.control.for_org(ACME).members.get(member)
+        changed = replace(found, state=State.SUSPENDED)
+        await self.control.for_org(ACME).members.replace(changed, found.version, BY)
+
+    async def suspend_org(self, state: State = State.SUSPENDED) -> None:
+        found = await self.control.orgs.get(ACME)
+        await self.control.orgs.replace(replace(found, state=state), found.version, BY)
+
+    async def noted(self, prefix: str = "session.") -> list[Change]:
+        return [change for change in await self.control.outbox() if change.action.startswith(prefix)]
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    holder: list[Bench] = []
+    control = await open_store(
+        f"sqlite:{tmp_path / 'control.db'}", clock=lambda: holder[0].now if holder else 1.8e9
+    )
+    made = Bench(control, await open_oauth_store(control.engine))
+    holder.append(made)
+    for org, member, email in ((ACME, ADA, "ada@acme.example"), (GLOBEX, GUS, "gus@globex.example")):
+        await control.orgs.create(Org(id=org, name=org), BY)
+        await control.for_org(org).members.create(
+            Member(org=org, id=member, email=email, name="Ada", roles=(Role.MEMBER,)), BY
+        )
+    await made.start()
+    await made.join(ACME, ADA, "ada@acme.example")
+    await made.join(GLOBEX, GUS, "gus@globex.example")
+    yield made
+    await control.close()
+
+
+USER_CODE = re.compile(r"[BCDFGHJKLMNPQRSTVWXZ]{4}-[BCDFGHJKLMNPQRSTVWXZ]{4}")

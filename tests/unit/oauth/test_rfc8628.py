@@ -1,0 +1,189 @@
+"""Device authorization, RFC 8628."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.oauth.errors import (
+    AccessDeniedError,
+    AuthorizationPendingError,
+    ExpiredTokenError,
+    InvalidClientError,
+    InvalidGrantError,
+    InvalidRequestError,
+    InvalidScopeError,
+    InvalidTargetError,
+    OAuthError,
+    SignInRefusedError,
+    SlowDownError,
+    TooManyAttemptsError,
+)
+from tests.unit.oauth.conftest import ACME, ADA, GLOBEX, HERE, ISSUER, USER_CODE, Bench
+
+
+async def test_the_whole_flow_gives_tokens_for_one_audience(bench: Bench) -> None:
+    device = await bench.begin()
+    assert USER_CODE.fullmatch(device["user_code"])
+    assert device["verification_uri"] == f"{ISSUER}/oauth/device"
+    assert device["verification_uri_complete"].endswith(device["user_code"])
+    assert (device["expires_in"], device["interval"]) == (600, 5)
+    with pytest.raises(AuthorizationPendingError):
+        await bench.redeem(device["device_code"])
+    assert await bench.decide(device["user_code"].lower().replace("-", " ")) == "approved"
+    tokens = await bench.redeem(device["device_code"])
+    assert (tokens["token_type"], tokens["expires_in"], tokens["scope"]) == ("Bearer", 900, "inference")
+    claims = bench.signing.own_claims(tokens["access_token"])
+    assert claims is not None
+    jti = claims.pop("jti")
+    assert len(jti) == 32
+    assert claims == {
+        "iss": ISSUER,
+        "aud": f"{ISSUER}/v1",
+        "sub": ADA,
+        "org": "acme",
+        "roles": ["member"],
+        "scope": "inference",
+        "client_id": "orgate-cli",
+        "iat": int(bench.now),
+        "exp": int(bench.now) + 900,
+    }
+    created = [change for change in await bench.noted() if change.action == "session.create"]
+    assert [(c.org, c.target, c.actor.client, c.actor.request_id) for c in created] == [
+        (ACME, ADA, "orgate-cli", "req-1")
+    ]
+
+
+async def test_a_device_code_is_used_once_also_by_many_at_once(bench: Bench) -> None:
+    device = await bench.begin()
+    await bench.decide(device["user_code"])
+    answers = await asyncio.gather(
+        *(bench.redeem(device["device_code"]) for _ in range(20)), return_exceptions=True
+    )
+    won = [answer for answer in answers if isinstance(answer, dict)]
+    assert len(won) == 1
+    assert all(isinstance(answer, InvalidGrantError) for answer in answers if not isinstance(answer, dict))
+    assert await bench.service.end_sessions(ACME, ADA) == 1
+
+
+async def test_polling_too_fast_slows_down_by_five_seconds_each_time(bench: Bench) -> None:
+    code = (await bench.begin())["device_code"]
+    for wait, error in (
+        (0, AuthorizationPendingError),
+        (5, AuthorizationPendingError),
+        (1, SlowDownError),
+        (5, SlowDownError),  # ten by now
+        (14, AuthorizationPendingError),
+        (15, AuthorizationPendingError),
+    ):
+        bench.now += wait
+        with pytest.raises(error):
+            await bench.redeem(code)
+
+
+async def test_codes_expire(bench: Bench) -> None:
+    device = await bench.begin()
+    bench.now += 600
+    with pytest.raises(ExpiredTokenError):
+        await bench.redeem(device["device_code"])
+    with pytest.raises(InvalidGrantError):
+        await bench.decide(device["user_code"])
+
+
+async def test_a_refusal_reaches_the_device(bench: Bench) -> None:
+    device = await bench.begin()
+    assert await bench.decide(device["user_code"], "deny") == "denied"
+    with pytest.raises(AccessDeniedError):
+        await bench.redeem(device["device_code"])
+    with pytest.raises(InvalidGrantError):
+        await bench.decide(device["user_code"])
+
+
+async def test_another_client_cannot_redeem(bench: Bench) -> None:
+    device = await bench.begin()
+    await bench.decide(device["user_code"])
+    with pytest.raises(InvalidGrantError):
+        await bench.redeem(device["device_code"], "orgate-editor")
+    assert await bench.redeem(device["device_code"])
+
+
+async def test_the_member_is_looked_at_again_when_the_code_is_redeemed(bench: Bench) -> None:
+    device = await bench.begin()
+    await bench.decide(device["user_code"])
+    await bench.suspend()
+    with pytest.raises(InvalidGrantError):
+        await bench.redeem(device["device_code"])
+
+
+async def test_ending_sessions_voids_an_approval_not_yet_redeemed(bench: Bench) -> None:
+    device = await bench.begin()
+    await bench.decide(device["user_code"])
+    await bench.service.end_sessions(ACME, ADA)
+    with pytest.raises(AccessDeniedError):
+        await bench.redeem(device["device_code"])
+
+
+async def test_guessing_user_codes_is_bounded_per_member(bench: Bench) -> None:
+    device = await bench.begin()
+    for n in range(10):
+        with pytest.raises(InvalidGrantError):
+            await bench.decide(f"BCDF-GHJ{'BCDFGHJKLM'[n]}")
+    with pytest.raises(TooManyAttemptsError) as caught:
+        await bench.decide(device["user_code"])
+    assert caught.value.retry_after_s == 600
+    gus = {"org": "globex", "email": "gus@globex.example"}
+    assert await bench.decide(device["user_code"], **gus) == "approved"
+    assert (await bench.redeem(device["device_code"]))["access_token"]
+
+
+async def test_a_wrong_password_does_not_touch_the_grant(bench: Bench) -> None:
+    device = await bench.begin()
+    with pytest.raises(SignInRefusedError):
+        await bench.decide(device["user_code"], password="not the password")
+    with pytest.raises(SignInRefusedError):
+        await bench.decide(device["user_code"], org=GLOBEX)  # Ada's e-mail and password in another organization
+    assert await bench.decide(device["user_code"]) == "approved"
+
+
+async def test_an_editor_gets_nothing_but_completions(bench: Bench) -> None:
+    with pytest.raises(InvalidTargetError):
+        await bench.begin("orgate-editor", resource=f"{ISSUER}/admin")
+    device = await bench.begin("orgate-editor")
+    await bench.decide(device["user_code"])
+    with pytest.raises(InvalidTargetError):
+        await bench.redeem(device["device_code"], "orgate-editor", resource=f"{ISSUER}/admin")
+    tokens = await bench.redeem(device["device_code"], "orgate-editor")  # the mistake did not use the code up
+    with pytest.raises(InvalidTargetError):
+        await bench.refresh(tokens["refresh_token"], "orgate-editor", resource=f"{ISSUER}/admin")
+
+
+@pytest.mark.parametrize(
+    ("form", "error"),
+    [
+        ({}, InvalidClientError),
+        ({"client_id": "unknown"}, InvalidClientError),
+        ({"client_id": "orgate-cli", "client_secret": "x"}, InvalidClientError),
+        ({"client_id": "orgate-cli"}, InvalidRequestError),
+        ({"client_id": "orgate-cli", "grant_type": "password"}, OAuthError),
+        ({"client_id": "orgate-cli", "grant_type": "refresh_token"}, InvalidRequestError),
+        (
+            {"client_id": "orgate-cli", "grant_type": "refresh_token", "refresh_token": "x", "scope": "root"},
+            InvalidScopeError,
+        ),
+        ({"client_id": "orgate-cli", "grant_type": "refresh_token", "refresh_token": "x"}, InvalidGrantError),
+        (
+            {
+                "client_id": "orgate-cli",
+                "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
+                "device_code": "x",
+            },
+            InvalidGrantError,
+        ),
+    ],
+)
+async def test_what_is_wrong_is_said_by_its_code(
+    bench: Bench, form: dict[str, str], error: type[OAuthError]
+) -> None:
+    with pytest.raises(error):
+        await bench.service.token(form, HERE)
