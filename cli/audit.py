@@ -208,16 +208,16 @@ _UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def moment(text: str, now: float) -> int:
-    """Unix milliseconds of a time in RFC 3339, a date (UTC), or so long before `now` (Unix seconds)."""
+    """Unix seconds of a time in RFC 3339, a date (UTC), or so long before `now` (Unix seconds)."""
     if ago := _AGO.fullmatch(text):
-        return int((now - int(ago[1]) * _UNIT_S[ago[2]]) * 1000)
+        return max(int(now) - int(ago[1]) * _UNIT_S[ago[2]], 0)
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
             f"{text!r} is no time", "write 2026-01-31, 2026-01-31T12:00:00Z, or 30m, 2h, 7d"
         ) from None
-    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
 
 
 class _Bar(Protocol):

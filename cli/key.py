@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(help="The upstream whose key it is.", metavar="UPSTREAM")]
-LONGEST = 64 * 1024
+LONGEST = 8192
 
 
 class KeyState(Struct, frozen=True):

@@ -69,7 +69,7 @@ def login(
 
 @command(app, examples("orgate logout", "orgate logout --profile staging"))
 def logout(session: Session) -> None:
-    """End the login on the server (RFC 7009) and forget it here."""
+    """End the login on the server and forget it here."""
     name = session.profile_name
     with session.credentials.lock(name):
         held = session.credentials.load(name, exposed=True)
@@ -134,9 +134,9 @@ def token(
     admin: Annotated[bool, typer.Option("--admin", help="For the admin API instead of completions.")] = False,
     header: Annotated[bool, typer.Option("--header", help="As a whole `Authorization:` header.")] = False,
 ) -> None:
-    """Print a fresh access token, good for two minutes or more, and nothing else.
+    """Print a fresh access token, for an editor or a script.
 
-    Renewed when needed; many may ask at once. An editor runs it as its credential helper.
+    It is good for two minutes or more, and renewed when needed; many processes may ask at once.
     """
     fresh = session.tokens("admin" if admin else "v1").token()
     session.out.line(f"Authorization: Bearer {fresh}" if header else fresh)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Iterator, MutableMapping, Sequence
 from importlib.util import find_spec
@@ -16,10 +15,10 @@ from cli.command import ORG, OUTPUT, PROFILE, VERBOSE
 from cli.examples import examples
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "demo": ("cli.demo", "", "Everything embedded in one command: a completion through the gateway."),
+    "demo": ("cli.demo", "", "Start a gateway with everything embedded and a demo model."),
     "init": ("cli.serve", "init", "Write a first settings file, keys, certificate, operator and owner."),
     "serve": ("cli.serve", "serve", "Run the gateway until it is told to stop."),
-    "doctor": ("cli.serve", "doctor", "Check an installation: files, certificate, ports, stores, server."),
+    "doctor": ("cli.serve", "doctor", "Check an installation: files, certificate, ports, stores, disk, server."),
     "status": ("cli.status", "status", "Show the server's version and its workers."),
     "login": ("cli.login", "login", "Sign in and keep the login in a profile."),
     "logout": ("cli.login", "logout", "End the login on the server and forget it here."),
@@ -151,10 +150,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(error.code)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ExitCode.REFUSED)
-    except BrokenPipeError:
-        # Whoever read our output (`| head`) has enough. What Python still wants to flush must go somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(ExitCode.DONE)
     return outcome if isinstance(outcome, int) else int(ExitCode.DONE)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from msgspec import Struct, structs
@@ -44,7 +44,7 @@ class Invitation(Struct, frozen=True):
 
 
 class Invited(Struct, frozen=True):
-    """What creating a member answers."""
+    """What creating or inviting a member answers."""
 
     member: Member
     invitation: Invitation
@@ -151,16 +151,13 @@ def resume(session: Session, member: Who) -> None:
 def invite(session: Session, member: Who) -> None:
     """Print a new invitation, once; an earlier one is void. Also for a forgotten password."""
     members = _members(session)
-    answer: Any = members.act(_id(members, member), "invite", dict)
-    if answer is None:
+    made: Invited | None = members.act(_id(members, member), "invite", Invited)
+    if made is None:
         return
-    invitation = Invitation(
-        **{key: answer.get("invitation", answer)[key] for key in ("code", "expires_at", "url")}
-    )
     if session.out.form is Format.TABLE:
-        _show_invitation(session, member, invitation)
+        _show_invitation(session, made.member.email, made.invitation)
     else:
-        session.out.item(invitation)
+        session.out.item(made.invitation)
 
 
 @command(app, examples("orgate member revoke ann@acme.example --yes"), writes=True)

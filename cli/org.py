@@ -64,20 +64,23 @@ def list_(
 )
 def create(
     session: Session,
-    org: Annotated[str, typer.Argument(help="Its id: part of paths, keys and host names; never given out twice.")],
+    which: Annotated[
+        str,
+        typer.Argument(help="Its id: part of paths, keys and host names; never given out twice.", metavar="ORG"),
+    ],
     name: Annotated[str | None, typer.Option(help="Its name, for people.")] = None,
     host: Annotated[list[str] | None, typer.Option(help="A host name of its own; may be repeated.")] = None,
 ) -> None:
     """Create an organization (operators only)."""
-    fresh = _id(session, org)
+    fresh = _id(session, which)
     body = {"id": fresh, "name": name or fresh, "hosts": host or []}
     session.wrote(_orgs(session).create(body, fresh), f"organization '{fresh}' created")
 
 
 @command(app, examples("orgate org show", "orgate org show acme --output yaml"))
-def show(session: Session, org: Id = None) -> None:
+def show(session: Session, which: Id = None) -> None:
     """Show one organization."""
-    session.out.item(_orgs(session).get(_id(session, org))[0])
+    session.out.item(_orgs(session).get(_id(session, which))[0])
 
 
 @command(
@@ -88,7 +91,7 @@ def show(session: Session, org: Id = None) -> None:
 )
 def set_(
     session: Session,
-    org: Id = None,
+    which: Id = None,
     name: Annotated[str | None, typer.Option(help="Its name, for people.")] = None,
     host: Annotated[list[str] | None, typer.Option(help="Its host names; replaces all of them.")] = None,
     no_hosts: Annotated[bool, typer.Option("--no-hosts", help="Take all its host names away.")] = False,
@@ -101,37 +104,39 @@ def set_(
         hosts = () if no_hosts else tuple(host) if host else was.hosts
         return structs.replace(was, name=name or was.name, hosts=hosts)
 
-    key = _id(session, org)
+    key = _id(session, which)
     session.wrote(_orgs(session).change(key, edit), f"organization '{key}' changed")
 
 
 @command(app, examples("orgate org suspend acme --yes"), writes=True)
 def suspend(
     session: Session,
-    org: Annotated[str, typer.Argument(help="The organization.")],
+    which: Annotated[str, typer.Argument(help="The organization.", metavar="ORG")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Stop everything an organization does, within a second (operators only)."""
-    key = _id(session, org)
+    key = _id(session, which)
     session.confirm(f"Suspend organization '{key}'? Its members' completions end at once.", yes=yes)
     session.wrote(_orgs(session).act(key, "suspend", Org), f"organization '{key}' suspended")
 
 
 @command(app, examples("orgate org resume acme"), writes=True)
-def resume(session: Session, org: Annotated[str, typer.Argument(help="The organization.")]) -> None:
+def resume(
+    session: Session, which: Annotated[str, typer.Argument(help="The organization.", metavar="ORG")]
+) -> None:
     """Let a suspended organization work again (operators only)."""
-    key = _id(session, org)
+    key = _id(session, which)
     session.wrote(_orgs(session).act(key, "resume", Org), f"organization '{key}' active")
 
 
 @command(app, examples("orgate org delete acme --dry-run", "orgate org delete acme --yes"), writes=True)
 def delete(
     session: Session,
-    org: Annotated[str, typer.Argument(help="The organization.")],
+    which: Annotated[str, typer.Argument(help="The organization.", metavar="ORG")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete an organization with all it has. Its audit log stays; its id stays taken."""
-    key = _id(session, org)
+    key = _id(session, which)
     session.confirm(f"Delete organization '{key}' with its members, upstreams, models and keys?", yes=yes)
     if _orgs(session).delete(key):
         session.out.say(f"organization '{key}' deleted")

@@ -70,18 +70,17 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Also where a settings file is already.")] = False,
 ) -> None:
     """Write a first settings file, keys, certificate, operator and owner."""
-    from gateway.install import AlreadyInitializedError, initialize
-    from tenants.ids import InvalidIdError
-    from tenants.store import StoreError
-
-    org = session.options.org
-    if not org:
+    if not session.options.org:
         raise UsageError("the first organization needs an id", "add `--org ORG`")
+    org = session.org
     if public_port == admin_port:
         raise UsageError("both ports are the same", "give --admin-port another number")
     for option, address in (("--operator-email", operator_email), ("--owner-email", owner_email)):
         if address.count("@") != 1 or address.startswith("@") or address.endswith("@"):
             raise UsageError(f"{option} {address!r} is no e-mail address")
+    from gateway.install import AlreadyInitializedError, initialize
+    from tenants.store import StoreError
+
     folder = (home or server_folder()).resolve()
     try:
         made = initialize(
@@ -96,7 +95,7 @@ def init(
         )
     except AlreadyInitializedError as error:
         raise RefusedError(str(error)) from None
-    except (InvalidIdError, StoreError, ValueError) as error:
+    except (StoreError, ValueError) as error:
         raise UsageError(str(error)) from None
     except OSError as error:
         raise RefusedError(f"{error.filename or folder}: {error.strerror}", "nothing else was written") from None

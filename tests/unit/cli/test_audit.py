@@ -1,0 +1,149 @@
+"""The audit log at the command line: the last entries, a whole export, and a verdict in words."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cli.audit import moment
+from cli.errors import UsageError
+from cli.session import Session
+from gateway.audit.entry import from_change
+from gateway.audit.signer import Signer
+from tenants.ids import OrgId
+from tenants.store import Actor, Change
+from tests.fakes.control_plane import ControlPlane
+from tests.unit.cli.conftest import Cli
+
+ACME = OrgId("acme")
+COUNT = 1_203  # more than two pages
+
+
+@pytest.fixture
+def logged(plane: ControlPlane) -> ControlPlane:
+    signer = Signer("gateway.example:8443", Ed25519PrivateKey.generate())
+    for number in range(COUNT):
+        action = "key.write" if number % 100 == 0 else "model.update"
+        change = Change(
+            seq=number + 1, at=1_700_000_000 + number, org=ACME, action=action, target=f"t{number}",
+            actor=Actor(ACME, "mem_1"), detail={},
+        )  # fmt: skip
+        plane.lines.append(plane.chain.seal(from_change(change).fields))
+    plane.checkpoint = signer.checkpoint(ACME, COUNT, plane.chain.tree.root())
+    plane.key = str(signer.key(ACME))
+    return plane
+
+
+@pytest.mark.usefixtures("logged")
+def test_tail_shows_the_last_entries_in_each_format(signed_in: Cli) -> None:
+    found = json.loads(signed_in("audit", "tail", "-n", "3", "-o", "json").out)
+    assert [entry["target"] for entry in found] == ["t1200", "t1201", "t1202"]
+    rows = list(csv.DictReader(io.StringIO(signed_in("audit", "tail", "-o", "csv").out)))
+    assert len(rows) == 10
+    table = signed_in("audit", "tail", "-n", "2").out.splitlines()
+    assert "2023-11-14T22:33:22Z" in table[2]
+
+
+@pytest.mark.usefixtures("logged")
+def test_tail_with_a_filter_looks_at_the_whole_log(signed_in: Cli) -> None:
+    found = json.loads(signed_in("audit", "tail", "-n", "4", "--action", "key.write", "-o", "json").out)
+    assert [entry["index"] for entry in found] == [900, 1000, 1100, 1200]
+
+
+def test_tail_follows_until_interrupted(
+    signed_in: Cli, logged: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/admin/v1/orgs/acme/audit/entries"
+    entry = json.loads(logged.lines[-1])
+    logged.script(
+        "GET", path, (200, {"items": [], "next": COUNT}, {}), (200, {"items": [entry], "next": COUNT + 1}, {})
+    )
+    from cli import audit
+
+    real = audit._line
+
+    def line_then_interrupt(session: Session, shown: dict[str, object]) -> None:
+        real(session, shown)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(audit, "_line", line_then_interrupt)
+    said = signed_in("audit", "tail", "-f", "-n", "0", "-o", "json")
+    assert said.code == 0
+    assert json.loads(said.out)["target"] == "t1202"
+    polled = [seen.query for seen in logged.seen if seen.query.get("wait_s")]
+    assert [query["after"] for query in polled] == [str(COUNT)]
+    assert signed_in("audit", "tail", "-f", "-o", "csv").code == 2
+
+
+def test_export_then_verify_then_a_flipped_byte(signed_in: Cli, logged: ControlPlane, tmp_path: Path) -> None:
+    pack = tmp_path / "pack"
+    assert signed_in("audit", "export", str(pack)).code == 0
+    assert sorted(path.name for path in pack.iterdir()) == ["checkpoint", "entries.jsonl", "key", "manifest.json"]
+    good = signed_in("audit", "verify", str(pack), "--key", logged.key)
+    assert (good.code, good.err) == (0, "")
+    assert f"{COUNT} entries of 'acme'" in good.out
+    without_key = signed_in("audit", "verify", str(pack))
+    assert without_key.code == 0
+    assert "not proven" in without_key.err
+    raw = bytearray((pack / "entries.jsonl").read_bytes())
+    raw[5_000] ^= 1
+    (pack / "entries.jsonl").write_bytes(raw)
+    bad = signed_in("audit", "verify", str(pack), "-o", "json")
+    assert bad.code == 1
+    report = json.loads(bad.out)
+    assert report["ok"] is False
+    assert any("entries.jsonl line" in fault for fault in report["faults"])
+    assert "does not verify" in bad.err
+
+
+def test_the_key_may_be_a_file_and_another_key_is_a_fault(
+    signed_in: Cli, logged: ControlPlane, tmp_path: Path
+) -> None:
+    signed_in("audit", "export", str(tmp_path / "pack"))
+    (tmp_path / "log.key").write_text(logged.key + "\n")
+    assert signed_in("audit", "verify", "pack", "--key", "log.key").code == 0
+    other = str(Signer("gateway.example:8443", Ed25519PrivateKey.generate()).key(ACME))
+    assert signed_in("audit", "verify", "pack", "--key", other).code == 1
+
+
+def test_an_export_never_writes_over_and_leaves_nothing_half(
+    signed_in: Cli, logged: ControlPlane, tmp_path: Path
+) -> None:
+    (tmp_path / "here").mkdir()
+    assert signed_in("audit", "export", "here").code == 2
+    short = b"".join(line + b"\n" for line in logged.lines[:5])
+    logged.script("GET", "/admin/v1/orgs/acme/audit/log", (200, short, {}))
+    said = signed_in("audit", "export", "cut")
+    assert said.code == 1
+    assert f"5 entries of {COUNT}" in said.err
+    logged.script("GET", "/admin/v1/orgs/acme/audit/log", (403, {"detail": "auditors only", "status": 403}, {}))
+    assert signed_in("audit", "export", "cut").code == 3
+    assert not (tmp_path / "cut").exists()
+
+
+def test_an_empty_log_exports_and_verifies(signed_in: Cli, plane: ControlPlane) -> None:
+    signer = Signer("gateway.example", Ed25519PrivateKey.generate())
+    plane.checkpoint, plane.key = signer.checkpoint(ACME, 0, plane.chain.tree.root()), str(signer.key(ACME))
+    assert signed_in("audit", "tail").out == ""
+    assert signed_in("audit", "export", "empty").code == 0
+    assert signed_in("audit", "verify", "empty", "--key", plane.key).code == 0
+
+
+def test_verify_needs_no_server_and_no_login(cli: Cli, tmp_path: Path) -> None:
+    assert cli("audit", "verify", str(tmp_path / "none")).code == 2
+    assert cli("audit", "verify", str(tmp_path)).code == 1
+
+
+def test_moments() -> None:
+    assert moment("90m", 10_000) == 10_000 - 5_400
+    assert moment("2026-01-31", 0) == 1_769_817_600
+    assert moment("2026-01-31T01:00:00+01:00", 0) == 1_769_817_600
+    assert moment("9999d", 100) == 0
+    for text in ("yesterday", "-1h", "3w", ""):
+        with pytest.raises(UsageError):
+            moment(text, 0)
