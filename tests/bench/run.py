@@ -1,0 +1,59 @@
+"""The program: builds the rig, starts the targets, measures, prints.
+
+    python -m tests.bench [--without-gateway]
+
+`SIZE=small` in the environment makes it end in a minute. Exits 1 on errors (something failed, a request went
+wrong), never because a figure is poor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.bench.measure import FULL, SMALL, Bench, Results
+from tests.bench.processes import choose_cores
+from tests.bench.report import print_tables, summary
+from tests.bench.rig import RigError, running
+from tests.bench.targets import MissingPackageError, direct_target, gateway_target, haproxy_target
+from tests.kit.certs import make_pki
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--without-gateway", action="store_true", help="measure the rig: direct and HAProxy only")
+    options = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    progress = Console(stderr=True)
+    try:
+        results = _measure(progress, with_gateway=not options.without_gateway)
+    except (RigError, MissingPackageError, RuntimeError, OSError) as problem:
+        progress.print(f"[red]the benchmark cannot run:[/red] {problem}", highlight=False)
+        return 1
+    print_tables(results, console)
+    sys.stdout.write(summary(results) + "\n")
+    return 1 if results.errors else 0
+
+
+def _measure(progress: Console, *, with_gateway: bool) -> Results:
+    size = SMALL if os.environ.get("SIZE") == "small" else FULL
+    cores = choose_cores()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="orgate-bench-")))
+        pki = make_pki(folder / "tls")
+        rig = stack.enter_context(running(folder, pki, cores))
+        targets = [
+            direct_target(rig.upstream_port, pki),
+            stack.enter_context(haproxy_target(folder / "haproxy", rig.upstream_port, pki, cores)),
+        ]
+        if with_gateway:
+            targets.append(stack.enter_context(gateway_target(folder / "gateway", rig.upstream_port, pki, cores)))
+        # The load's few milliseconds of Python belong to the rig's core too.
+        os.sched_setaffinity(0, {cores.rig})
+        return Bench(rig, targets, size, lambda what: progress.print(f"· {what}", highlight=False)).all()

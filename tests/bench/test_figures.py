@@ -1,0 +1,133 @@
+"""What the benchmark computes from what it measured."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench.measure import Added, CpuRow, Results, cancel_quantile
+from tests.bench.processes import core_busy_s, parse_stat, pinned, tree_cpu_s
+from tests.bench.report import print_tables, summary
+from tests.bench.rig import Cancelled, join_journals, quantile
+from tests.bench.targets import Target
+
+PROMISED_KEYS = {
+    "json_cpu_x",
+    "sse_burst_cpu_x",
+    "sse_paced_cpu_x",
+    "added_p50_ms",
+    "added_p99_ms",
+    "cancel_p50_ms",
+    "cancel_p99_ms",
+    "requests_per_core",
+}
+
+
+def cpu_row(cpu_us: float) -> CpuRow:
+    return CpuRow(cpu_us, busy=0.9, others=0, rps=1000, p50_ms=1, p99_ms=2, event_p50_ms=0, event_p99_ms=0)
+
+
+def results() -> Results:
+    found = Results()
+    for shape, mine, theirs in (("json", 120.0, 30.0), ("sse_burst", 180.0, 36.0), ("sse_paced", 600.0, 300.0)):
+        found.cpu["direct", shape] = cpu_row(math.nan)
+        found.cpu["HAProxy", shape] = cpu_row(theirs)
+        found.cpu["gateway", shape] = cpu_row(mine)
+    found.added["gateway"] = Added(0.4, 1.1, 0.5, 1.2)
+    found.added["A/A control"] = Added(0.0, 0.01, 0.0, 0.01)
+    found.cancels["gateway", "half", 0] = Cancelled(sent=3, reached=2, latencies_ms=(0.2, 0.8))
+    found.cancels["gateway", "half", 3] = Cancelled(sent=2, reached=2, latencies_ms=(0.4, 0.6))
+    found.cancels["gateway", "full", 3] = Cancelled(sent=1, reached=1, latencies_ms=(9.0,))
+    return found
+
+
+def test_the_last_line_is_flat_json_with_the_promised_keys() -> None:
+    figures = json.loads(summary(results()))
+    assert figures.keys() >= PROMISED_KEYS
+    assert not [value for value in figures.values() if isinstance(value, dict | list)]
+    assert (figures["json_cpu_x"], figures["sse_burst_cpu_x"], figures["sse_paced_cpu_x"]) == (4, 5, 2)
+    assert figures["requests_per_core"] == 8333
+    assert (figures["cancel_p50_ms"], figures["cancel_p50_saturated_ms"]) == (0.6, 9)
+
+
+def test_what_was_not_measured_is_null() -> None:
+    found = results()
+    for key in [key for key in found.cpu if key[0] == "gateway"]:
+        del found.cpu[key]
+    del found.added["gateway"]
+    found.cancels.clear()
+    figures = json.loads(summary(found))
+    assert {figures[key] for key in PROMISED_KEYS} == {None}
+
+
+def test_tables_mark_rows_whose_core_was_not_full(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    found = results()
+    found.cpu["gateway", "json"] = cpu_row(120)._replace(busy=0.4, others=0.5)
+    print_tables(found, Console(width=160))
+    printed = capsys.readouterr().out
+    assert "40% *" in printed
+    assert "50% †" in printed
+
+
+def test_journals_are_joined_by_number() -> None:
+    client = "cancel 1 1000000\ncancel 2 2000000\ncancel 3 3000000\n"
+    upstream = "open 1 10\nopen 2 20\nreset 2 2500000\nopen 9 1\nreset 9 2\n"
+    cancelled = join_journals(client, upstream)
+    assert cancelled == Cancelled(sent=3, reached=2, latencies_ms=(0.5,))
+    assert cancelled.dangling == 1
+
+
+def test_quantiles() -> None:
+    assert quantile([1, 2, 3, 4], 0.5) == 3
+    assert quantile([1, 2], 0.99) == 2
+    assert math.isnan(quantile([], 0.5))
+    assert math.isnan(cancel_quantile(Results(), "gateway", "half", 0.5))
+
+
+def test_faults_of_the_load_become_errors() -> None:
+    found = Results()
+    target = Target("gateway", 1, (), "", Path("ca.pem"))
+    clean: dict[str, float] = {"bad": 0, "err": 0, "hung": 0, "short": 0, "bad_status": 0}
+    found.note(target, "json", clean)
+    assert found.errors == []
+    found.note(target, "json", {**clean, "bad": 2, "bad_status": 401})
+    assert found.errors == ["gateway, json: {'bad': 2}, first status 401"]
+
+
+def test_stat_of_a_process_with_a_malicious_name() -> None:
+    fields = " ".join(["S", "7", *["0"] * 9, "1", "2", "3", "4", "20", "0"])
+    assert parse_stat(f"42 (a) R 1 (x) {fields}") == (7, 10)
+
+
+def test_cpu_of_a_tree_counts_children_dead_and_alive() -> None:
+    """A parent that does nothing, whose child burns until it has used 0.2 s, then waits to be let go."""
+    burn = "import time\nwhile time.process_time() < 0.2: pass"
+    run = f"subprocess.run([sys.executable, '-c', {burn!r}])"
+    parent = f"import subprocess, sys\n{run}\nprint('burnt', flush=True)\ninput()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "burnt\n"
+    assert tree_cpu_s([process.pid]) >= 0.2
+    process.communicate("\n")
+    assert tree_cpu_s([process.pid]) == 0
+
+
+def test_children_start_on_the_core_they_are_pinned_to() -> None:
+    allowed = os.sched_getaffinity(0)
+    core = max(allowed)
+    with pinned(core):
+        program = "import os; print(os.sched_getaffinity(0))"
+        output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == str({core})
+    assert os.sched_getaffinity(0) == allowed
+    assert core_busy_s(core) > 0
