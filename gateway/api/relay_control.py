@@ -26,7 +26,6 @@ RELAYED: Mapping[str, tuple[str, ...]] = {
     "/.well-known/jwks.json": ("GET",),
     "/oauth/device": ("GET", "POST"),
     "/oauth/device_authorization": ("POST",),
-    "/oauth/introspect": ("POST",),
     "/oauth/invitation": ("GET", "POST"),
     "/oauth/revoke": ("POST",),
     "/oauth/token": ("POST",),

@@ -52,10 +52,13 @@ class _Session:
 
 class LimitOwner:
     """One loop's own; never awaits. Not durable: a restart begins with full buckets, and workers declare the
-    slots they hold. `boot` tells this owner's sessions from those of one before it."""
+    slots they hold. `workers`: how many are expected, so that the first to ask is not lent the others' part.
+    `boot` tells this owner's sessions from those of one before it.
+    """
 
-    def __init__(self, clock_us: Callable[[], int], boot: str = "") -> None:
+    def __init__(self, clock_us: Callable[[], int], *, workers: int = 1, boot: str = "") -> None:
         self._clock_us = clock_us
+        self._expected = workers
         self._boot = boot or secrets.token_hex(6)
         self._numbers = count(1)
         self._table = Table()
@@ -78,6 +81,9 @@ class LimitOwner:
         if session is None or session.worker != ask.worker:
             if ask.session:
                 return SliceAnswer(session="", known=False)
+            earlier = self._by_worker.get(ask.worker)
+            if earlier is not None and ask.seq <= earlier.seq:
+                return SliceAnswer(session=earlier.id, known=True)  # overtaken by a later one, as below
             session = self._open(ask, now)
         elif ask.seq <= session.seq:
             return SliceAnswer(session=session.id, known=True)  # overtaken by a later one: nobody waits for it
@@ -141,7 +147,7 @@ class LimitOwner:
         return tuple(slices)
 
     def _slice(self, claim: Claim, left: int) -> int:
-        workers, cost = len(self._sessions), max(claim.cost, 1)
+        workers, cost = max(len(self._sessions), self._expected), max(claim.cost, 1)
         if left < SCARCE * workers * cost:
             return 0
         ahead = SLOTS_AHEAD if claim.unit is LimitUnit.CONCURRENCY else AHEAD

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.errors import GatewayError, UnavailableError
@@ -12,11 +13,16 @@ from gateway.limits.refusal import exceeded
 from gateway.limits.table import Key, key_of, standings
 from tenants.models import LimitUnit
 
+log = logging.getLogger("orgate.limits")
+
 TICK_S = 0.2
 """How often unused parts of slices return."""
 
 SLOW_TICKS = 5
 """In so many ticks also what came back to busy buckets returns, and the owner hears of slots still in use."""
+
+SOON_S = 0.005
+"""How long what comes back to a scarce bucket waits for more of it: others may be refused meanwhile."""
 
 BATCH = 256
 """Requests asked about in one message."""
@@ -25,7 +31,7 @@ BATCH = 256
 class _Local:
     """One bucket as this worker knows it."""
 
-    __slots__ = ("avail", "back", "claim", "out", "remaining", "used")
+    __slots__ = ("avail", "back", "claim", "out", "remaining", "scarce", "used")
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim  # as last seen: its amount and period
@@ -33,6 +39,7 @@ class _Local:
         self.back = 0  # came back from requests; not spendable here, or a refund could outlast the bucket's refill
         self.out = 0  # concurrency: slots that the owner counts as ours
         self.remaining = 0  # what the owner had left, less what was spent here since
+        self.scarce = True  # the owner lends none of it: every request is judged there
         self.used = False  # since the last tick
 
     @property
@@ -56,6 +63,8 @@ class SlicedLimits:
         self._waiting: list[tuple[tuple[Claim, ...], asyncio.Future[Hold]]] = []
         self._asking: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self._soon: asyncio.TimerHandle | None = None
+        self._owed: set[Key] = set()
         self._session = ""
         self._seq = 0
         self._seen = 0
@@ -70,8 +79,7 @@ class SlicedLimits:
             raise _unavailable()
         future: asyncio.Future[Hold] = asyncio.get_running_loop().create_future()
         self._waiting.append((wanted, future))
-        if self._asking is None:
-            self._asking = asyncio.get_running_loop().create_task(self._ask_for_waiting())
+        self._begin()
         try:
             return await future
         except asyncio.CancelledError:
@@ -103,6 +111,8 @@ class SlicedLimits:
     async def close(self) -> None:
         """Give everything back. What requests still in flight settle afterwards is not told any more."""
         self._closed = True
+        if self._soon is not None:
+            self._soon.cancel()
         while self._asking is not None:
             await self._asking
         await self._exchange([], list(self._locals.values()))
@@ -122,13 +132,17 @@ class SlicedLimits:
         else:
             local.back += reserved - used
         local.remaining += reserved - used
+        if local.scarce and not self._closed:
+            self._owed.add(key_of(claim))
+            if self._soon is None:
+                self._soon = asyncio.get_running_loop().call_later(SOON_S, self._begin)
 
     def _spend(self, claims: tuple[Claim, ...]) -> Hold | None:
         """All of `claims` out of the slices, or nothing."""
         found = [self._local(claim) for claim in claims]
         for local, claim in zip(found, claims, strict=True):
             local.used = True
-            if local.avail < claim.cost or (local.claim != claim and not _same(local.claim, claim)):
+            if local.avail < claim.cost or not _same(local.claim, claim):
                 return None
         for local, claim in zip(found, claims, strict=True):
             local.avail -= claim.cost
@@ -145,11 +159,20 @@ class SlicedLimits:
             local = self._locals[key] = _Local(claim)
         return local
 
+    def _begin(self) -> None:
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().create_task(self._ask_for_waiting())
+
     async def _ask_for_waiting(self) -> None:
         try:
-            while self._waiting:
+            while self._waiting or self._owed:
+                if self._soon is not None:
+                    self._soon.cancel()
+                    self._soon = None
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                await self._exchange(batch, [])
+                owed = [self._locals[key] for key in self._owed if key in self._locals]
+                self._owed.clear()
+                await self._exchange(batch, owed)
         finally:
             self._asking = None
 
@@ -174,8 +197,10 @@ class SlicedLimits:
                     local.avail += avail
                     local.back += back
                 self._serve_alone(batch)
+                if not isinstance(error, Exception):
+                    raise  # cancelled
                 if not isinstance(error, GatewayError):
-                    raise
+                    log.exception("the owner of the limits cannot be asked")
                 return
             for local, avail, back in returned:
                 if local.slots:
@@ -205,6 +230,8 @@ class SlicedLimits:
             answer = await self._send(asks, back, held)
             if not answer.known:
                 raise _unavailable()
+        if len(answer.results) != len(asks):
+            raise _unavailable()  # the answer to a message that another process sent in this worker's name
         self._session = answer.session
         return answer
 
@@ -236,6 +263,7 @@ class SlicedLimits:
             if (found := self._locals.get((part.org, part.limit, part.subject))) is not None:
                 found.avail += part.amount
                 found.remaining = part.remaining
+                found.scarce = part.amount == 0
                 if found.slots:
                     found.out += part.amount
         for claims, future in granted:

@@ -1,0 +1,278 @@
+"""What every `LimitStore` keeps: in memory, and over slices with one and three workers on one owner."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from itertools import cycle
+
+import pytest
+
+from gateway.errors import LimitExceededError
+from gateway.exchange import Claim, Hold
+from gateway.limits.memory import MemoryLimits
+from gateway.limits.messages import SliceAnswer, SliceAsk
+from gateway.limits.owner import LimitOwner
+from gateway.limits.slices import SLOW_TICKS, SlicedLimits
+from gateway.limits.store import LimitStore
+from tenants.ids import OrgId
+from tenants.models import LimitUnit
+
+ACME, OTHER = OrgId("acme"), OrgId("other")
+SECOND = 1_000_000
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now_us = 7 * SECOND
+
+    def __call__(self) -> int:
+        return self.now_us
+
+    def advance(self, seconds: float) -> None:
+        self.now_us += int(seconds * SECOND)
+
+
+def claim(
+    *,
+    org: OrgId = ACME,
+    limit: str = "per-minute",
+    subject: str = "",
+    unit: LimitUnit = LimitUnit.REQUESTS,
+    cost: int = 1,
+    amount: int = 10,
+    burst: int = 0,
+    period_s: int = 60,
+) -> Claim:
+    return Claim(
+        org=org,
+        limit=limit,
+        scope="member" if subject else "org",
+        subject=subject,
+        unit=unit,
+        cost=cost,
+        amount=amount,
+        burst=burst or amount,
+        period_s=period_s,
+    )
+
+
+def slots(amount: int) -> Claim:
+    return claim(limit="at-once", unit=LimitUnit.CONCURRENCY, amount=amount, period_s=0)
+
+
+def tokens(cost: int, amount: int = 1_000, limit: str = "tokens") -> Claim:
+    return claim(limit=limit, unit=LimitUnit.TOKENS, cost=cost, amount=amount)
+
+
+class Turns:
+    """Several workers' stores as one: each request goes to the next."""
+
+    def __init__(self, workers: Sequence[SlicedLimits]) -> None:
+        self.workers = workers
+        self._next = cycle(workers)
+
+    async def reserve(self, claims: Sequence[Claim]) -> Hold:
+        return await next(self._next).reserve(claims)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=["memory", "slices-1", "slices-3"])
+async def store(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncGenerator[LimitStore]:
+    if request.param == "memory":
+        yield MemoryLimits(clock)
+        return
+    count = int(request.param[-1])
+    owner = LimitOwner(clock, workers=count)
+
+    async def ask(message: SliceAsk) -> SliceAnswer:
+        await asyncio.sleep(0)  # as over a wire: others run meanwhile
+        return owner.answer(message)
+
+    workers = [SlicedLimits(f"w{number}", ask) for number in range(count)]
+    yield Turns(workers)
+    for worker in workers:
+        await worker.close()
+
+
+async def settled(store: LimitStore) -> None:
+    """What came back anywhere is known everywhere, and unused slices are returned: a few ticks of every worker."""
+    if isinstance(store, Turns):
+        for _ in range(SLOW_TICKS):
+            for worker in store.workers:
+                await worker.sync()
+
+
+async def admitted(store: LimitStore, claims: Sequence[Claim], tries: int) -> int:
+    count = 0
+    for _ in range(tries):
+        try:
+            await store.reserve(claims)
+        except LimitExceededError:
+            continue
+        count += 1
+    return count
+
+
+async def test_as_many_pass_as_the_bucket_holds(store: LimitStore) -> None:
+    assert await admitted(store, [claim(amount=10)], 25) == 10
+
+
+async def test_of_a_hundred_at_once_exactly_ten_pass(store: LimitStore) -> None:
+    results = await asyncio.gather(
+        *(store.reserve([claim(amount=10)]) for _ in range(100)), return_exceptions=True
+    )
+    assert sum(not isinstance(result, BaseException) for result in results) == 10
+    assert {type(r) for r in results if isinstance(r, BaseException)} == {LimitExceededError}
+
+
+@pytest.mark.parametrize("wanted", [claim(amount=100), claim(amount=1_000), slots(100), slots(40)], ids=str)
+async def test_of_twice_the_limit_at_once_as_many_as_it_allows_pass(store: LimitStore, wanted: Claim) -> None:
+    tries = [store.reserve([wanted]) for _ in range(wanted.amount * 2)]
+    results = await asyncio.gather(*tries, return_exceptions=True)
+    passed = sum(not isinstance(result, BaseException) for result in results)
+    assert wanted.amount * 0.7 <= passed <= wanted.amount  # some may wait in another worker's slice
+    await settled(store)  # slices that nobody used are back
+    assert passed + await admitted(store, [wanted], wanted.amount) == wanted.amount
+
+
+async def test_a_refusal_names_the_limit_and_whose_it_is(store: LimitStore) -> None:
+    mine = claim(limit="mine", subject="mem_1", amount=1)
+    await store.reserve([mine])
+    with pytest.raises(LimitExceededError, match=r"'mine' .for each member. is used up") as refusal:
+        await store.reserve([mine])
+    assert (refusal.value.limit, refusal.value.scope, refusal.value.retry_after_s) == ("mine", "member", 60)
+
+
+async def test_who_waits_for_retry_after_succeeds(store: LimitStore, clock: FakeClock) -> None:
+    wanted = [claim(amount=7, period_s=60)]
+    assert await admitted(store, wanted, 7) == 7
+    for _ in range(20):
+        with pytest.raises(LimitExceededError) as refusal:
+            await store.reserve(wanted)
+        wait = refusal.value.retry_after_s
+        assert wait is not None
+        clock.advance(wait)
+        await store.reserve(wanted)
+
+
+async def test_a_second_too_early_is_refused(store: LimitStore, clock: FakeClock) -> None:
+    await store.reserve([claim(amount=1, period_s=60)])
+    clock.advance(59.999999)
+    with pytest.raises(LimitExceededError) as refusal:
+        await store.reserve([claim(amount=1, period_s=60)])
+    assert refusal.value.retry_after_s == 1
+
+
+async def test_all_or_nothing(store: LimitStore) -> None:
+    wide, narrow = claim(limit="wide", amount=5), claim(limit="narrow", amount=1)
+    await store.reserve([wide, narrow])
+    for _ in range(3):
+        with pytest.raises(LimitExceededError) as refusal:
+            await store.reserve([wide, narrow])
+        assert refusal.value.limit == "narrow"
+    assert await admitted(store, [wide], 10) == 4
+
+
+async def test_the_strictest_limit_is_named(store: LimitStore) -> None:
+    minute, day = claim(limit="minute", amount=1), claim(limit="day", amount=1, period_s=86_400)
+    await store.reserve([minute, day])
+    with pytest.raises(LimitExceededError) as refusal:
+        await store.reserve([minute, day])
+    assert (refusal.value.limit, refusal.value.retry_after_s) == ("day", 86_400)
+
+
+async def test_buckets_of_others_are_untouched(store: LimitStore) -> None:
+    assert await admitted(store, [claim(amount=2)], 5) == 2
+    assert await admitted(store, [claim(org=OTHER, amount=2)], 5) == 2
+    assert await admitted(store, [claim(subject="mem_2", amount=2)], 5) == 2
+
+
+async def test_a_refund_restores_the_request_too(store: LimitStore) -> None:
+    wanted = [claim(amount=1), tokens(900), slots(1)]
+    for _ in range(4):
+        (await store.reserve(wanted)).refund()
+        await settled(store)
+    await store.reserve(wanted)
+    with pytest.raises(LimitExceededError):
+        await store.reserve(wanted)
+
+
+async def test_tokens_are_settled_on_what_was_used(store: LimitStore) -> None:
+    (await store.reserve([tokens(900)])).settle(100)
+    await settled(store)
+    (await store.reserve([tokens(900)])).settle(900)
+    await settled(store)
+    with pytest.raises(LimitExceededError):
+        await store.reserve([tokens(1)])
+
+
+async def test_more_used_than_reserved_is_a_debt(store: LimitStore, clock: FakeClock) -> None:
+    (await store.reserve([tokens(10)])).settle(1_500)  # 500 below nothing: half a minute
+    await settled(store)
+    with pytest.raises(LimitExceededError) as refusal:
+        await store.reserve([tokens(1)])
+    assert refusal.value.retry_after_s == 31
+    clock.advance(31)
+    await store.reserve([tokens(1)])
+
+
+async def test_slots_come_back_when_settled(store: LimitStore) -> None:
+    held = [await store.reserve([slots(2)]) for _ in range(2)]
+    with pytest.raises(LimitExceededError, match="2 requests at once") as refusal:
+        await store.reserve([slots(2)])
+    assert refusal.value.retry_after_s == 1
+    held[0].settle(0)
+    await settled(store)
+    again = await store.reserve([slots(2)])
+    with pytest.raises(LimitExceededError):
+        await store.reserve([slots(2)])
+    again.refund()
+    held[1].refund()
+
+
+async def test_a_hold_ends_once(store: LimitStore) -> None:
+    hold = await store.reserve([claim()])
+    hold.settle(0)
+    with pytest.raises(RuntimeError):
+        hold.settle(0)
+    with pytest.raises(RuntimeError):
+        hold.refund()
+
+
+async def test_what_can_never_pass_is_said_so(store: LimitStore) -> None:
+    with pytest.raises(LimitExceededError, match="holds 1000 tokens at most and this request asks for 1001"):
+        await store.reserve([tokens(1_001)])
+    with pytest.raises(LimitExceededError, match="lets nothing pass"):
+        await store.reserve([claim(amount=0)])
+
+
+async def test_a_changed_limit_counts_at_once(store: LimitStore) -> None:
+    assert await admitted(store, [claim(amount=4)], 9) == 4
+    assert await admitted(store, [claim(amount=6)], 9) == 2
+    assert await admitted(store, [claim(amount=1)], 9) == 0
+
+
+async def test_a_burst_is_less_or_more_than_the_amount(store: LimitStore, clock: FakeClock) -> None:
+    assert await admitted(store, [claim(limit="small", amount=60, burst=5)], 20) == 5
+    assert await admitted(store, [claim(limit="large", amount=6, burst=9)], 20) == 9
+    clock.advance(3)
+    assert await admitted(store, [claim(limit="small", amount=60, burst=5)], 20) == 3
+
+
+async def test_standings_say_what_is_left_of_the_strictest(store: LimitStore, clock: FakeClock) -> None:
+    hold = await store.reserve([claim(amount=10), claim(limit="b", amount=4), tokens(250)])
+    requests, used = hold.standings
+    assert (requests.unit, requests.limit, requests.remaining) == (LimitUnit.REQUESTS, 4, 3)
+    assert requests.reset_ms == 15_000
+    assert (used.unit, used.limit, used.remaining, used.reset_ms) == (LimitUnit.TOKENS, 1_000, 750, 15_000)
+
+
+async def test_nothing_to_claim_is_always_granted(store: LimitStore) -> None:
+    hold = await store.reserve([])
+    assert hold.standings == ()
+    hold.settle(12)
