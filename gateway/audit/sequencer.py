@@ -125,13 +125,12 @@ class Sequencer:
         while True:
             self._nudged.clear()
             try:
-                if await self.drain_once(store):
-                    continue
-                pause = OUTBOX_S
+                pause = 0.0 if await self.drain_once(store) else OUTBOX_S
             except Exception as error:  # noqa: BLE001  # a store or disk that is down: changes wait in the outbox
                 log.warning("audit: the outbox waits (%s)", type(error).__name__)
                 pause = RETRY_S
-            await self._sleep(pause)
+            if pause:
+                await self._sleep(pause)
 
     def nudge(self) -> None:
         """There is something in the outbox now."""
@@ -181,10 +180,8 @@ class Sequencer:
         state = self._logs.get(org)
         if state is None:
             async with self._opening:  # recovery may cut a file: never while another has it open
-                state = self._logs.get(org)
-                if state is None:
-                    state = OrgState(await asyncio.to_thread(self._open_files, org_id(org)))
-                    self._logs[org] = state
+                state = self._logs.get(org) or OrgState(await asyncio.to_thread(self._open_files, org_id(org)))
+                self._logs[org] = state
         return state
 
     def _open_files(self, org: OrgId) -> OrgLog:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from hashlib import sha256
 from pathlib import Path
 
@@ -239,6 +240,32 @@ def test_an_empty_segment_that_a_crash_left_is_gone_on_in(folder: Path) -> None:
     log.close()
     assert opened(folder).firsts == [0, 1]
     assert seqs(folder) == [1, 2]
+
+
+def test_a_folder_that_a_crash_left_without_a_segment_is_an_empty_log(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    assert opened(folder).append(drafts(1)) == 1
+    assert seqs(folder) == [1]
+
+
+def test_a_log_shorter_than_what_was_durable_is_damaged(folder: Path) -> None:
+    log = opened(folder)
+    log.append(drafts(1, 2))
+    log.save_checkpoint()
+    log.close()
+    path = folder / "log-00000000.jsonl"
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    with pytest.raises(DamagedError, match="shorter than the"):
+        opened(folder)
+
+
+def test_a_write_that_gets_through_in_part_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:100], offset))
+    log = OrgLog(folder, ACME, SIGNER)
+    log.append(drafts(1, 2))
+    log.close()
+    assert opened(folder).durable.size == 2
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,47 @@ async def test_records_behind_a_failed_write_reach_the_disk_in_order(tmp_path: P
     assert [item.seq for item, _ in decode(path.read_bytes())] == [1, 2, 3]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_records_that_were_sent_from_memory_need_no_disk_any_more(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=disk), Sequencer()
+    for _ in range(7):
+        spool.admit()
+    disk.broken("write")
+    for n in range(7):
+        spool.append(receipt(n, model="x" * 500, error="x" * 400, rule="x" * 400, limit="x" * 400))
+    running = asyncio.create_task(spool.run(there.send))
+    await there.called.wait()
+    assert there.seqs == [1, 2, 3, 4, 5, 6, 7]
+    assert not well(spool)
+    disk.mend()
+    while not well(spool):
+        await asyncio.sleep(0)
+    assert "00000001.seg" not in files(tmp_path)
+    spool.stop()
+    await running
+
+
+async def test_a_spare_that_comes_too_late_is_not_used(tmp_path: Path) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    class Slow(FaultyDisk):
+        def allocate(self, fd: int, size: int) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                started.set()
+                go_on.wait(5)
+            super().allocate(fd, size)
+
+    spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=Slow()), Sequencer()
+    fill(spool, 3, model="x" * 500, error="x" * 400, rule="x" * 400, limit="x" * 400)
+    running = asyncio.create_task(spool.run(there.send))
+    await asyncio.to_thread(started.wait, 5)
+    fill(spool, 3)
+    go_on.set()
+    spool.stop()
+    await running
+    assert there.seqs == [1, 2, 3, 4, 5, 6]
 
 
 async def test_a_failed_sync_refuses_until_the_sequencer_has_everything(tmp_path: Path) -> None:
