@@ -27,11 +27,11 @@ from litestar.exceptions import HTTPException
 
 from gateway.api.admin.app import admin_app
 from gateway.api.admin.dependencies import AdminDependencies
-from gateway.api.bus import bus_routes
+from gateway.api.bus import bus_routes, slices_over
 from gateway.api.data.health import health_routes, refuse_http
 from gateway.api.data.routes import DataPlane
 from gateway.api.oauth.routes import oauth_routes
-from gateway.api.relay_control import relay_routes
+from gateway.api.relay_control import control_routes
 from gateway.audit.reader import LogReader
 from gateway.audit.recover import recover
 from gateway.audit.sequencer import Sequencer
@@ -40,16 +40,15 @@ from gateway.audit.spool import Spool
 from gateway.authn.verify import Authenticator
 from gateway.bus.client import BusClient
 from gateway.bus.hub import Hub
-from gateway.bus.messages import MetricsUp
 from gateway.bus.publisher import Publisher
 from gateway.bus.streams import LiveStreams
 from gateway.clock import Clock, SystemClock
 from gateway.errors import UnavailableError
 from gateway.exchange import SpoolUp
 from gateway.inflight import InFlight
-from gateway.limits.owner import SliceOwner
+from gateway.limits.owner import LimitOwner
 from gateway.limits.slices import SlicedLimits
-from gateway.metrics import Counters, Totals
+from gateway.metrics import Counters, Metrics
 from gateway.oauth.service import OAuthService
 from gateway.oauth.signing import SigningKeys
 from gateway.oauth.sql import SqlOAuthStore
@@ -59,10 +58,10 @@ from gateway.secrets.masterkey import read_master_key
 from gateway.secrets.sealed import SealedFile
 from gateway.serve import SETTINGS_VARIABLE, configure_logging, die_with_parent
 from gateway.settings import Settings, load
-from gateway.upstream.addresses import AddressPolicy
 from gateway.upstream.probe import UpstreamProbe
 from gateway.upstream.relay import Relay
 from gateway.upstream.transport import TransportPool
+from gateway.upstream.urls import url_fault
 from tenants.snapshot import Snapshot
 from tenants.sql.reader import StoreReader
 from tenants.sql.store import SqlControlStore, open_store, sqlite_url
@@ -87,13 +86,13 @@ def worker() -> Litestar:
         settings.bus_socket,
         boot,
         on_snapshot=lambda _: None,
-        on_reset=in_flight.reset,
+        on_reset=lambda org, member: log.info("reset %d streams of %s", in_flight.reset(org, member), org),
         clock=clock,
         reader=_Fallback(settings, clock),
         max_staleness_s=settings.server.max_staleness_s,
     )
-    limits = SlicedLimits(bus, worker=boot, clock=clock)
-    transports = TransportPool(settings.upstreams.networks())
+    limits = SlicedLimits(boot, slices_over(bus))
+    transports = TransportPool(allowed=settings.upstreams.networks())
     spool = Spool(_spools(settings), boot, settings.audit.spool_bytes, settings.audit.fsync_ms)
     counters = Counters()
     pipeline = Pipeline(
@@ -131,7 +130,7 @@ def worker() -> Litestar:
             while True:
                 await asyncio.sleep(METRICS_S)
                 with contextlib.suppress(UnavailableError):  # counters are cumulative: the next report has all
-                    await bus.send_metrics(MetricsUp(boot, boot, counters.rows()))
+                    await bus.send_metrics(counters.message(boot, boot))
 
         bus.start()
         async with asyncio.timeout(FIRST_SNAPSHOT_S):
@@ -151,7 +150,7 @@ def worker() -> Litestar:
             await bus.close()
 
     return Litestar(
-        route_handlers=[*data.handlers(), *relay_routes(bus), *health_routes(unready)],
+        route_handlers=[*data.handlers(), *control_routes(bus), *health_routes(unready)],
         lifespan=[lifespan],
         exception_handlers={HTTPException: refuse_http},
         openapi_config=None,
@@ -192,22 +191,19 @@ async def control(settings: Settings) -> None:
 
     store = await open_store(sqlite_url(settings.database), clock=clock.now)
     sealed = _sealed(settings)
-    signing = await SigningKeys.load_or_create(sealed, clock.now)
-    oauth = await open_oauth(settings, store, sealed, clock, signing)
+    oauth = await open_oauth(settings, store, sealed, clock)
 
     sequencer = Sequencer(settings.path(settings.audit.path), await load_signer(_authority(settings), sealed))
     await sequencer.open()
 
     hub = Hub(clock)
-    publisher = Publisher(store, hub, clock, signing.jwks_json)
+    publisher = Publisher(store, hub, clock, oauth.jwks_json)
     store.subscribe(publisher.wake)
     store.subscribe(sequencer.nudge)
     await publisher.sync()
-    owner = SliceOwner(clock, workers=lambda: len(hub.workers()))
-    hub.on_leave(owner.worker_left)
-    totals = Totals()
-    transports = TransportPool(settings.upstreams.networks())
-    addresses = AddressPolicy(settings.upstreams.networks())
+    owner = LimitOwner(clock.monotonic_us, workers=settings.server.workers)
+    metrics = Metrics()
+    transports = TransportPool(allowed=settings.upstreams.networks())
 
     def unready() -> Sequence[str]:
         reasons = [] if sequencer.healthy else [f"the audit log cannot be written: {sequencer.reason}"]
@@ -222,23 +218,22 @@ async def control(settings: Settings) -> None:
             audit=LogReader(sequencer),
             streams=LiveStreams(hub, publisher),
             probe=UpstreamProbe(transports, clock.monotonic_us),
-            check_url=addresses.fault,
-            metrics=totals.exposition,
+            check_url=lambda url: url_fault(url, settings.upstreams.networks()),
+            metrics=metrics.exposition,
             unready=unready,
             clock=clock.now,
-            public_url=settings.server.url,
         )
     )
     bus = Litestar(
         route_handlers=[
-            *bus_routes(hub, owner, sequencer.append_receipts, totals.absorb),
+            *bus_routes(hub, owner, sequencer.append_receipts, metrics.absorb),
             *oauth_routes(oauth),
         ],
         openapi_config=None,
         logging_config=None,
     )
     settings.bus_socket.unlink(missing_ok=True)
-    servers = [_admin_server(settings, admin), EmbeddedServer(bus, uds=settings.bus_socket, **_QUIET)]
+    servers = [_admin_server(settings, admin), _bus_server(settings, bus)]
     tasks = [
         asyncio.create_task(work)
         for work in (
@@ -257,7 +252,7 @@ async def control(settings: Settings) -> None:
     finally:
         hub.close()
         for server in servers:
-            server.stop()
+            server.stop()  # type: ignore[no-untyped-call]  # granian leaves it untyped
         await _end([stopping, *tasks])
         with contextlib.suppress(Exception):  # what cannot be drained now is drained at the next start
             await sequencer.drain_once(store)
@@ -266,20 +261,14 @@ async def control(settings: Settings) -> None:
         await store.close()
 
 
-async def open_oauth(
-    settings: Settings,
-    store: SqlControlStore,
-    sealed: SealedFile,
-    clock: Clock,
-    signing: SigningKeys | None = None,
-) -> OAuthService:
+async def open_oauth(settings: Settings, store: SqlControlStore, sealed: SealedFile, clock: Clock) -> OAuthService:
     """The token service on the control store's engine; `orgate init` needs it for the first invitations."""
     return await OAuthService.open(
         settings=settings,
         control=store,
         store=await SqlOAuthStore.open(store.engine),
         secrets=sealed,
-        signing=signing or await SigningKeys.load_or_create(sealed, clock.now),
+        signing=await SigningKeys.load_or_create(sealed, clock.now),
         clock=clock.now,
     )
 
@@ -300,7 +289,10 @@ async def _recover_spools(settings: Settings, sequencer: Sequencer, hub: Hub) ->
             due.set()
 
 
-_QUIET = {"interface": Interfaces.ASGI, "websockets": False, "log_enabled": False}
+def _bus_server(settings: Settings, app: Litestar) -> EmbeddedServer:
+    return EmbeddedServer(
+        app, uds=settings.bus_socket, interface=Interfaces.ASGI, websockets=False, log_enabled=False
+    )
 
 
 def _admin_server(settings: Settings, app: Litestar) -> EmbeddedServer:
@@ -313,7 +305,9 @@ def _admin_server(settings: Settings, app: Litestar) -> EmbeddedServer:
         ssl_cert=settings.path(listener.certificate),
         ssl_key=settings.path(listener.key),
         http2_settings=_http2(),
-        **_QUIET,
+        interface=Interfaces.ASGI,
+        websockets=False,
+        log_enabled=False,
     )
 
 

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from msgspec import Struct
-
 from gateway.audit.log import AuditReader
 from gateway.bus.hub import WorkerStatus
 from gateway.exchange import Credential, Principal
 from gateway.secrets.store import UpstreamKeys
+from gateway.upstream.probe import ProbeResult
 from tenants.ids import MemberId, OrgId
 from tenants.models import Upstream
 from tenants.snapshot import Snapshot
@@ -64,15 +63,6 @@ class Streams(Protocol):
         serves it. Returns the workers that did not and were fenced."""
 
     def workers(self) -> Sequence[WorkerStatus]: ...
-
-
-class ProbeResult(Struct, frozen=True):
-    """What one `GET <base_url>/v1/models` met. `status` 0: no answer. `detail` quotes nothing of an answer."""
-
-    ok: bool
-    status: int
-    ms: float
-    detail: str
 
 
 class Probe(Protocol):

@@ -10,7 +10,6 @@ from msgspec import Struct, structs
 
 from gateway.api.admin.bodies import UpstreamBody, to_item
 from gateway.api.admin.caller import Caller, CallerDependency
-from gateway.api.admin.dependencies import ProbeResult
 from gateway.api.admin.problems import ProblemError, invalid
 from gateway.api.admin.request import SecretBody
 from gateway.api.admin.resource import Kind, collection
@@ -18,6 +17,7 @@ from gateway.api.admin.routing import operation
 from gateway.exchange import Credential
 from gateway.secret import Secret
 from gateway.secrets.store import NoSuchSecretError
+from gateway.upstream.probe import ProbeResult
 from tenants.models import Upstream
 from tenants.roles import Operation
 from tenants.store import VersionMismatchError

@@ -13,7 +13,7 @@ from litestar import Litestar
 from msgspec import Struct
 
 from gateway.api.admin.app import admin_app
-from gateway.api.admin.dependencies import AdminDependencies, ProbeResult
+from gateway.api.admin.dependencies import AdminDependencies
 from gateway.audit.reader import LogReader
 from gateway.audit.sequencer import Sequencer
 from gateway.audit.signer import Signer
@@ -25,6 +25,7 @@ from gateway.exchange import Credential
 from gateway.metrics import Metrics
 from gateway.secret import Secret
 from gateway.secrets.sealed import SealedFile
+from gateway.upstream.probe import ProbeResult
 from policies.facts import Role
 from tenants.ids import PLATFORM, MemberId, OrgId, new_member_id
 from tenants.models import Member, Org, Upstream
@@ -138,13 +139,13 @@ class World:
         return httpx.AsyncClient(transport=transport, base_url="https://127.0.0.1:8444")
 
     async def populate(self) -> None:
+        """Fill an empty store; slow, so it is done once, see `conftest.template`."""
         for org in (ACME, GLOBEX):
             await self.store.orgs.create(Org(id=org, name=org.title()), SETUP)
             for role in (Role.OWNER, Role.ADMIN, Role.AUDITOR, Role.MEMBER):
                 await self.join(org, role)
         for role in (Role.OPERATOR, Role.AUDITOR):
             await self.join(PLATFORM, role)
-        await self.publisher.sync()
 
     async def join(self, org: OrgId, role: Role) -> Member:
         item = Member(org=org, id=new_member_id(), email=f"{role}@{org}.example", name=role, roles=(role,))
@@ -195,12 +196,17 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(folder: Path) -> AsyncIterator[World]:
+async def open_world(folder: Path, members: dict[tuple[str, Role], Member] | None = None) -> AsyncIterator[World]:
+    """A world in `folder`: that of `members`, or (None) one to be populated."""
     clock = FakeClock()
     store = await open_store(f"sqlite:{folder}/control.db", clock=clock.now)
     try:
         world = World(store, folder, clock)
-        await world.populate()
+        if members is None:
+            await world.populate()
+        else:
+            world.members = dict(members)
+        await world.publisher.sync()
         yield world
         await world.client.aclose()
         await world.sequencer.close()
