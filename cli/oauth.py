@@ -14,11 +14,12 @@ import httpx
 from msgspec import DecodeError, Struct, ValidationError, json
 
 from cli.connection import Connection
-from cli.errors import CliError, NotAllowedError, RefusedError, UnreachableError
+from cli.errors import CliError, ExitCode, NotAllowedError, RefusedError, UnreachableError
 from cli.output import printable
 
 CLIENT_ID = "orgate-cli"
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+PASSING = frozenset({"slow_down", "temporarily_unavailable", "server_error"})
 T = TypeVar("T")
 
 
@@ -50,11 +51,15 @@ class Tokens(Struct, frozen=True):
     refresh_token: str = ""
 
 
-class OAuthError(NotAllowedError):
-    """RFC 6749 section 5.2. `error` is its code."""
+class OAuthError(CliError):
+    """RFC 6749 section 5.2. `error` is its code: what ends with time ends by itself, the rest needs a sign-in."""
 
     def __init__(self, error: str, description: str) -> None:
-        super().__init__(description or error, "run `orgate login`")
+        passing = error in PASSING
+        super().__init__(
+            description or error, "wait a moment, then try again" if passing else "run `orgate login`"
+        )
+        self.code = ExitCode.REFUSED if passing else ExitCode.NOT_ALLOWED
         self.error = error
 
 
@@ -98,7 +103,7 @@ class AuthorizationServer:
                     self.metadata.token_endpoint, {**form, "client_id": CLIENT_ID, "resource": resource}, Tokens
                 )
             except OAuthError as error:
-                if error.error == "slow_down":
+                if error.error in PASSING:
                     interval += 5
                 elif error.error == "access_denied":
                     raise NotAllowedError("the sign-in was refused at the verification page") from None
@@ -120,7 +125,7 @@ class AuthorizationServer:
         form = {"token": refresh_token, "token_type_hint": "refresh_token", "client_id": CLIENT_ID}
         answer = self._connection.request("POST", self._path(self.metadata.revocation_endpoint), form=form)
         if answer.status_code != 200:
-            raise _oauth_error(answer)
+            raise oauth_error(answer)
 
     def _discover(self) -> ServerMetadata:
         origin = self._connection.origin
@@ -141,7 +146,7 @@ class AuthorizationServer:
     def _post(self, endpoint: str, form: Mapping[str, str], kind: type[T]) -> T:
         answer = self._connection.request("POST", self._path(endpoint), form=form)
         if answer.status_code != 200:
-            raise _oauth_error(answer)
+            raise oauth_error(answer)
         return _decode(answer.content, kind)
 
     def _path(self, endpoint: str) -> str:
@@ -158,12 +163,13 @@ def _decode(body: bytes, kind: type[T]) -> T:
         raise RefusedError(f"the server's answer cannot be understood: {error}") from None
 
 
-def _oauth_error(answer: httpx.Response) -> CliError:
+def oauth_error(answer: httpx.Response) -> CliError:
+    """What an answer that is no success says."""
     try:
         said: Any = json.decode(answer.content, type=_ErrorBody)
     except (ValidationError, DecodeError):
         said = _ErrorBody()
-    if answer.status_code >= 500 or not said.error:
+    if not said.error:
         return RefusedError(
             f"the server failed (HTTP {answer.status_code})", "try again; look at the server's log"
         )

@@ -87,9 +87,12 @@ class ProfileStore:
         self.path = folder / "config.toml"
 
     def load(self, name: str = "") -> tuple[str, Profile]:
-        """(its name, the profile called `name`, or the default one). Nothing configured: the local gateway."""
+        """(its name, the profile called `name`). Without a name: the default one, else the only one there is,
+        else the local gateway."""
         config = self._read()
         chosen = name or config.default_profile
+        if not name and chosen not in config.profiles and len(config.profiles) == 1:
+            (chosen,) = config.profiles
         if chosen in config.profiles:
             return chosen, config.profiles[chosen]
         if name and name != DEFAULT_PROFILE:
@@ -100,16 +103,17 @@ class ProfileStore:
             )
         return chosen, Profile(server=DEFAULT_SERVER, admin=admin_beside(DEFAULT_SERVER))
 
-    def known(self, name: str) -> bool:
-        return name in self._read().profiles
+    def for_login(self, name: str = "") -> tuple[str, Profile | None]:
+        """(the name a login is kept under, the profile if it exists): never one that was not asked for."""
+        config = self._read()
+        chosen = name or config.default_profile
+        return chosen, config.profiles.get(chosen)
 
     def save(self, name: str, profile: Profile) -> None:
-        """Add or replace one profile; the first one saved becomes the default."""
+        """Add or replace one profile."""
         private_folder(self.folder)
         with locked(self.folder / "config.lock"):
             config = self._read()
-            if not config.profiles:
-                config.default_profile = name
             config.profiles[name] = profile
             write_private(self.path, _toml(config).encode())
 

@@ -15,10 +15,9 @@ from msgspec import Struct, structs
 from cli.connection import Connection
 from cli.credentials import Login
 from cli.errors import NotAllowedError, RefusedError, UsageError
-from cli.oauth import DeviceAuthorization
+from cli.oauth import PASSING, DeviceAuthorization, OAuthError, oauth_error
 from cli.output import printable
-from cli.problems import problem_of
-from cli.profiles import DEFAULT_PROFILE, Profile, admin_beside, origin
+from cli.profiles import DEFAULT_PROFILE, DEFAULT_SERVER, Profile, admin_beside, origin
 from cli.session import Session, display_available
 from cli.tokens import remember
 from gateway.secret import Secret
@@ -58,7 +57,7 @@ def sign_in(
         raise UsageError("which organization is this e-mail address of?", "add `--org ORG`")
     password = _password(email, new=bool(invitation), given=password_from) if email else None
     if invitation and password is not None:
-        _accept_invitation(connection, invitation, password)
+        _accept_invitation(connection, invitation, org=profile.org, email=email, password=password)
         session.out.say("the password is set")
     device = server.authorize_device(audience)
     if password is not None:
@@ -76,13 +75,10 @@ def sign_in(
 
 
 def _profile(session: Session, said: Addresses) -> tuple[str, Profile]:
-    wanted = session.options.profile
-    if wanted and not session.profiles.known(wanted):
-        name, known = wanted, session.profiles.load(DEFAULT_PROFILE)[1]
-        if not said.server:
-            raise UsageError(f"profile {wanted!r} is new", "add `--server URL`")
-    else:
-        name, known = session.profiles.load(wanted)
+    name, saved = session.profiles.for_login(session.options.profile)
+    if saved is None and name != DEFAULT_PROFILE and not said.server:
+        raise UsageError(f"profile {name!r} is new", "add `--server URL`")
+    known = saved or Profile(server=DEFAULT_SERVER, admin=admin_beside(DEFAULT_SERVER))
     server = origin(said.server, "--server") if said.server else known.server
     moved = server != known.server
     admin = origin(said.admin, "--admin-url") if said.admin else admin_beside(server) if moved else known.admin
@@ -133,31 +129,38 @@ def _approve(
             "org": org,
             "email": email,
             "password": password.reveal().decode(),
+            "action": "approve",
         },
     )
-    _accepted(answer, "the sign-in")
+    _accepted(answer, "the sign-in", "check organization, e-mail address and password")
 
 
-def _accept_invitation(connection: Connection, code: str, password: Secret) -> None:
-    hidden = _hidden_fields(connection, INVITATION_PAGE, {"code": code})
+def _accept_invitation(connection: Connection, code: str, *, org: str, email: str, password: Secret) -> None:
+    hidden = _hidden_fields(connection, INVITATION_PAGE, {"org": org, "email": email})
     answer = connection.request(
         "POST",
         INVITATION_PAGE,
         headers={"accept": "application/json", "origin": connection.origin},
-        form={**hidden, "code": code, "password": password.reveal().decode()},
+        form={
+            **hidden,
+            "org": org,
+            "email": email,
+            "code": code,
+            "password": password.reveal().decode(),
+            "password_again": password.reveal().decode(),
+        },
     )
-    _accepted(answer, "the invitation")
+    _accepted(answer, "the invitation", "ask an admin for a new one: `orgate member invite`")
 
 
-def _accepted(answer: httpx.Response, what: str) -> None:
+def _accepted(answer: httpx.Response, what: str, fix: str) -> None:
     if answer.status_code < 300:
         return
-    problem = problem_of(answer.status_code, answer.content)
-    said = printable(problem.detail or problem.title)
-    faults = "".join(f"\n  {printable(fault.field)}: {printable(fault.message)}" for fault in problem.errors)
-    if answer.status_code in (401, 403):
-        raise NotAllowedError(f"{what} was refused: {said}", "check organization, e-mail address and password")
-    raise RefusedError(f"{what} was refused: {said}{faults}")
+    error = oauth_error(answer)
+    if isinstance(error, OAuthError) and error.error not in PASSING:
+        refused = NotAllowedError if error.error in ("access_denied", "invalid_grant") else RefusedError
+        raise refused(f"{what} was refused: {error.message}", fix)
+    raise error
 
 
 class _Form(HTMLParser):
@@ -177,7 +180,7 @@ def _hidden_fields(connection: Connection, page: str, params: dict[str, str]) ->
     """The page's hidden inputs, its CSRF token among them. Its cookie stays in the connection."""
     answer = connection.request("GET", page, params=params, headers={"accept": "text/html"})
     if answer.status_code != 200:
-        _accepted(answer, f"the page {page}")
+        raise oauth_error(answer)
     form = _Form()
     form.feed(answer.text)
     return form.hidden

@@ -49,6 +49,13 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
             self.body["errors"] = errors
 
 
+def _oauth(status: int, error: str, description: str) -> Refused:
+    """A failure as RFC 6749 section 5.2 says it."""
+    refused = Refused(status, description)
+    refused.body = {"error": error, "error_description": description}
+    return refused
+
+
 class Family(Struct):
     """The refresh tokens that one sign-in led to."""
 
@@ -147,18 +154,27 @@ class ControlPlane:
                     {},
                 )
             case "GET", ("/oauth/device" | "/oauth/invitation"):
-                page = (
-                    '<form method="post"><input type="hidden" name="csrf" value="c1"><input name="email"></form>'
+                page = '<form><input type="hidden" name="csrf_token" value="c1"><input name="email"></form>'
+                return (
+                    200,
+                    page,
+                    {
+                        "content-type": "text/html",
+                        "set-cookie": "orgate_csrf=c1; Path=/; HttpOnly; SameSite=Strict",
+                    },
                 )
-                return 200, page, {"content-type": "text/html", "set-cookie": "csrf=c1; Path=/oauth"}
             case "POST", "/oauth/device":
                 return self._approve(seen, form)
             case "POST", "/oauth/invitation":
                 self._csrf(seen, form)
-                if form.get("code") not in self.invitations:
-                    raise Refused(403, "the invitation is unknown, used or expired")
-                self.passwords[self.invitations.pop(form["code"])] = form["password"]
-                return 200, {"ok": True}, {}
+                person = (form.get("org", ""), form.get("email", ""))
+                if form["password"] != form["password_again"] or len(form["password"]) < 12:
+                    raise _oauth(400, "invalid_request", "a password has at least 12 characters")
+                if self.invitations.get(form.get("code", "")) != person:
+                    raise _oauth(400, "invalid_grant", "this invitation is not valid")
+                del self.invitations[form["code"]]
+                self.passwords[person] = form["password"]
+                return 200, {"status": "accepted"}, {}
             case "POST", "/oauth/token":
                 return self._token(form)
             case "POST", "/oauth/revoke":
@@ -169,17 +185,21 @@ class ControlPlane:
         raise Refused(404, "not found")
 
     def _csrf(self, seen: Seen, form: dict[str, str]) -> None:
-        if form.get("csrf") != "c1" or "csrf=c1" not in seen.headers.get("cookie", ""):
-            raise Refused(400, "the form is stale")
+        if form.get("csrf_token") != "c1" or "orgate_csrf=c1" not in seen.headers.get("cookie", ""):
+            raise _oauth(403, "invalid_request", "this page is no longer valid; load it again")
+        if "application/json" not in seen.headers.get("accept", ""):
+            raise _oauth(400, "invalid_request", "a program asks for JSON")
 
     def _approve(self, seen: Seen, form: dict[str, str]) -> Answer:
         self._csrf(seen, form)
         if self.passwords.get((form.get("org", ""), form.get("email", ""))) != form.get("password"):
-            raise Refused(403, "organization, e-mail address or password is wrong")
+            raise _oauth(403, "access_denied", "organization, e-mail or password is wrong")
+        if form.get("action") != "approve":
+            raise _oauth(400, "invalid_request", "action is approve or deny")
         for device in self.devices.values():
             if device["user_code"] == form.get("user_code"):
                 device["approved"] = True
-        return 200, {"ok": True}, {}
+        return 200, {"status": "approved"}, {}
 
     def _token(self, form: dict[str, str]) -> Answer:
         if form.get("client_id") != "orgate-cli":

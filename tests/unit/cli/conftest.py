@@ -35,6 +35,10 @@ class Cli:
     def __call__(self, *argv: str, stdin: str = "") -> Outcome:
         source = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
         self._patch.setattr("sys.stdin", source)
+        return self.run(*argv)
+
+    def run(self, *argv: str) -> Outcome:
+        """The same with the stdin that the test made."""
         self._capsys.readouterr()
         code = main(list(argv))
         said = self._capsys.readouterr()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.credentials import AccessToken, Login
-from cli.errors import NotAllowedError
+from cli.errors import CliError, NotAllowedError
 from cli.oauth import AuthorizationServer, DeviceAuthorization, OAuthError, ServerMetadata, Tokens
 from tests.fakes.control_plane import ControlPlane
 from tests.unit.cli.conftest import Cli
@@ -67,7 +67,10 @@ def test_an_invitation_sets_the_password_first(cli: Cli, plane: ControlPlane) ->
     argv = ("login", "--server", plane.origin, "--org", "acme", "--email", "new@acme.example", "--password-stdin")
     assert cli(*argv, "--invitation", "inv-1", stdin="a long password\n").code == 0
     assert plane.passwords["acme", "new@acme.example"] == "a long password"
-    assert cli(*argv, "--invitation", "inv-1", stdin="another\n").code == 3
+    assert cli(*argv, "--invitation", "inv-1", stdin="another password\n").code == 3
+    short = cli(*argv, "--invitation", "inv-1", stdin="short\n")
+    assert short.code == 1
+    assert "12 characters" in short.err
 
 
 def test_login_shows_address_and_code_and_polls(cli: Cli, plane: ControlPlane) -> None:
@@ -135,9 +138,12 @@ def test_rfc8628_interval_slow_down_and_expiry() -> None:
     with pytest.raises(NotAllowedError, match="in time"):
         late.run(_DEVICE)
     assert sum(late.waits) == 60
+    busy = _Polled([OAuthError("temporarily_unavailable", ""), Tokens("a", 1, "r")])
+    assert busy.run(_DEVICE).access_token == "a"
     for code in ("access_denied", "expired_token", "invalid_client"):
-        with pytest.raises(NotAllowedError):
+        with pytest.raises(CliError) as refused:
             _Polled([OAuthError(code, "no")]).run(_DEVICE)
+        assert refused.value.code == 3
 
 
 @pytest.mark.parametrize(
@@ -148,12 +154,19 @@ def test_wrong_usage_of_login(cli: Cli, plane: ControlPlane, argv: tuple[str, ..
     assert cli("login", "--server", plane.origin, *argv).code == 2
 
 
-def test_a_new_profile_needs_a_server_and_the_first_one_is_the_default(cli: Cli, plane: ControlPlane) -> None:
+def test_a_new_profile_needs_a_server_and_a_name_that_can_be_a_file(cli: Cli, plane: ControlPlane) -> None:
     assert cli("login", "--profile", "stage", "--org", "acme").code == 2
     assert cli("login", "--profile", "../x", "--server", plane.origin, "--org", "acme").code == 2
+    assert plane.seen == []
+
+
+def test_the_only_profile_is_used_but_a_login_never_replaces_one_unasked(cli: Cli, plane: ControlPlane) -> None:
     assert _login(cli, plane, "--profile", "stage") == 0
-    assert cli("whoami").code == 0
-    assert 'default_profile = "stage"' in cli.profiles.path.read_text()
+    assert json.loads(cli("whoami", "-o", "json").out)["profile"] == "stage"
+    assert _login(cli, plane) == 0
+    assert json.loads(cli("whoami", "-o", "json").out)["profile"] == "default"
+    assert json.loads(cli("whoami", "--profile", "stage", "-o", "json").out)["profile"] == "stage"
+    assert [family.alive for family in plane.families] == [True, True]
 
 
 def test_token_prints_the_token_alone_and_keeps_it(signed_in: Cli, plane: ControlPlane) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.output import csv_cell, instant, printable
+from cli.output import Column, Format, Printer, csv_cell, instant, printable
 from tests.fakes.control_plane import ControlPlane
 from tests.unit.cli.conftest import Cli
 
@@ -108,3 +108,25 @@ def test_status_and_whoami(signed_in: Cli) -> None:
     assert json.loads(signed_in("status", "-o", "json").out)["workers"] == [{"worker": "w1", "version": 7}]
     assert "w1" in signed_in("status").out
     assert json.loads(signed_in("whoami", "-o", "json").out)["roles"] == ["owner"]
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_a_table_has_colours_and_no_markup_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    screen = _Terminal()
+    out = Printer(Format.TABLE, stdout=screen, stderr=screen)
+    out.items(
+        [{"name": "[bold]x[/bold]", "state": "suspended"}], [Column("NAME", "name"), Column("STATE", "state")]
+    )
+    assert "[bold]x[/bold]" in screen.getvalue()
+    assert "\x1b[31m" in screen.getvalue()
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = _Terminal()
+    Printer(Format.TABLE, stdout=plain, stderr=plain).item({"name": "x", "created_at": 1_700_000_000})
+    assert "\x1b[3" not in plain.getvalue()
+    assert "2023-11-14T22:13:20Z" in plain.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -160,3 +161,19 @@ def test_an_upstream_that_fails_its_test_is_exit_code_1(signed_in: Cli, stocked:
     assert said.code == 1
     assert json.loads(said.out)["status"] == 401
     assert "the key was refused" in said.err
+
+
+class _Typing(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("typed", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("\n", 1, 1), ("", 1, 1)])
+def test_at_a_terminal_it_asks(
+    signed_in: Cli, stocked: ControlPlane, monkeypatch: pytest.MonkeyPatch, typed: str, code: int, left: int
+) -> None:
+    monkeypatch.setattr("sys.stdin", _Typing(typed))
+    said = signed_in.run("model", "delete", "code")
+    assert said.code == code
+    assert "Delete model 'code'? [y/N]" in said.err
+    assert len(stocked.items["acme", "models"]) == left
