@@ -88,6 +88,8 @@ class Spool:
 
     def admit(self) -> None:
         """Set room aside for one entry. Raises `UnavailableError`; allocates when the thread has not yet."""
+        if self._stopping:
+            raise UnavailableError("the gateway is shutting down", retry_after_s=1)
         if self._fault:
             raise UnavailableError(f"the audit log cannot be written ({self._fault})", retry_after_s=5)
         if self._reserved >= self._room():
@@ -145,13 +147,14 @@ class Spool:
     # -- beside it ------------------------------------------------------------------------------------------
 
     async def run(self, send: Send) -> None:
-        """Sync and forward until `stop`; then until everything is sent, and the folder is removed.
+        """Sync and forward until `stop`; then until every admitted request has settled and everything is
+        sent, and the folder is removed.
 
         One cadence for both: each round waits `fsync_ms` for receipts to gather, so that a busy worker makes
         one sync and one post of many. Cancelled: what is on disk stays for `recover`.
         """
         attempt = 0
-        while self.pending or not self._stopping:
+        while self.pending or self._reserved or not self._stopping:
             if not self.pending and not self._stuck:
                 await self._appended.wait()
             self._appended.clear()
@@ -169,7 +172,7 @@ class Spool:
         self._close()
 
     def stop(self) -> None:
-        """No more receipts come: `run` ends when all are sent."""
+        """Admit nothing more: `run` ends when what was admitted has settled and is sent."""
         self._stopping = True
         self._appended.set()
 

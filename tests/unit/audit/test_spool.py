@@ -155,6 +155,23 @@ async def test_receipts_arrive_in_order_and_nothing_is_left(tmp_path: Path) -> N
     assert files(tmp_path) == []
 
 
+async def test_stopping_waits_for_what_was_admitted(tmp_path: Path) -> None:
+    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+    fill(spool, 1)
+    spool.admit()
+    spool.stop()
+    with pytest.raises(UnavailableError, match="shutting down"):
+        spool.admit()
+    running = asyncio.create_task(spool.run(there.send))
+    await there.called.wait()
+    there.called.clear()
+    spool.append(receipt(2))
+    await there.called.wait()
+    await running
+    assert there.seqs == [1, 2]
+    assert files(tmp_path) == []
+
+
 async def test_segments_go_as_their_receipts_are_acknowledged(tmp_path: Path) -> None:
     spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
     running = asyncio.create_task(spool.run(there.send))
