@@ -93,8 +93,8 @@ async def _pool() -> TransportPool:
 
 
 async def _abandon(opening: asyncio.Future[httpx.Response]) -> Seen:
-    opening.cancel()
     moment = time.monotonic()
+    opening.cancel()
     await asyncio.wait([opening])
     return Seen(0, {}, b"", cancelled_at=moment)
 
@@ -116,8 +116,8 @@ async def _read(
             if show is not None and text:
                 show(text)
         if cancel_after is not None and seen.chunks >= cancel_after:
-            stream.cancel()
             seen.cancelled_at = time.monotonic()
+            stream.cancel()
             break
     seen.total_ms = (time.monotonic() - started) * 1000
     return seen

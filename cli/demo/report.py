@@ -96,9 +96,9 @@ def _indented(text: str) -> str:
 
 
 def _hidden(arguments: Sequence[str]) -> list[str]:
-    """Invitation codes are shown as dots: the habit of showing them is not one to teach."""
+    """Invitation codes are not shown: the habit of showing them is not one to teach."""
     shown = list(arguments)
     for place, argument in enumerate(shown[:-1]):
         if argument == "--invitation":
-            shown[place + 1] = "…"
+            shown[place + 1] = "CODE"
     return shown
