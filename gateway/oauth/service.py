@@ -22,6 +22,7 @@ from gateway.oauth.signing import KeyStore, SigningKeys
 from gateway.oauth.store import DeviceStatus, OAuthStore
 from gateway.oauth.tokens import AccessTokens
 from gateway.secret import Secret
+from gateway.settings import Settings
 from tenants.ids import MemberId, OrgId
 from tenants.models import Member
 from tenants.store import Actor, ControlStore
@@ -100,32 +101,31 @@ class OAuthService:
     @classmethod
     async def open(
         cls,
-        config: OAuthConfig,
         *,
+        settings: Settings,
         control: ControlStore,
         store: OAuthStore,
         secrets: KeyStore,
+        signing: SigningKeys,
         clock: Callable[[], float],
         hasher: PasswordHasher | None = None,
-        random: Callable[[int], bytes] = os.urandom,
+        device_interval_s: int = 5,
     ) -> OAuthService:
-        """Load the signing keys and the HMAC key, making them at the first start. Control process only."""
+        """Load the HMAC key, making it at the first start. Control process only; `clock` gives Unix seconds."""
         secret = await secrets.load(HMAC_NAME)
         if secret is None:
             # A crash before this returns leaves no key, and nothing that was made with it.
-            secret = Secret(random(KEY_BYTES))
+            secret = Secret(os.urandom(KEY_BYTES))
             await secrets.store(HMAC_NAME, secret)
-        signing = await SigningKeys.load_or_create(secrets, clock)
-        return cls(
-            config,
-            control=control,
-            store=store,
-            signing=signing,
-            key=ServerKey(secret),
-            clock=clock,
-            hasher=hasher,
-            random=random,
+        config = OAuthConfig(
+            issuer=settings.server.url,
+            access_s=settings.tokens.access_s,
+            refresh_s=settings.tokens.refresh_s,
+            reuse_grace_s=settings.tokens.reuse_grace_s,
+            device_interval_s=device_interval_s,
         )
+        key = ServerKey(secret)
+        return cls(config, control=control, store=store, signing=signing, key=key, clock=clock, hasher=hasher)
 
     def metadata(self) -> dict[str, Any]:
         """RFC 8414 section 2. Names what exists and nothing else."""

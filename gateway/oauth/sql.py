@@ -98,14 +98,6 @@ families = Table(
 )
 
 
-async def open_oauth_store(engine: AsyncEngine) -> SqlOAuthStore:
-    """Make the tables where they are missing. `engine` is `SqlControlStore.engine`; who made it closes it."""
-    with unavailable():
-        async with engine.begin() as connection:
-            await connection.run_sync(metadata.create_all)
-    return SqlOAuthStore(engine)
-
-
 class SqlOAuthStore:
     """Transactions of `engine` begin with the write lock (IMMEDIATE), except those with the options `READ_ONLY`.
 
@@ -116,6 +108,14 @@ class SqlOAuthStore:
         self._engine = engine
         self._reading = engine.execution_options(**READ_ONLY)
         self._writer = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, engine: AsyncEngine) -> SqlOAuthStore:
+        """Make the tables where they are missing. `engine` is `SqlControlStore.engine`; who made it closes it."""
+        with unavailable():
+            async with engine.begin() as connection:
+                await connection.run_sync(metadata.create_all)
+        return cls(engine)
 
     async def password(self, org: OrgId, member: str) -> str | None:
         table = passwords.c

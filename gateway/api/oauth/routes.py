@@ -20,7 +20,7 @@ from gateway.oauth.service import OAuthService
 from tenants.store import StoreUnavailableError
 
 JSON: Final = "application/json"
-HTML: Final = "text/html; charset=utf-8"
+HTML: Final = "text/html"  # Litestar adds the charset
 NO_STORE: Final = {"cache-control": "no-store", "pragma": "no-cache", "x-content-type-options": "nosniff"}
 PUBLISHED: Final = {"cache-control": "public, max-age=300", "x-content-type-options": "nosniff"}
 
@@ -57,6 +57,10 @@ class AuthorizationServer:
 
     def __init__(self, service: OAuthService) -> None:
         self._service = service
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AuthorizationServer:
+        # Litestar copies its handlers, and with a bound method what it is bound to: there is one server, not nine.
+        return self
 
     async def metadata(self) -> Response[bytes]:
         return _json(self._service.metadata(), headers=PUBLISHED)

@@ -13,10 +13,11 @@ from msgspec.structs import replace
 
 from gateway.oauth.caller import Caller
 from gateway.oauth.clients import GrantType
-from gateway.oauth.service import OAuthConfig, OAuthService
+from gateway.oauth.service import OAuthService
 from gateway.oauth.signing import SigningKeys
-from gateway.oauth.sql import SqlOAuthStore, open_oauth_store
+from gateway.oauth.sql import SqlOAuthStore
 from gateway.secret import Secret
+from gateway.settings import Server, Settings, Tokens
 from policies.facts import Role
 from tenants.ids import MemberId, OrgId
 from tenants.models import Member, Org, State
@@ -59,15 +60,17 @@ class Bench:
         self.signing: SigningKeys
 
     async def start(self, **config: int) -> None:
+        secrets = Shelf()
+        self.signing = await SigningKeys.load_or_create(secrets, lambda: self.now)
         self.service = await OAuthService.open(
-            OAuthConfig(issuer=ISSUER, **config),
+            settings=Settings(server=Server(url=ISSUER), tokens=Tokens(**config)),
             control=self.control,
             store=self.store,
-            secrets=Shelf(),
+            secrets=secrets,
+            signing=self.signing,
             clock=lambda: self.now,
             hasher=PasswordHasher(time_cost=1, memory_cost=8, parallelism=1),
         )
-        self.signing = self.service.signing
 
     async def join(self, org: OrgId, member: MemberId, email: str, password: str = PASSWORD) -> None:
         invitation = await self.service.invite(org, member)
@@ -119,7 +122,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     control = await open_store(
         f"sqlite:{tmp_path / 'control.db'}", clock=lambda: holder[0].now if holder else 1.8e9
     )
-    made = Bench(control, await open_oauth_store(control.engine))
+    made = Bench(control, await SqlOAuthStore.open(control.engine))
     holder.append(made)
     for org, member, email in ((ACME, ADA, "ada@acme.example"), (GLOBEX, GUS, "gus@globex.example")):
         await control.orgs.create(Org(id=org, name=org), BY)

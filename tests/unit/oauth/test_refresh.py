@@ -99,7 +99,7 @@ async def test_a_family_ends_after_its_lifetime_however_often_it_was_rotated(ben
     "change", ["", "x", "prefix", "flip-family", "flip-secret", "flip-tag", "pad", "long", "spelling"]
 )
 async def test_a_token_of_another_make_is_refused_and_kills_nothing(bench: Bench, change: str) -> None:
-    token = (await bench.login())["refresh_token"]
+    token: str = (await bench.login())["refresh_token"]
 
     def flip(at: int) -> str:
         return token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1 :]

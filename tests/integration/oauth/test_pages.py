@@ -1,0 +1,169 @@
+"""The two pages: usable without a script, of use to nobody else's site, and drivable by a program."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from gateway.api.oauth.csrf import COOKIE
+from tests.unit.oauth.conftest import ACME, ADA, PASSWORD, Bench
+
+Http = AsyncTestClient[Litestar]
+JSON = {"accept": "application/json"}
+NEW = "another good password"
+
+
+class _Form(HTMLParser):
+    """What a browser or a screen reader finds: fields with their labels, and anything that could run."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fields: dict[str, str] = {}
+        self.labels: set[str] = set()
+        self.visible: set[str] = set()
+        self.active: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag in {"script", "iframe", "object", "img", "link"} or any(name.startswith("on") for name in found):
+            self.active.append(tag)
+        if tag == "label":
+            self.labels.add(found["for"] or "")
+        if tag == "input":
+            self.fields[found["name"] or ""] = found.get("value") or ""
+            if found.get("type") != "hidden":
+                self.visible.add(found["id"] or "")
+
+
+async def _page(client: Http, path: str) -> _Form:
+    answer = await client.get(path)
+    assert answer.status_code == 200
+    return _Form(answer.text)
+
+
+async def _device_form(client: Http, **changes: str) -> dict[str, str]:
+    device = (await client.post("/oauth/device_authorization", data={"client_id": "orgate-cli"})).json()
+    uri = device["verification_uri_complete"].removeprefix("https://gateway.example")
+    fields = (await _page(client, uri)).fields
+    assert fields["user_code"] == device["user_code"]
+    filled = {"org": "acme", "email": "ada@acme.example", "password": PASSWORD, "action": "approve"}
+    return {**fields, **filled, **changes}
+
+
+@pytest.mark.parametrize("path", ["/oauth/device", "/oauth/invitation"])
+async def test_a_page_is_plain_labelled_and_locked_down(client: Http, path: str) -> None:
+    answer = await client.get(path)
+    form = _Form(answer.text)
+    assert form.active == []
+    assert form.visible == form.labels
+    assert '<html lang="en">' in answer.text
+    headers = answer.headers
+    assert headers["content-type"] == "text/html; charset=utf-8"
+    assert headers["cache-control"] == "no-store"
+    assert headers["x-frame-options"] == "DENY"
+    policy = headers["content-security-policy"]
+    assert re.fullmatch(
+        r"default-src 'none'; style-src 'sha256-[A-Za-z0-9+/=]{44}'; form-action 'self'; "
+        r"frame-ancestors 'none'; base-uri 'none'",
+        policy,
+    )
+    cookie = headers["set-cookie"]
+    assert cookie == f"{COOKIE}={form.fields['csrf_token']}; Path=/; Secure; HttpOnly; SameSite=Strict"
+
+
+async def test_approving_in_a_browser(client: Http, bench: Bench) -> None:
+    answer = await client.post("/oauth/device", data=await _device_form(client))
+    assert answer.status_code == 200
+    assert "The device is signed in" in answer.text
+    assert [c.action for c in await bench.noted("session.")] == []  # only the device's redemption makes a session
+
+
+async def test_approving_and_refusing_by_a_program(client: Http) -> None:
+    for action, status in (("approve", "approved"), ("deny", "denied")):
+        answer = await client.post("/oauth/device", data=await _device_form(client, action=action), headers=JSON)
+        assert (answer.status_code, answer.json()) == (200, {"status": status})
+
+
+async def test_a_mistake_is_shown_on_the_page_and_keeps_what_was_typed_but_the_password(client: Http) -> None:
+    form = await _device_form(client, password="wrong password", email='"><b>@x.example')
+    answer = await client.post("/oauth/device", data=form)
+    assert answer.status_code == 403
+    assert 'role="alert"' in answer.text
+    assert "<title>Error: " in answer.text
+    assert "wrong password" not in answer.text
+    assert "<b>" not in answer.text
+    again = _Form(answer.text).fields
+    assert again["email"] == '"><b>@x.example'
+    assert again["user_code"] == form["user_code"]
+    answer = await client.post("/oauth/device", data=await _device_form(client, password="wrong"), headers=JSON)
+    assert (answer.status_code, answer.json()["error"]) == (403, "access_denied")
+
+
+async def test_locking_out_says_when_to_come_back(client: Http) -> None:
+    form = await _device_form(client, password="wrong password")
+    for _ in range(5):
+        await client.post("/oauth/device", data=form)
+    page = await client.post("/oauth/device", data=form)
+    assert (page.status_code, page.headers["retry-after"]) == (429, "2")
+    answer = await client.post("/oauth/device", data=form, headers=JSON)
+    assert (answer.status_code, answer.json()["error"]) == (429, "slow_down")
+    assert answer.headers["retry-after"] == "2"
+
+
+@pytest.mark.parametrize("case", ["no-token", "other-token", "no-cookie", "short", "cross-site"])
+@pytest.mark.parametrize("path", ["/oauth/device", "/oauth/invitation"])
+async def test_a_form_from_elsewhere_is_refused(client: Http, path: str, case: str) -> None:
+    form = await _device_form(client)
+    headers = dict(JSON)
+    if case == "no-token":
+        del form["csrf_token"]
+    elif case == "other-token":
+        form["csrf_token"] = "A" * 43
+    elif case == "no-cookie":
+        client.cookies.clear()
+    elif case == "short":
+        client.cookies.clear()
+        headers["cookie"] = f"{COOKIE}=a"
+        form["csrf_token"] = "a"
+    else:
+        headers["sec-fetch-site"] = "cross-site"
+    answer = await client.post(path, data=form, headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (403, "invalid_request")
+    shown = await client.post(path, data=form, headers={**headers, "accept": "text/html"})
+    assert shown.status_code == 403
+    assert _Form(shown.text).fields["csrf_token"]
+
+
+async def test_accepting_an_invitation(client: Http, bench: Bench) -> None:
+    invitation = await bench.service.invite(ACME, ADA)
+    fields = (await _page(client, invitation.url.removeprefix("https://gateway.example"))).fields
+    assert fields["org"] == "acme"
+    form = {**fields, "email": "ada@acme.example", "code": invitation.code, "password": NEW, "password_again": NEW}
+    short = await client.post("/oauth/invitation", data={**form, "password": "a", "password_again": "a"})
+    assert short.status_code == 400
+    assert "12 to 256 characters" in short.text
+    done = await client.post("/oauth/invitation", data=form)
+    assert (done.status_code, "Your password is set" in done.text) == (200, True)
+    again = await client.post("/oauth/invitation", data=form, headers=JSON)
+    assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
+    signed_in = await client.post("/oauth/device", data=await _device_form(client, password=NEW), headers=JSON)
+    assert signed_in.json() == {"status": "approved"}
+
+
+async def test_two_tabs_share_one_token(client: Http) -> None:
+    first, second = await _page(client, "/oauth/device"), await _page(client, "/oauth/invitation")
+    assert first.fields["csrf_token"] == second.fields["csrf_token"]
+
+
+@pytest.mark.parametrize(
+    "query", ["user_code=%3Cscript%3E", "user_code=a&user_code=b", "%ff", "user_code=%ff", "x" * 3000]
+)
+async def test_a_strange_link_still_shows_the_page(client: Http, query: str) -> None:
+    answer = await client.get(f"/oauth/device?{query}")
+    assert answer.status_code == 200
+    assert _Form(answer.text).active == []
