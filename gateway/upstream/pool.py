@@ -225,6 +225,7 @@ class ConnectionPool:
                 if self._sweeper is None:
                     self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
             else:
+                connection.close()
                 error = httpx.ConnectError("the upstream closed the connection at once")
         if error is not None:
             if not isinstance(error, httpx.TransportError):

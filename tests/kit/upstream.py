@@ -60,6 +60,9 @@ class Connection(Protocol):
 
     def write_late(self, request: Request, data: bytes) -> None: ...
 
+    def write_raw(self, data: bytes) -> None:
+        """Bytes past every rule."""
+
     def release_window(self) -> None: ...
 
 

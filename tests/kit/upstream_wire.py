@@ -69,7 +69,7 @@ class Http2(asyncio.Protocol):
         self.closed = False
         self.streams: dict[int, Request] = {}
         self._pending: dict[int, tuple[bytearray, bool]] = {}
-        self._credit: list[tuple[int, int]] = []
+        self._held: list[tuple[int, int]] = []
         self._h2 = _CountingH2(h2.config.H2Configuration(client_side=False, header_encoding=None))
         codes = h2.settings.SettingCodes
         self._h2.local_settings = h2.settings.Settings(
@@ -120,9 +120,11 @@ class Http2(asyncio.Protocol):
             case h2.events.DataReceived():
                 if event.stream_id in self.streams:
                     self.streams[event.stream_id].body += event.data
-                self._credit.append((event.flow_controlled_length, event.stream_id))
-                if not self.upstream.hold_window:
-                    self.release_window()
+                size = event.flow_controlled_length
+                if self.upstream.hold_window:
+                    self._held.append((size, event.stream_id))
+                elif size:
+                    self._h2.acknowledge_received_data(size, event.stream_id)
             case h2.events.StreamEnded():
                 if request := self.streams.get(event.stream_id):
                     self.upstream.completed(request)
@@ -172,6 +174,9 @@ class Http2(asyncio.Protocol):
     def abort(self) -> None:
         self.transport.abort()
 
+    def write_raw(self, data: bytes) -> None:
+        self.transport.write(data)
+
     def goaway(self, last_stream_id: int | None = None, code: int = 0) -> None:
         # Past hyper-h2, which would end the streams in flight too; RFC 9113 section 6.8 lets them finish.
         last = max((r.stream_id for r in self.upstream.requests if r.connection.number == self.number), default=0)
@@ -183,10 +188,13 @@ class Http2(asyncio.Protocol):
         self._flush()
 
     def release_window(self) -> None:
-        for size, stream_id in self._credit:
+        # All of it, at once: hyper-h2's own bookkeeping keeps small credits back until more data has come.
+        for size, stream_id in self._held:
             if size:
-                self._h2.acknowledge_received_data(size, stream_id)
-        self._credit.clear()
+                self._h2.increment_flow_control_window(size)
+                if stream_id in self.streams:
+                    self._h2.increment_flow_control_window(size, stream_id)
+        self._held.clear()
         self._flush()
 
     def write_response(self, request: Request, status: int, headers: Headers, *, end: bool) -> None:
@@ -284,6 +292,9 @@ class Http1(asyncio.Protocol):
 
     def abort(self) -> None:
         self.transport.abort()
+
+    def write_raw(self, data: bytes) -> None:
+        self.transport.write(data)
 
     def goaway(self, last_stream_id: int | None = None, code: int = 0) -> None:
         raise AssertionError("HTTP/1.1 has no GOAWAY")
