@@ -36,6 +36,7 @@ class Connection(Protocol):
     number: int
     protocol: str
     closed: bool
+    pings: int
 
     @property
     def open_streams(self) -> int: ...
@@ -59,6 +60,9 @@ class Connection(Protocol):
     def write_reset(self, request: Request, code: int) -> None: ...
 
     def write_late(self, request: Request, data: bytes) -> None: ...
+
+    def mute(self) -> None:
+        """Read nothing more and so answer nothing, like a peer whose machine is gone."""
 
     def write_raw(self, data: bytes) -> None:
         """Bytes past every rule."""

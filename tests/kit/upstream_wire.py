@@ -67,6 +67,7 @@ class Http2(asyncio.Protocol):
         self.upstream = upstream
         self.number = 0
         self.closed = False
+        self.pings = 0
         self.streams: dict[int, Request] = {}
         self._pending: dict[int, tuple[bytearray, bool]] = {}
         self._held: list[tuple[int, int]] = []
@@ -133,6 +134,8 @@ class Http2(asyncio.Protocol):
                 self._pending.pop(event.stream_id, None)
                 if request := self.streams.pop(event.stream_id, None):
                     self.upstream.reset_seen(request, int(event.error_code or 0))
+            case h2.events.PingReceived():
+                self.pings += 1
             case _:
                 pass
 
@@ -173,6 +176,9 @@ class Http2(asyncio.Protocol):
 
     def abort(self) -> None:
         self.transport.abort()
+
+    def mute(self) -> None:
+        self.transport.pause_reading()
 
     def write_raw(self, data: bytes) -> None:
         self.transport.write(data)
@@ -229,6 +235,7 @@ class Http1(asyncio.Protocol):
         self.upstream = upstream
         self.number = 0
         self.closed = False
+        self.pings = 0
         self.request: Request | None = None
         self._h11 = h11.Connection(h11.SERVER)
         self._count = 0
@@ -292,6 +299,9 @@ class Http1(asyncio.Protocol):
 
     def abort(self) -> None:
         self.transport.abort()
+
+    def mute(self) -> None:
+        self.transport.pause_reading()
 
     def write_raw(self, data: bytes) -> None:
         self.transport.write(data)

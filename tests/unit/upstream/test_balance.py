@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.upstream.balance import HTTP_1_1_FACTOR, Load, capacity, dials, pick
+
+loads = st.lists(st.builds(Load, st.integers(0, 200), st.integers(0, 200), st.integers(0, 9)), max_size=6)
+
+
+@pytest.mark.parametrize(
+    ("given_loads", "chosen"),
+    [
+        ([], None),
+        ([Load(100, 100, 5)], None),
+        ([Load(0, 0, 0)], None),
+        ([Load(3, 100, 5), Load(2, 100, 9)], 1),
+        ([Load(10, 100, 1), Load(10, 200, 9)], 1),  # fullness counts, not the number
+        ([Load(0, 100, 7), Load(0, 100, 3), Load(0, 100, 4)], 1),  # equally full: the least used
+        ([Load(100, 100, 0), Load(99, 100, 9)], 1),
+    ],
+)
+def test_pick(given_loads: list[Load], chosen: int | None) -> None:
+    assert pick(given_loads) == chosen
+
+
+@given(loads)
+def test_pick_finds_room_exactly_when_there_is_some(given_loads: list[Load]) -> None:
+    index = pick(given_loads)
+    if index is None:
+        assert all(load.open >= load.limit for load in given_loads)
+    else:
+        assert given_loads[index].open < given_loads[index].limit
+
+
+FULL, BUSY, FREE = Load(100, 100, 0), Load(1, 100, 0), Load(0, 100, 0)
+
+
+@pytest.mark.parametrize(
+    ("given_loads", "dialling", "waiting", "multiplexed", "count"),
+    [
+        ([], 0, 1, None, 1),  # the first request of all
+        ([], 1, 5, None, 0),  # its dial will tell the protocol
+        ([], 0, 0, None, 0),
+        ([FREE], 0, 0, True, 0),
+        ([BUSY], 0, 0, True, 1),  # ahead of need
+        ([BUSY, FREE], 0, 0, True, 0),
+        ([BUSY], 1, 0, True, 0),
+        ([FULL], 0, 9, True, 1),
+        ([FULL, FULL, FULL, FULL], 0, 9, True, 0),
+        ([], 0, 3, False, 3),
+        ([], 2, 3, False, 1),
+        ([Load(1, 1, 0)], 0, 0, False, 0),
+        ([Load(1, 1, 0), Load(1, 1, 0)], 1, 9, False, 1),
+    ],
+)
+def test_dials(given_loads: list[Load], dialling: int, waiting: int, multiplexed: bool | None, count: int) -> None:
+    found = dials(given_loads, dialling=dialling, waiting=waiting, size=4, multiplexed=multiplexed)
+    assert found == count
+
+
+@given(loads, st.integers(0, 9), st.integers(0, 99), st.integers(1, 8), st.sampled_from([True, False, None]))
+def test_dials_never_exceed_the_size(
+    given_loads: list[Load], dialling: int, waiting: int, size: int, multiplexed: bool | None
+) -> None:
+    count = dials(given_loads, dialling=dialling, waiting=waiting, size=size, multiplexed=multiplexed)
+    assert count == 0 or len(given_loads) + dialling + count <= size
+
+
+def test_capacity() -> None:
+    assert [capacity(4, True), capacity(4, None), capacity(4, False)] == [4, 4, 4 * HTTP_1_1_FACTOR]
