@@ -45,6 +45,7 @@ def summary(results: Results) -> str:
     cancels = [row for (name, _, _), row in results.cancels.items() if name == TARGET]
     figures["cancels"] = sum(row.sent for row in cancels)
     figures["cancels_dangling"] = sum(row.dangling for row in cancels)
+    figures["cancels_connection_closed"] = sum(row.lost for row in cancels)
     cpu = results.cpu.get((TARGET, JSON.name))
     figures["requests_per_core"] = round(1e6 / cpu.cpu_us) if cpu else math.nan
     for (name, shape), row in results.cpu.items():
@@ -127,7 +128,7 @@ def _cancel_table(results: Results) -> Table:
     table = Table(title="Client's reset → upstream's reset", title_justify="left")
     for heading in ("load", "cancelled", "through"):
         table.add_column(heading)
-    for heading in ("p50 ms", "p99 ms", "sent", "had reached upstream", "reset there"):
+    for heading in ("p50 ms", "p99 ms", "sent", "reached upstream", "reset there", "connection closed"):
         table.add_column(heading, justify="right")
     for (name, load, after), row in results.cancels.items():
         table.add_row(
@@ -139,6 +140,7 @@ def _cancel_table(results: Results) -> Table:
             str(row.sent),
             str(row.reached),
             str(len(row.latencies_ms)),
+            str(row.lost),
         )
     return table
 

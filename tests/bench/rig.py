@@ -64,15 +64,20 @@ SEQUENTIAL_STREAM = Shape("sequential_stream", stream=True, user="burst", connec
 
 
 class Cancelled(NamedTuple):
-    """Client's reset to upstream's reset, in ms, ascending. `reached`: cancelled requests the upstream had."""
+    """Client's reset to upstream's reset, in ms, ascending. `reached`: cancelled requests the upstream had.
+
+    `lost`: those whose upstream connection was closed instead of the stream being reset; not among the latencies.
+    """
 
     sent: int
     reached: int
+    lost: int
     latencies_ms: tuple[float, ...]
 
     @property
     def dangling(self) -> int:
-        return self.reached - len(self.latencies_ms)
+        """Those the upstream was never told of."""
+        return self.reached - self.lost - len(self.latencies_ms)
 
 
 @dataclass(frozen=True)
@@ -146,13 +151,14 @@ class Rig:
 
 
 def join_journals(client: str, upstream: str) -> Cancelled:
-    """Matches the client's `cancel <id> <ns>` with the upstream's `open <id> <ns>` and `reset <id> <ns>`."""
+    """Matches the client's `cancel <id> <ns>` with the upstream's `open`, `reset` and `lost <id> <ns>`."""
     sent = _read_journal(client, "cancel")
     opened = _read_journal(upstream, "open")
     reset = _read_journal(upstream, "reset")
     reached = sent.keys() & opened.keys()
     latencies = sorted((reset[number] - sent[number]) / 1e6 for number in reached & reset.keys())
-    return Cancelled(sent=len(sent), reached=len(reached), latencies_ms=tuple(latencies))
+    lost = reached & _read_journal(upstream, "lost").keys()
+    return Cancelled(sent=len(sent), reached=len(reached), lost=len(lost), latencies_ms=tuple(latencies))
 
 
 def quantile(ascending: tuple[float, ...] | list[float], part: float) -> float:

@@ -41,9 +41,9 @@ def results() -> Results:
         found.cpu["gateway", shape] = cpu_row(mine)
     found.added["gateway"] = Added(0.4, 1.1, 0.5, 1.2)
     found.added["A/A control"] = Added(0.0, 0.01, 0.0, 0.01)
-    found.cancels["gateway", "half", 0] = Cancelled(sent=3, reached=2, latencies_ms=(0.2, 0.8))
-    found.cancels["gateway", "half", 3] = Cancelled(sent=2, reached=2, latencies_ms=(0.4, 0.6))
-    found.cancels["gateway", "full", 3] = Cancelled(sent=1, reached=1, latencies_ms=(9.0,))
+    found.cancels["gateway", "half", 0] = Cancelled(sent=3, reached=2, lost=0, latencies_ms=(0.2, 0.8))
+    found.cancels["gateway", "half", 3] = Cancelled(sent=2, reached=2, lost=0, latencies_ms=(0.4, 0.6))
+    found.cancels["gateway", "full", 3] = Cancelled(sent=1, reached=1, lost=0, latencies_ms=(9.0,))
     return found
 
 
@@ -81,8 +81,10 @@ def test_journals_are_joined_by_number() -> None:
     client = "cancel 1 1000000\ncancel 2 2000000\ncancel 3 3000000\n"
     upstream = "open 1 10\nopen 2 20\nreset 2 2500000\nopen 9 1\nreset 9 2\n"
     cancelled = join_journals(client, upstream)
-    assert cancelled == Cancelled(sent=3, reached=2, latencies_ms=(0.5,))
+    assert cancelled == Cancelled(sent=3, reached=2, lost=0, latencies_ms=(0.5,))
     assert cancelled.dangling == 1
+    closed = join_journals(client, upstream + "lost 1 1500000\n")
+    assert (closed.lost, closed.dangling) == (1, 0)
 
 
 def test_quantiles() -> None:

@@ -94,6 +94,7 @@ static char *number_in_body; /* points at "########", or NULL */
 static FILE *journal;
 static int64_t started, stop_at;
 static struct request *first_waiting, *last_waiting;
+static int pings_open;
 
 /* ---- requests ---- */
 
@@ -236,6 +237,12 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
         nghttp2_session_set_stream_user_data(session, id, NULL);
         finish(request, code == NGHTTP2_NO_ERROR);
     }
+    return 0;
+}
+
+static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user) {
+    (void)session, (void)user;
+    if (frame->hd.type == NGHTTP2_PING && (frame->hd.flags & NGHTTP2_FLAG_ACK)) pings_open--;
     return 0;
 }
 
@@ -392,6 +399,7 @@ static void set_up(void) {
     nghttp2_session_callbacks_new(&callbacks);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
     epoll_set = epoll_create1(EPOLL_CLOEXEC);
     if (options.journal != NULL && (journal = fopen(options.journal, "w")) == NULL) die(options.journal);
@@ -439,8 +447,36 @@ static bool parse(int count, char **arguments) {
            options.connections > 0 && options.streams > 0;
 }
 
-static void report(void) {
-    double elapsed = (double)(now_ns() - started) / (double)SECOND;
+static void wait_and_serve(int *ticks) {
+    struct epoll_event events[EVENTS_AT_ONCE];
+    int ready = epoll_wait(epoll_set, events, EVENTS_AT_ONCE, 100);
+    if (ready < 0 && errno != EINTR) die("epoll_wait");
+    for (int index = 0; index < ready; index++) {
+        if (events[index].data.ptr != ticks) {
+            serve(events[index].data.ptr);
+            continue;
+        }
+        uint64_t passed;
+        if (read(*ticks, &passed, sizeof passed) != sizeof passed) continue;
+        send_what_is_due();
+        cancel_what_is_due();
+    }
+}
+
+/* Pings each connection and waits for the answers: then the server has read every reset. Without this a close with
+ * bytes unread, which TCP turns into an abort, may overtake the last ones. */
+static void settle(int *ticks) {
+    for (int index = 0; index < options.connections; index++) {
+        if (connections[index].wire.fd < 0) continue;
+        nghttp2_submit_ping(connections[index].session, NGHTTP2_FLAG_NONE, NULL);
+        pings_open++;
+        flush_or_lose(&connections[index]);
+    }
+    int64_t patience = now_ns() + 2 * SECOND;
+    while (pings_open > 0 && now_ns() < patience) wait_and_serve(ticks);
+}
+
+static void report(double elapsed) {
     printf("{\"ok\":%ld,\"bad\":%ld,\"err\":%ld,\"hung\":%ld,\"short\":%ld,\"cancelled\":%ld,\"reconnects\":%d,"
            "\"bad_status\":%d,\"seconds\":%.3f,\"rps\":%.1f,\"p50\":%.4f,\"p99\":%.4f,\"first_byte_p50\":%.4f,"
            "\"first_byte_p99\":%.4f,\"event_p50\":%.4f,\"event_p99\":%.4f}\n",
@@ -471,21 +507,9 @@ int main(int count, char **arguments) {
         fill(&connections[index]);
         flush_or_lose(&connections[index]);
     }
-    while ((totals.finished < totals.sent || may_send()) && now_ns() < stop_at + GRACE) {
-        struct epoll_event events[EVENTS_AT_ONCE];
-        int ready = epoll_wait(epoll_set, events, EVENTS_AT_ONCE, 100);
-        if (ready < 0 && errno != EINTR) die("epoll_wait");
-        for (int index = 0; index < ready; index++) {
-            if (events[index].data.ptr != &ticks) {
-                serve(events[index].data.ptr);
-                continue;
-            }
-            uint64_t passed;
-            if (read(ticks, &passed, sizeof passed) != sizeof passed) continue;
-            send_what_is_due();
-            cancel_what_is_due();
-        }
-    }
-    report();
+    while ((totals.finished < totals.sent || may_send()) && now_ns() < stop_at + GRACE) wait_and_serve(&ticks);
+    double elapsed = (double)(now_ns() - started) / (double)SECOND;
+    if (options.cancel_after != NEVER) settle(&ticks);
+    report(elapsed);
     return 0;
 }

@@ -4,7 +4,8 @@
  *
  * HTTP/2 or HTTP/1.1 over TLS, as ALPN says; one thread. `answers.h` says what it answers. The journal gets a line
  * for each held answer, "open <id> <ns>" when its request has arrived and "reset <id> <ns>" when the client has reset
- * it (by RST_STREAM, or by closing an HTTP/1.1 connection), in CLOCK_MONOTONIC nanoseconds.
+ * it (by RST_STREAM, or by closing an HTTP/1.1 connection), "lost <id> <ns>" when its HTTP/2 connection ended instead;
+ * all in CLOCK_MONOTONIC nanoseconds.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -281,7 +282,10 @@ static void end_connection(struct connection *connection) {
     if (connection->wire.fd < 0) return;
     if (connection->session != NULL) {
         /* nghttp2 tells of no stream's end when the session goes. */
-        while (connection->streams != NULL) free_stream(connection->streams);
+        while (connection->streams != NULL) {
+            write_journal("lost", connection->streams);
+            free_stream(connection->streams);
+        }
         nghttp2_session_del(connection->session);
     } else {
         write_journal("reset", &connection->http1_stream);

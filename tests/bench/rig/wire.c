@@ -38,6 +38,7 @@ void wire_open(struct wire *wire, int epoll, int fd, SSL *tls, void *owner) {
 }
 
 void wire_append(struct wire *wire, const void *bytes, size_t length) {
+    if (length == 0) return;
     if (wire->length + length > wire->capacity) {
         wire->capacity = 2 * (wire->length + length);
         wire->pending = realloc(wire->pending, wire->capacity);
