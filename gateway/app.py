@@ -18,12 +18,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import uvloop
-from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
-from granian.http import HTTP2Settings
-from granian.server import Server as PublicTree
-from granian.server.embed import Server as EmbeddedServer
 from litestar import Litestar
 from litestar.exceptions import HTTPException
+from msgspec import ValidationError
 
 from gateway.api.admin.app import admin_app
 from gateway.api.admin.dependencies import AdminDependencies
@@ -32,6 +29,7 @@ from gateway.api.data.health import health_routes, refuse_http
 from gateway.api.data.routes import DataPlane
 from gateway.api.oauth.routes import oauth_routes
 from gateway.api.relay_control import control_routes
+from gateway.audit.files import DamagedError
 from gateway.audit.reader import LogReader
 from gateway.audit.recover import recover
 from gateway.audit.sequencer import Sequencer
@@ -48,6 +46,7 @@ from gateway.exchange import SpoolUp
 from gateway.inflight import InFlight
 from gateway.limits.owner import LimitOwner
 from gateway.limits.slices import SlicedLimits
+from gateway.listeners import admin_server, bus_server, public_tree
 from gateway.metrics import Counters, Metrics
 from gateway.oauth.service import OAuthService
 from gateway.oauth.signing import SigningKeys
@@ -56,7 +55,8 @@ from gateway.pipeline import Pipeline
 from gateway.secrets.lease import KeyLeases
 from gateway.secrets.masterkey import read_master_key
 from gateway.secrets.sealed import SealedFile
-from gateway.serve import SETTINGS_VARIABLE, configure_logging, die_with_parent
+from gateway.secrets.store import StoreUnavailableError
+from gateway.serve import HOPELESS, SETTINGS_VARIABLE, configure_logging, die_with_parent
 from gateway.settings import Settings, load
 from gateway.upstream.probe import UpstreamProbe
 from gateway.upstream.relay import Relay
@@ -65,11 +65,13 @@ from gateway.upstream.urls import url_fault
 from tenants.snapshot import Snapshot
 from tenants.sql.reader import StoreReader
 from tenants.sql.store import SqlControlStore, open_store, sqlite_url
+from tenants.store import NewerSchemaError
 
 log = logging.getLogger("orgate")
 
 FIRST_SNAPSHOT_S = 20.0
 METRICS_S = 1.0
+RECOVER_S = 5.0
 
 
 # -- the data plane: one of N workers ---------------------------------------------------------------------
@@ -233,7 +235,7 @@ async def control(settings: Settings) -> None:
         logging_config=None,
     )
     settings.bus_socket.unlink(missing_ok=True)
-    servers = [_admin_server(settings, admin), _bus_server(settings, bus)]
+    servers = [admin_server(settings, admin), bus_server(settings.bus_socket, bus)]
     tasks = [
         asyncio.create_task(work)
         for work in (
@@ -274,74 +276,20 @@ async def open_oauth(settings: Settings, store: SqlControlStore, sealed: SealedF
 
 
 async def _recover_spools(settings: Settings, sequencer: Sequencer, hub: Hub) -> None:
-    """Take up what dead workers left: at the start, and whenever one has gone."""
-    due = asyncio.Event()
-    due.set()
-    hub.on_leave(lambda _: due.set())
+    """Take up what dead workers left: at the start, when one has gone, and every few seconds besides, because a
+    worker that has left the bus may hold its spool a little longer."""
+    left = asyncio.Event()
+    hub.on_leave(lambda _: left.set())
     while True:
-        await due.wait()
-        due.clear()
+        left.clear()
         try:
             await recover(_spools(settings), sequencer.append_receipts)
-        except (OSError, UnavailableError) as error:
-            log.warning("audit: spools of dead workers wait: %s", error)
-            await asyncio.sleep(5)
-            due.set()
-
-
-def _bus_server(settings: Settings, app: Litestar) -> EmbeddedServer:
-    return EmbeddedServer(
-        app, uds=settings.bus_socket, interface=Interfaces.ASGI, websockets=False, log_enabled=False
-    )
-
-
-def _admin_server(settings: Settings, app: Litestar) -> EmbeddedServer:
-    listener = settings.admin
-    return EmbeddedServer(
-        app,
-        address=listener.host,
-        port=listener.port,
-        http=HTTPModes.auto,
-        ssl_cert=settings.path(listener.certificate),
-        ssl_key=settings.path(listener.key),
-        http2_settings=_http2(),
-        interface=Interfaces.ASGI,
-        websockets=False,
-        log_enabled=False,
-    )
-
-
-# -- the public tree --------------------------------------------------------------------------------------
-
-
-def public(settings: Settings) -> None:
-    """Run Granian's process tree: the listener and N workers. Returns when it has drained."""
-    listener = settings.public
-    PublicTree(
-        "gateway.app:worker",
-        factory=True,
-        address=listener.host,
-        port=listener.port,
-        interface=Interfaces.ASGI,
-        workers=settings.server.workers,
-        runtime_mode=RuntimeModes.st,
-        loop=Loops.uvloop,
-        http=HTTPModes.auto,
-        websockets=False,
-        http2_settings=_http2(),
-        log_enabled=True,
-        log_access=False,
-        ssl_cert=settings.path(listener.certificate),
-        ssl_key=settings.path(listener.key),
-        workers_kill_timeout=int(settings.server.drain_s),
-        respawn_failed_workers=True,
-        respawn_interval=0.5,
-    ).serve()
-
-
-def _http2() -> HTTP2Settings:
-    # Granian's own header limit is 16 MiB; 200 streams is what one editor or agent can use at most.
-    return HTTP2Settings(max_concurrent_streams=200, max_headers_size=32_768)
+        except (OSError, UnavailableError, ValidationError) as error:
+            # Nothing is removed that is not durable; a record this version cannot read waits for one that can.
+            log.warning("audit: spools of dead workers wait: %s", type(error).__name__)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RECOVER_S):
+                await left.wait()
 
 
 # -- what all of them share -------------------------------------------------------------------------------
@@ -375,17 +323,22 @@ async def _end(tasks: Sequence[asyncio.Task[object]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def main(part: str, parent: int) -> None:
-    """Entry of a child of the supervisor."""
+def main(part: str, parent: int) -> int:
+    """Entry of a child of the supervisor; returns its exit code, `HOPELESS` when a restart cannot help."""
     die_with_parent(parent)
     settings = load(Path(os.environ[SETTINGS_VARIABLE]))
     configure_logging(settings.server.log_level)
     parts: dict[str, Callable[[], None]] = {
         "control": lambda: uvloop.run(control(settings)),
-        "public": lambda: public(settings),
+        "public": lambda: public_tree(settings, "gateway.app:worker").serve(),
     }
-    parts[part]()
+    try:
+        parts[part]()
+    except (DamagedError, NewerSchemaError, StoreUnavailableError) as error:
+        log.critical("%s", error)
+        return HOPELESS
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

@@ -29,6 +29,11 @@ SETTINGS_VARIABLE = "ORGATE_SETTINGS"
 RESTART_S = (0.2, 0.5, 1, 2, 5, 10)
 """Waits before a dead child is started again; the last one repeats. A minute of life begins the row anew."""
 
+HOPELESS = 78
+"""Exit code (EX_CONFIG of sysexits.h) of a child that said why it cannot start and that waiting won't help.
+
+At the first start the supervisor gives up with it; later it tries on, since the other half still serves."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -80,11 +85,13 @@ class _Child:
         self._deaths = 0
         self._born = 0.0
         self._next = 0.0
+        self.hopeless = False
         self.process: subprocess.Popen[bytes] | None = None
 
     def tend(self, now: float) -> None:
         if self.process is not None and self.process.poll() is not None:
             log.error("the %s process ended with status %s", self._part, self.process.returncode)
+            self.hopeless = self.process.returncode == HOPELESS
             self._deaths = 0 if now - self._born > 60 else self._deaths + 1
             self._next = now + RESTART_S[min(self._deaths, len(RESTART_S) - 1)]
             self.process = None
@@ -135,6 +142,8 @@ class _Supervisor:
                 now = time.monotonic()
                 self._control.tend(now)
                 self._public.tend(now)
+                if not announced and (self._control.hopeless or self._public.hopeless):
+                    return 1
                 if self._reload:
                     self._reload = False
                     self._public.signal(signal.SIGHUP)
@@ -146,7 +155,7 @@ class _Supervisor:
             # Workers first: what they settle while draining still reaches the control process.
             self._public.end(self._settings.server.drain_s)
             self._control.end(10)
-        log.info("stopped")
+            log.info("stopped")
         return 0
 
     def _answers(self) -> bool:
