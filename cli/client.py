@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import httpx
 from msgspec import DecodeError, Struct, ValidationError, json
 
-from cli.connection import Connection
 from cli.errors import RefusedError
 from cli.problems import refusal
 from gateway.secret import Secret
+
+if TYPE_CHECKING:  # the fast path of `orgate token` needs no HTTP client
+    import httpx
+
+    from cli.connection import Connection
 
 T = TypeVar("T")
 

@@ -7,15 +7,18 @@ verification page. A resource (RFC 8707) is named on every token request: a toke
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-import httpx
 from msgspec import DecodeError, Struct, ValidationError, json
 
-from cli.connection import Connection
 from cli.errors import CliError, ExitCode, NotAllowedError, RefusedError, UnreachableError
 from cli.output import printable
+
+if TYPE_CHECKING:  # the fast path of `orgate token` needs no HTTP client
+    import httpx
+
+    from cli.connection import Connection
 
 CLIENT_ID = "orgate-cli"
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"

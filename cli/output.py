@@ -113,7 +113,7 @@ class Printer:
             self._table(
                 [],
                 [
-                    [key.replace("_", " "), instant(value) if key.endswith("_at") else cell(value)]
+                    [key.replace("_", " "), instant(value) if key.endswith(("_at", "_before")) else cell(value)]
                     for key, value in row.items()
                 ],
             )

@@ -50,11 +50,14 @@ def refusal(status: int, body: bytes, *, what: str, origin: str) -> CliError:
         )
     if status in (409, 412):
         kind = StaleVersionError if status == 412 else RefusedError
-        return kind(f"{what}: {said}", "look at it with `show`, then try again" if status == 412 else "")
+        return kind(
+            f"{what} was not changed: {said}", "look at it with `show`, then try again" if status == 412 else ""
+        )
     if status == 429:
         return RefusedError(f"too many requests: {said}", "wait a moment, then try again")
     if status >= 500:
         return RefusedError(
             f"{origin} failed on {what}: {said}{trace}", "look for the request in the server's log"
         )
-    return RefusedError(f"{what} was refused: {said}{faults}")
+    # With a fault for each field, `detail` would only say them a second time.
+    return RefusedError(f"{what} was refused: {'' if faults else said}{faults}")

@@ -6,12 +6,11 @@ import os
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from msgspec import Struct
 
 from cli.client import AdminClient, Client
-from cli.connection import Connection
 from cli.credentials import CredentialStore
 from cli.dryrun import DryRunClient
 from cli.errors import RefusedError, UsageError
@@ -21,6 +20,9 @@ from cli.profiles import Profile, ProfileStore, config_folder
 from cli.resources import Resource, T
 from cli.tokens import TokenSource
 from tenants.ids import InvalidIdError, org_id
+
+if TYPE_CHECKING:
+    from cli.connection import Connection
 
 
 class Options(Struct, frozen=True):
@@ -85,6 +87,8 @@ class Session:
 
     def connection(self, origin: str) -> Connection:
         if origin not in self._connections:
+            from cli.connection import Connection  # httpx takes 100 ms to import; a cached token needs none
+
             self._connections[origin] = Connection(origin, ca=self.profile.ca, verbose=self.options.verbose)
         return self._connections[origin]
 

@@ -1,0 +1,129 @@
+"""The commands against a real gateway: an owner's first day, from the invitation to a verified export."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.kit.gateway import PASSWORD, REPOSITORY, RunningGateway
+
+Orgate = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    with RunningGateway(tmp_path_factory.mktemp("gateway")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def orgate(gateway: RunningGateway, tmp_path_factory: pytest.TempPathFactory) -> Orgate:
+    """Runs `orgate`, signed in as the owner of acme and, with `--profile platform`, as the operator."""
+    folder = tmp_path_factory.mktemp("cli")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ORGATE_")}
+    environment = {**kept, "ORGATE_CONFIG_DIR": str(folder / "config"), "PYTHONPATH": str(REPOSITORY)}
+
+    def run(*argv: str, stdin: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "cli.main", *argv]
+        ran = subprocess.run(
+            command,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=folder,
+            timeout=60,
+            check=False,
+        )
+        assert ran.returncode == code, f"{argv}: {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
+        assert "Traceback" not in ran.stderr
+        return ran
+
+    for person in gateway.installed.people:
+        profile = () if person.org == "acme" else ("--profile", "platform")
+        where = ("--server", gateway.url, "--admin-url", gateway.admin_url, "--ca", str(gateway.ca), *profile)
+        who = ("--org", person.org, "--email", person.email, "--invitation", person.invitation, "--password-stdin")
+        run("login", *where, *who, stdin=PASSWORD + "\n")
+    return run
+
+
+def test_who_is_who_and_who_may_what(orgate: Orgate) -> None:
+    assert json.loads(orgate("whoami", "-o", "json").stdout)["roles"] == ["owner"]
+    assert json.loads(orgate("status", "--profile", "platform", "-o", "json").stdout)["workers"]
+    orgate("org", "list", code=3)
+    orgate("org", "create", "beta", "--profile", "platform")
+    orgate("org", "show", "beta", code=1)
+    orgate("org", "delete", "beta", "--yes", "--profile", "platform")
+
+
+def test_an_organization_is_set_up_changed_and_taken_down(orgate: Orgate) -> None:
+    orgate("upstream", "create", "local", "--url", "http://127.0.0.1:9")
+    orgate("key", "set", "local", stdin="sk-planted\n")
+    assert json.loads(orgate("key", "show", "local", "-o", "json").stdout) == {"version": 1, "set": True}
+    orgate("upstream", "test", "local", code=1)
+    orgate("upstream", "set", "local", "--connections", "2")
+    orgate("model", "create", "code", "--upstream", "local", "--model", "m")
+    orgate("model", "set", "code", "--max-tokens", "9")
+    assert "local" in orgate("upstream", "delete", "local", "--yes", code=1).stderr
+    orgate("limit", "set", "r", "--scope", "member", "--unit", "requests", "--amount", "5", "--per", "minute")
+    orgate("limit", "set", "r", "--unit", "concurrency")
+    assert json.loads(orgate("limit", "show", "r", "-o", "json").stdout)["period_s"] == 0
+    orgate("limit", "delete", "r", "--yes")
+    orgate("model", "delete", "code", "--yes")
+    orgate("key", "delete", "local", "--yes")
+    orgate("upstream", "delete", "local", "--yes")
+
+
+def test_a_member_is_invited_signs_in_and_is_shut_out(orgate: Orgate, gateway: RunningGateway) -> None:
+    bob = ("--org", "acme", "--email", "bob@acme.test", "--password-stdin", "--profile", "bob")
+    made = json.loads(orgate("member", "create", "bob@acme.test", "-o", "json").stdout)
+    where = ("--server", gateway.url, "--admin-url", gateway.admin_url, "--ca", str(gateway.ca))
+    orgate("login", *where, *bob, "--invitation", made["invitation"]["code"], stdin=PASSWORD + "\n")
+    assert json.loads(orgate("whoami", "--profile", "bob", "-o", "json").stdout)["roles"] == ["member"]
+    orgate("member", "list", "--profile", "bob", code=3)
+    orgate("member", "suspend", "bob@acme.test", "--yes")
+    assert "orgate login" in orgate("whoami", "--profile", "bob", code=3).stderr
+    orgate("login", *where, *bob, stdin=PASSWORD + "\n", code=3)
+    orgate("member", "resume", "bob@acme.test")
+    orgate("login", *where, *bob, stdin=PASSWORD + "\n")
+    orgate("member", "revoke", "bob@acme.test", "--yes")
+    orgate("token", "--admin", "--profile", "bob", code=3)
+
+
+def test_a_token_opens_the_data_plane_and_not_the_admin_api(orgate: Orgate, gateway: RunningGateway) -> None:
+    header = orgate("token", "--header").stdout.strip().partition(": ")
+    headers = {header[0]: header[2]}
+    assert gateway.http.get(gateway.url + "/v1/models", headers=headers).status_code == 200
+    refused: httpx.Response = gateway.http.get(gateway.admin_url + "/admin/v1/me", headers=headers)
+    assert refused.status_code == 401
+
+
+def test_rules_round_trip(orgate: Orgate, tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text(
+        orgate("policy", "list", "-o", "yaml").stdout
+        + "- {name: no-gpt, effect: deny, roles: [member], actions: [chat], models: ['gpt-*']}\n"
+    )
+    assert "+ no-gpt" in orgate("policy", "apply", str(file), "--yes").stderr
+    assert "already" in orgate("policy", "apply", str(file), "--yes").stderr
+
+
+def test_the_audit_log_is_exported_and_verified(orgate: Orgate, tmp_path: Path) -> None:
+    pack = tmp_path / "pack"
+    orgate("audit", "export", str(pack))
+    orgate("audit", "verify", str(pack), "--key", str(pack / "key"))
+    entries = json.loads(orgate("audit", "tail", "-n", "500", "-o", "json").stdout)
+    assert [entry["index"] for entry in entries] == list(range(len(entries)))
+    assert entries
+    assert "sk-planted" not in (pack / "entries.jsonl").read_text()
+
+
+def test_doctor_of_a_running_server(orgate: Orgate, gateway: RunningGateway) -> None:
+    orgate("doctor", "--settings", str(gateway.installed.settings))
