@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from litestar import Litestar, Router
+from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.di import Provide
+from litestar.exceptions import NotFoundException
+from litestar.handlers import BaseRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
@@ -36,6 +41,12 @@ async def _finish_head(message: Message, scope: Scope) -> None:
             (b"cache-control", b"no-store"),
             (b"x-content-type-options", b"nosniff"),
         ]
+
+
+def _schema_page(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Litestar answers other paths beneath the schema's with a page of its own: here they do not exist."""
+    if connection.path_params:
+        raise NotFoundException
 
 
 def admin_app(deps: AdminDependencies) -> Litestar:
@@ -82,7 +93,13 @@ def admin_app(deps: AdminDependencies) -> Litestar:
                 }
             ),
             render_plugins=[JsonRenderPlugin(path=["/openapi.json", "/"])],
-            openapi_router=Router(path="/admin/schema", route_handlers=[], opt={PUBLIC: True}),
+            openapi_router=Router(
+                path="/admin/schema",
+                route_handlers=[],
+                guards=[_schema_page],
+                opt={PUBLIC: True},
+                include_in_schema=False,
+            ),
         ),
         logging_config=None,
         debug=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -134,7 +134,9 @@ async def _admit(
     except InvalidIdError:
         raise NotFoundException from None
     await deps.store.orgs.get(org)
-    return Caller(deps, principal, member, caller.roles, caller.actor, org, deps.store.for_org(org))
+    visitor = replace(caller, org=org, store=deps.store.for_org(org))
+    await visitor.require(operation)
+    return visitor
 
 
 async def _member(deps: AdminDependencies, principal: Principal) -> Member:

@@ -15,7 +15,7 @@ from policies.facts import Role
 from tenants.ids import MemberId, OrgId
 from tenants.roles import Operation
 
-EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+EXPOSITION = "text/plain; version=0.0.4"
 
 
 class Me(Struct, frozen=True):

@@ -11,7 +11,7 @@ from litestar.openapi.spec import Operation as OpenApiOperation
 from litestar.openapi.spec import Parameter as OpenApiParameter
 from litestar.openapi.spec import Schema
 from litestar.openapi.spec.enums import OpenAPIType
-from litestar.params import FromPath, QueryParameter, RequestBody
+from litestar.params import BodyKwarg, FromPath, QueryParameter
 from msgspec import Struct
 
 from gateway.api.admin.caller import Caller, CallerDependency
@@ -91,6 +91,7 @@ def typed(handler: Callable[..., Any], **annotations: Any) -> Callable[..., Any]
 def with_filters(names: tuple[str, ...]) -> type[OpenApiOperation]:
     """An OpenAPI operation that lists the filters as query parameters."""
 
+    @dataclass
     class Filtered(OpenApiOperation):
         def __post_init__(self) -> None:
             text = Schema(type=OpenAPIType.STRING)
@@ -139,6 +140,7 @@ def collection(kind: Kind[T, B], *more: Any) -> Router:
         await caller.live()
 
     one = Response[kind.model]  # type: ignore[name-defined]
+    body = Annotated[kind.body, BodyKwarg()]  # type: ignore[name-defined]
     needs = {verb: Operation(f"{noun}.{verb}") for verb in ("list", "create", "read", "update", "delete")}
     return Router(
         path=kind.path,
@@ -158,7 +160,7 @@ def collection(kind: Kind[T, B], *more: Any) -> Router:
                     conflict=True,
                     summary=f"Create a {noun}",
                 ),
-            )(typed(create, data=RequestBody[kind.body], **{"return": one})),
+            )(typed(create, data=body, **{"return": one})),
             get("/{key:str}", **operation(needs["read"], f"get{noun.capitalize()}", summary=f"Read one {noun}"))(
                 typed(read, **{"return": one})
             ),
@@ -171,7 +173,7 @@ def collection(kind: Kind[T, B], *more: Any) -> Router:
                     conditional=True,
                     summary=f"Replace a {noun}",
                 ),
-            )(typed(replace, data=RequestBody[kind.body], **{"return": one})),
+            )(typed(replace, data=body, **{"return": one})),
             delete(
                 "/{key:str}",
                 **operation(

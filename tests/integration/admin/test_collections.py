@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from policies.facts import Role
@@ -39,7 +41,8 @@ async def test_a_thing_lives_from_201_to_404(world: World, path: str) -> None:
 async def test_if_match_is_needed_and_must_be_current(world: World, path: str) -> None:
     await fill(world)
     where, body = f"/orgs/acme/{path}/{BODIES[path]['name']}", BODIES[path]
-    for method, more in (("PUT", {"json": body}), ("DELETE", {})):
+    bodies: dict[str, dict[str, Any]] = {"PUT": {"json": body}, "DELETE": {}}
+    for method, more in bodies.items():
         absent = await world.ask(method, where, **more)
         assert (absent.status_code, absent.json()["type"]) == (428, "urn:orgate:problem:precondition-required")
         stale = await world.ask(method, where, headers={"if-match": '"7"'}, **more)

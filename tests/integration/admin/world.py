@@ -153,8 +153,8 @@ class World:
         self.members[org, role] = made
         return made
 
-    def bearer(self, role: Role, org: OrgId | None = None, **claims: Any) -> dict[str, str]:
-        """The headers of that member's token."""
+    def bearer(self, role: Role, org: OrgId | None = None, claims: dict[str, Any] | None = None) -> dict[str, str]:
+        """The headers of that member's token, with other `claims` where a test wants it wrong."""
         org = org or (PLATFORM if role is Role.OPERATOR else ACME)
         member = self.members[org, role]
         now = int(self.clock.seconds)
@@ -166,7 +166,7 @@ class World:
                 "roles": [role],
                 "iat": now,
                 "exp": now + 900,
-                **claims,
+                **(claims or {}),
             }
         )
         return {"authorization": f"Bearer {made}"}
