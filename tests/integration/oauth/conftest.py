@@ -10,9 +10,9 @@ from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from gateway.api.oauth import oauth_routes
-from tests.unit.oauth.conftest import Bench, bench
+from tests.unit.oauth.conftest import Bench, bench, furnished
 
-__all__ = ["bench"]
+__all__ = ["bench", "furnished"]
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from gateway.authn.verify import EXPIRED, INVALID, MISSING, Authenticator
@@ -144,3 +146,19 @@ def test_a_not_before_in_the_future_waits() -> None:
 
 def test_no_keys_no_tokens() -> None:
     refused(Bench(), tokens.token(), INVALID, Snapshot())
+
+
+def test_keys_of_other_kinds_in_the_jwks_are_passed_over() -> None:
+    found = json.loads(tokens.jwks("server"))
+    odd = [
+        {"kty": "EC", "crv": "P-256", "kid": "ec", "x": "AA", "y": "AA"},
+        {"kty": "oct", "kid": "oct", "k": "AA"},
+        {**tokens.jwk("attacker"), "use": "enc"},
+        {**tokens.jwk("attacker"), "alg": "PS256"},
+    ]
+    world = tokens.world()
+    mixed = Snapshot(2, world.records.values(), (), json.dumps({"keys": [*odd, *found["keys"]]}))
+    bench = Bench()
+    bench.ask(tokens.token(), mixed)
+    forged = tokens.sign(tokens.header(kid=tokens.kid("attacker")), tokens.claims(), "attacker")
+    refused(bench, forged, INVALID, mixed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -116,24 +118,40 @@ class Bench:
         return [change for change in await self.control.outbox() if change.action.startswith(prefix)]
 
 
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    holder: list[Bench] = []
-    control = await open_store(
-        f"sqlite:{tmp_path / 'control.db'}", clock=lambda: holder[0].now if holder else 1.8e9
-    )
-    made = Bench(control, await SqlOAuthStore.open(control.engine))
-    holder.append(made)
+async def _furnish(file: Path) -> None:
+    made = await _open(file)
     for org, member, email in ((ACME, ADA, "ada@acme.example"), (GLOBEX, GUS, "gus@globex.example")):
-        await control.orgs.create(Org(id=org, name=org), BY)
-        await control.for_org(org).members.create(
+        await made.control.orgs.create(Org(id=org, name=org), BY)
+        await made.control.for_org(org).members.create(
             Member(org=org, id=member, email=email, name="Ada", roles=(Role.MEMBER,)), BY
         )
+        await made.join(org, member, email)
+    await made.control.close()
+
+
+async def _open(file: Path) -> Bench:
+    holder: list[Bench] = []
+    control = await open_store(f"sqlite:{file}", clock=lambda: holder[0].now if holder else 1.8e9)
+    made = Bench(control, await SqlOAuthStore.open(control.engine))
+    holder.append(made)
     await made.start()
-    await made.join(ACME, ADA, "ada@acme.example")
-    await made.join(GLOBEX, GUS, "gus@globex.example")
+    return made
+
+
+@pytest.fixture(scope="session")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with two organizations and a member with a password in each, made once and copied."""
+    file = tmp_path_factory.mktemp("oauth") / "control.db"
+    with asyncio.Runner() as runner:
+        runner.run(_furnish(file))
+    return file
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, furnished: Path) -> AsyncIterator[Bench]:
+    made = await _open(Path(shutil.copy(furnished, tmp_path / "control.db")))
     yield made
-    await control.close()
+    await made.control.close()
 
 
 USER_CODE = re.compile(r"[BCDFGHJKLMNPQRSTVWXZ]{4}-[BCDFGHJKLMNPQRSTVWXZ]{4}")

@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from gateway.oauth.caller import Caller
+from gateway.oauth.device import DeviceFlow
 from gateway.oauth.errors import (
     AccessDeniedError,
     AuthorizationPendingError,
@@ -18,6 +20,7 @@ from gateway.oauth.errors import (
     OAuthError,
     SignInRefusedError,
     SlowDownError,
+    TemporarilyUnavailableError,
     TooManyAttemptsError,
 )
 from tests.unit.oauth.conftest import ACME, ADA, GLOBEX, HERE, ISSUER, USER_CODE, Bench
@@ -187,3 +190,29 @@ async def test_what_is_wrong_is_said_by_its_code(
 ) -> None:
     with pytest.raises(error):
         await bench.service.token(form, HERE)
+
+
+async def test_starts_are_bounded_per_address(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.oauth.device.STARTS_PER_ADDRESS", 3)
+    await bench.start()
+    for _ in range(3):
+        await bench.begin()
+    with pytest.raises(TooManyAttemptsError):
+        await bench.begin()
+    await bench.service.device_authorization({"client_id": "orgate-cli"}, Caller(address="192.0.2.2"))
+
+
+async def test_pending_sign_ins_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.oauth.device.MAX_PENDING", 2)
+    for _ in range(2):
+        await bench.begin()
+    with pytest.raises(TemporarilyUnavailableError):
+        await bench.begin()
+    bench.now += 600
+    assert await bench.begin()
+
+
+async def test_two_pending_grants_never_share_a_user_code(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["BBBB-BBBB", "BBBB-BBBB", "CCCC-CCCC"])
+    monkeypatch.setattr(DeviceFlow, "_user_code", lambda _: next(drawn))
+    assert [(await bench.begin())["user_code"] for _ in range(2)] == ["BBBB-BBBB", "CCCC-CCCC"]

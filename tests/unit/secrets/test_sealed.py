@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -129,3 +130,27 @@ async def test_a_writer_killed_at_any_moment_loses_nothing_acknowledged(tmp_path
         assert found.secret.reveal().endswith(b"x" * 4000)
         acknowledged = found.version
     assert await SealedFile(path, Secret(KEY)).put(ACME, "openai", Secret("after")) == acknowledged + 1
+
+
+async def test_a_full_disk_leaves_the_old_file_and_no_other(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sealed.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    store = SealedFile(sealed, Secret(KEY))
+    with monkeypatch.context() as patched:
+        patched.setattr("gateway.secrets.sealed.os.fsync", full)
+        with pytest.raises(StoreUnavailableError, match="No space left"):
+            await store.put(ACME, "openai", Secret("sk-next"))
+    assert sealed.read_bytes() == before
+    assert sorted(p.name for p in sealed.parent.iterdir()) == ["secrets.sealed", "secrets.sealed.lock"]
+    assert await store.put(ACME, "openai", Secret("sk-next")) == 2
+
+
+async def test_a_file_that_has_settled_is_parsed_once(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.utime(sealed, (1, 1))
+    store = SealedFile(sealed, Secret(KEY))
+    await store.get(ACME, "openai")
+    monkeypatch.setattr("gateway.secrets.sealed.msgspec.json.decode", lambda *_, **__: pytest.fail("parsed again"))
+    assert (await store.get(GLOBEX, "openai")).secret.reveal() == b"sk-of-globex"
