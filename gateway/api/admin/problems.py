@@ -89,6 +89,11 @@ _HTTP: Final = {
     415: "unsupported-media-type",
 }
 
+_DETAILS: Final = {
+    405: "This path exists, but not with this method; see Allow.",
+    413: "The body is larger than the admin API takes.",
+}
+
 
 def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """The handler of every exception: nothing leaves the admin API that is not a problem."""
@@ -127,7 +132,8 @@ def _describe(request: Request[Any, Any, Any], error: Exception) -> tuple[Proble
             return _of_parameters(error), {}
         case HTTPException() if error.status_code in _HTTP:
             headers = {"Allow": (error.headers or {}).get("allow", "")} if error.status_code == 405 else {}
-            return ProblemError(error.status_code, _HTTP[error.status_code], error.detail), headers
+            detail = _DETAILS.get(error.status_code, error.detail)
+            return ProblemError(error.status_code, _HTTP[error.status_code], detail), headers
         case _:
             detail = "Something unexpected went wrong. The server's log has this request's id."
             return ProblemError(500, "internal-error", detail), {}
