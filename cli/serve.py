@@ -14,6 +14,7 @@ from cli.examples import examples
 from cli.output import Column, Format
 from cli.profiles import config_folder
 from cli.session import Session
+from tenants.ids import PLATFORM
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -73,6 +74,10 @@ def init(
     if not session.options.org:
         raise UsageError("the first organization needs an id", "add `--org ORG`")
     org = session.org
+    if org == PLATFORM:
+        raise UsageError(
+            f"'{org}' is the operators' own organization", "name your first customer or team with `--org`"
+        )
     if public_port == admin_port:
         raise UsageError("both ports are the same", "give --admin-port another number")
     for option, address in (("--operator-email", operator_email), ("--owner-email", owner_email)):
@@ -98,7 +103,9 @@ def init(
     except (StoreError, ValueError) as error:
         raise UsageError(str(error)) from None
     except OSError as error:
-        raise RefusedError(f"{error.filename or folder}: {error.strerror}", "nothing else was written") from None
+        raise RefusedError(
+            f"{error.filename or folder}: {error.strerror}", "name a folder of your own, empty or new, with --home"
+        ) from None
     if session.out.form is not Format.TABLE:
         session.out.item(
             {name: str(getattr(made, name)) for name in PATHS} | {"people": list(map(_person, made.people))}

@@ -141,6 +141,7 @@ def test_which_settings_file(cli: Cli, tmp_path: Path) -> None:
         (("--operator-email", "x", "--owner-email", "a@b.example", "--org", "acme"), "--operator-email"),
         (("--operator-email", "o@b.example", "--owner-email", "a@b.example"), "--org"),
         (("--operator-email", "o@b.example", "--owner-email", "a@b.example", "--org", "A B"), "lower-case"),
+        (("--operator-email", "o@b.example", "--owner-email", "a@b.example", "--org", "platform"), "operators"),
         (("--operator-email", "o@b.example", "--owner-email", "a@b.example", "--org", "acme",
           "--public-port", "9000", "--admin-port", "9000"), "same"),
         (("--owner-email", "a@b.example"), "--operator-email"),
@@ -151,3 +152,17 @@ def test_wrong_usage_of_init_writes_nothing(cli: Cli, tmp_path: Path, argv: tupl
     assert said.code == 2
     assert says in said.err
     assert not (tmp_path / "new").exists()
+
+
+def test_init_writes_what_doctor_accepts_and_refuses_to_do_it_twice(cli: Cli, tmp_path: Path) -> None:
+    argv = ["init", "--home", str(tmp_path / "new"), "--operator-email", "o@b.example"]
+    argv += ["--org", "acme", "--owner-email", "a@b.example", "--public-port", "18643", "--admin-port", "18644"]
+    made = json.loads(cli(*argv, "-o", "json").out)
+    assert [(person["org"], person["role"]) for person in made["people"]] == [
+        ("platform", "operator"),
+        ("acme", "owner"),
+    ]
+    assert all(finding.result == OK for finding in examine(Path(made["settings"])) if "port" not in finding.check)
+    again = cli(*argv)
+    assert again.code == 1
+    assert "--force" in again.err
