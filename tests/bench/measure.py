@@ -39,7 +39,7 @@ class Size(NamedTuple):
 
 
 FULL = Size(rounds=3, seconds=3, latency_rounds=9, requests=500, cancel_seconds=4, cancel_rate=100)
-SMALL = Size(rounds=3, seconds=0.7, latency_rounds=7, requests=100, cancel_seconds=1, cancel_rate=100)
+SMALL = Size(rounds=3, seconds=0.5, latency_rounds=7, requests=50, cancel_seconds=0.8, cancel_rate=100)
 
 
 class CpuRow(NamedTuple):

@@ -15,6 +15,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 
 from tests.bench.measure import FULL, SMALL, Bench, Results
@@ -33,7 +34,7 @@ def main() -> int:
     progress = Console(stderr=True)
     try:
         results = _measure(progress, with_gateway=not options.without_gateway)
-    except (RigError, MissingPackageError, RuntimeError, OSError) as problem:
+    except (RigError, MissingPackageError, RuntimeError, OSError, AssertionError, httpx.HTTPError) as problem:
         progress.print(f"[red]the benchmark cannot run:[/red] {problem}", highlight=False)
         return 1
     print_tables(results, console)

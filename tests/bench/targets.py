@@ -82,11 +82,11 @@ def gateway_target(folder: Path, upstream_port: int, pki: Pki, cores: Cores) -> 
     """`orgate serve` with one worker and everything on, set up over its admin API as a customer would."""
     from tests.kit.gateway import RunningGateway  # HAProxy and direct are measured without loading the server
 
-    networks = {"ORGATE_UPSTREAMS__ALLOW_NETWORKS": '["127.0.0.0/8"]'}
+    networks = {"ORGATE_UPSTREAMS__ALLOW_NETWORKS": "127.0.0.0/8"}
     gateway = RunningGateway(folder, workers=1, settings=networks)
-    with pinned(cores.target):
-        gateway.start()
     try:
+        with pinned(cores.target):
+            gateway.start()
         owner = gateway.owner()
         base_url = f"https://127.0.0.1:{upstream_port}"
         owner.create("upstreams", name="rig", base_url=base_url, protocol="h2", ca_pem=pki.ca_pem)
@@ -102,6 +102,7 @@ def gateway_target(folder: Path, upstream_port: int, pki: Pki, cores: Cores) -> 
         yield Target("gateway", gateway.public_port, (gateway.process.pid,), owner.access_token, gateway.ca)
     finally:
         gateway.stop()
+        gateway.http.close()
 
 
 def _wait_served(gateway: RunningGateway, token: str) -> None:
