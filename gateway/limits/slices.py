@@ -102,7 +102,7 @@ class SlicedLimits:
         for key, local in list(self._locals.items()):
             if (not local.used or slow) and (local.avail or local.back):
                 idle.append(local)
-            elif not (local.used or local.out):
+            elif not (local.used or local.out or self._turn.locked()):  # a message under way may put some back
                 del self._locals[key]
             local.used = False
         if idle or (slow and any(local.out for local in self._locals.values())):
@@ -119,14 +119,13 @@ class SlicedLimits:
 
     # What `_SlicedHold` calls: synchronous.
 
-    def charge(self, claim: Claim, reserved: int, used: int) -> None:
-        """`used` instead of `reserved`; for concurrency, 0 instead of the slot."""
+    def charge(self, claim: Claim, at: _Local, reserved: int, used: int) -> None:
+        """`used` instead of `reserved`; for concurrency, 0 instead of the slot. `at` is where it was taken."""
         local = self._local(claim)
-        if local.claim.unit is not claim.unit:
-            return  # the limit has become another one meanwhile: its bucket knows nothing of this
+        if local is not at and (local.slots or at.slots):
+            return  # the limit has been another one meanwhile: its bucket knows nothing of this slot
         if local.slots:
-            # A slot that the owner has taken for returned, or freed, cannot return again.
-            local.avail = min(local.avail + reserved - used, local.out)
+            local.avail += reserved - used
         elif used > reserved:
             local.avail -= used - reserved
         else:
@@ -150,7 +149,8 @@ class SlicedLimits:
         return self._hold(claims)
 
     def _hold(self, claims: tuple[Claim, ...]) -> Hold:
-        return _SlicedHold(self, claims, standings(claims, [self._local(claim).remaining for claim in claims]))
+        found = tuple(self._local(claim) for claim in claims)
+        return _SlicedHold(self, claims, found, standings(claims, [local.remaining for local in found]))
 
     def _local(self, claim: Claim) -> _Local:
         key = key_of(claim)
@@ -222,24 +222,19 @@ class SlicedLimits:
         # A bucket that is asked about is named even with nothing to return: what was lent of it is spent.
         named = {key_of(claim) for claim in back}
         back += tuple(_amount(local.claim, 0) for local, _, _ in returned if key_of(local.claim) not in named)
-        answer = await self._send(asks, back, held=())
+        answer = await self._send(asks, back)
         if not answer.known:
             # The owner was restarted, or had taken this worker for dead: it is told again what is out here.
             self._session = ""
-            held = tuple(_amount(local.claim, local.out) for local in self._locals.values() if local.out)
-            answer = await self._send(asks, back, held)
-            if not answer.known:
-                raise _unavailable()
+            answer = await self._send(asks, back)
         if len(answer.results) != len(asks):
-            raise _unavailable()  # the answer to a message that another process sent in this worker's name
+            raise _unavailable()  # known by nobody, or overtaken by another process with this worker's name
         self._session = answer.session
         return answer
 
-    async def _send(
-        self, asks: tuple[tuple[Claim, ...], ...], back: tuple[Claim, ...], held: tuple[Claim, ...]
-    ) -> SliceAnswer:
-        if not self._session and not held:
-            held = tuple(_amount(local.claim, local.out) for local in self._locals.values() if local.out)
+    async def _send(self, asks: tuple[tuple[Claim, ...], ...], back: tuple[Claim, ...]) -> SliceAnswer:
+        out = () if self._session else self._locals.values()
+        held = tuple(_amount(local.claim, local.out) for local in out if local.out)
         self._seq += 1
         seq = self._seq
         answer = await self._ask(SliceAsk(self._worker, self._session, seq, self._seen, asks, back, held))
@@ -285,11 +280,18 @@ class SlicedLimits:
 
 
 class _SlicedHold:
-    __slots__ = ("_claims", "_limits", "_open", "_standings")
+    __slots__ = ("_at", "_claims", "_limits", "_open", "_standings")
 
-    def __init__(self, limits: SlicedLimits, claims: tuple[Claim, ...], standing: tuple[Standing, ...]) -> None:
+    def __init__(
+        self,
+        limits: SlicedLimits,
+        claims: tuple[Claim, ...],
+        at: tuple[_Local, ...],
+        standing: tuple[Standing, ...],
+    ) -> None:
         self._limits = limits
         self._claims = claims
+        self._at = at
         self._standings = standing
         self._open = True
 
@@ -299,16 +301,16 @@ class _SlicedHold:
 
     def settle(self, tokens: int) -> None:
         self._close()
-        for claim in self._claims:
+        for claim, at in zip(self._claims, self._at, strict=True):
             if claim.unit is LimitUnit.TOKENS:
-                self._limits.charge(claim, claim.cost, tokens)
+                self._limits.charge(claim, at, claim.cost, tokens)
             elif claim.unit is LimitUnit.CONCURRENCY:
-                self._limits.charge(claim, claim.cost, 0)
+                self._limits.charge(claim, at, claim.cost, 0)
 
     def refund(self) -> None:
         self._close()
-        for claim in self._claims:
-            self._limits.charge(claim, claim.cost, 0)
+        for claim, at in zip(self._claims, self._at, strict=True):
+            self._limits.charge(claim, at, claim.cost, 0)
 
     def _close(self) -> None:
         if not self._open:

@@ -247,6 +247,112 @@ async def test_a_fault_of_the_wire_leaves_nobody_waiting(
     assert await admitted(limits, [claim(amount=10)], 20) == 10
 
 
+async def test_a_limit_that_becomes_one_of_another_unit_begins_anew(limits: SlicedLimits) -> None:
+    before, after = slots(2), claim(limit="at-once", amount=5)
+    held = [await limits.reserve([before]) for _ in range(2)]
+    assert await admitted(limits, [after], 9) == 5
+    for hold in held:
+        hold.settle(0)  # the slots' bucket is no more
+    await ticks(limits)
+    assert await admitted(limits, [after], 9) == 0
+
+
+async def test_slots_of_a_limit_that_was_something_else_meanwhile_are_not_spent_again(
+    limits: SlicedLimits,
+) -> None:
+    held = [await limits.reserve([slots(2)]) for _ in range(2)]
+    await limits.reserve([claim(limit="at-once", amount=5)])
+    again = [await limits.reserve([slots(2)]) for _ in range(2)]
+    for hold in held:
+        hold.settle(0)
+    with pytest.raises(LimitExceededError):
+        await limits.reserve([slots(2)])
+    again[0].settle(0)
+    await limits.reserve([slots(2)])
+
+
+async def test_a_refund_does_not_outlast_the_refill_of_its_bucket(limits: SlicedLimits, clock: FakeClock) -> None:
+    hold = await limits.reserve([tokens(900)])
+    clock.advance(60)  # full again at the owner
+    hold.refund()
+    await limits.reserve([tokens(900)])
+    with pytest.raises(LimitExceededError):
+        await limits.reserve([tokens(900)])
+
+
+async def test_returned_slots_are_not_declared_to_a_restarted_owner(
+    limits: SlicedLimits, wire: Wire, clock: FakeClock
+) -> None:
+    await limits.reserve([slots(40)])  # and some more are lent with it
+    await ticks(limits)
+    wire.owner = LimitOwner(clock, boot="another")
+    await limits.reserve([claim()])
+    assert [c.cost for c in wire.messages[-1].held] == [1]
+    assert await admitted(SlicedLimits("w2", wire), [slots(40)], 99) == 39
+
+
+async def test_what_is_lent_still_counts_when_its_return_went_unanswered(
+    owner: LimitOwner, clock: FakeClock
+) -> None:
+    wanted = claim(amount=100)
+    first = owner.answer(SliceAsk("w1", "", 1, 0, asks=((wanted,),), back=(claim(amount=100, cost=0),)))
+    lent = first.slices[0].amount
+    assert lent > 0
+    owner.answer(SliceAsk("w1", first.session, 2, 1, back=(claim(amount=100, cost=lent),)))
+    owner.answer(SliceAsk("w1", first.session, 3, 1))  # never saw the second answer: still has what it was lent
+    clock.advance(3_600)
+    other = owner.answer(SliceAsk("w2", "", 1, 0, asks=((wanted,),) * 200))
+    assert sum(isinstance(result, Granted) for result in other.results) == 100 - lent
+
+
+async def test_two_processes_of_one_name_are_not_served_each_others_answers(wire: Wire) -> None:
+    one, two = SlicedLimits("w1", wire), SlicedLimits("w1", wire)
+    await admitted(one, [claim(amount=3)], 3)
+    with pytest.raises(UnavailableError):
+        await two.reserve([claim(amount=3)])
+
+
+async def test_what_is_not_used_returns_by_itself(
+    limits: SlicedLimits, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.limits.slices.TICK_S", 0)
+    await limits.reserve([claim(amount=100)])
+    running = asyncio.ensure_future(limits.run())
+    other = SlicedLimits("w2", wire)
+    async with asyncio.timeout(10):
+        while not any(sum(c.cost for c in message.back) == 49 for message in wire.messages):
+            await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert await admitted(other, [claim(amount=100)], 200) == 99
+
+
+async def test_a_message_that_is_cancelled_under_way_loses_nothing(limits: SlicedLimits, wire: Wire) -> None:
+    await limits.reserve([claim(amount=100)])
+    await limits.sync()  # the slice counts as unused from here on
+    wire.gate.clear()
+    wire.arrived.clear()
+    ticking = asyncio.ensure_future(limits.sync())
+    await wire.arrived.wait()
+    ticking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ticking
+    wire.gate.set()
+    assert await admitted(limits, [claim(amount=100)], 200) == 99
+
+
+async def test_closing_waits_for_what_is_asked_and_for_what_comes_back(limits: SlicedLimits, wire: Wire) -> None:
+    (await limits.reserve([slots(2)])).settle(0)  # a message about it would follow soon
+    wire.gate.clear()
+    wire.arrived.clear()
+    waiting = asyncio.ensure_future(limits.reserve([claim(amount=2)]))
+    await wire.arrived.wait()
+    closing = asyncio.ensure_future(limits.close())
+    wire.gate.set()
+    await asyncio.gather(waiting, closing)
+    assert await admitted(SlicedLimits("w2", wire), [slots(2)], 5) == 2
+
+
 async def test_no_more_than_burst_and_what_came_in_over_any_interval(wire: Wire, clock: FakeClock) -> None:
     chance = random.Random(7)
     workers = [SlicedLimits(f"w{n}", wire) for n in range(4)]
