@@ -125,3 +125,14 @@ async def test_unknown_paths_and_methods(demo: Running) -> None:
     assert (await demo.http.get("/v1/completions")).status_code == 405
     assert (await demo.http.get("/demo/streams?wait=sideways")).status_code == 400
     assert (await demo.http.get("/demo/streams?wait=reset&count=many")).status_code == 400
+
+
+@pytest.mark.parametrize("protocol", ["h2", "http/1.1"])
+async def test_an_upload_far_beyond_the_limit_is_cut_off(demo: Running, protocol: str) -> None:
+    context = demo.pki.client_context([protocol])
+    async with httpx.AsyncClient(base_url=demo.url, verify=context, http2=protocol == "h2") as http:
+        with pytest.raises(httpx.TransportError):
+            await http.post("/v1/completions", content=b"x" * (2 * 1024 * 1024))
+    seen = (await demo.http.get("/demo/streams")).json()
+    assert (seen["opened"], seen["open"]) == (1, 0)
+    assert (await demo.http.get("/v1/models")).status_code == 200

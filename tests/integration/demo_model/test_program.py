@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.certs import Pki
+from tests.kit.h2client import H2Client
 
 PROGRAM = (sys.executable, "-m", "gateway.demo_model")
 KEY = "sk-demo-upstream"
@@ -71,3 +72,17 @@ async def test_wrong_usage_is_said_in_one_line(arguments: tuple[str, ...], compl
     assert code == 2
     assert complaint in output
     assert "Traceback" not in output
+
+
+async def test_sigterm_ends_it_in_mid_stream() -> None:
+    process = await asyncio.create_subprocess_exec(*PROGRAM, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    port = int((await process.stdout.readline()).decode().rsplit(":", 1)[1])
+    async with await H2Client.connect("127.0.0.1", port) as client:
+        body = {"model": "demo-coder", "prompt": "def fib(n):", "stream": True, "x_pace_ms": 600_000}
+        stream = client.request_json("/v1/completions", body)
+        await stream.received(1)
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+        await stream.finished()
+        assert client.goaway_code == 0
