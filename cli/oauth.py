@@ -33,6 +33,8 @@ class ServerMetadata(Struct, frozen=True):
     token_endpoint: str
     device_authorization_endpoint: str
     revocation_endpoint: str
+    orgate_admin_url: str = ""
+    """Where the admin API is, as the server says; '' = it does not say."""
 
 
 class DeviceAuthorization(Struct, frozen=True):

@@ -49,6 +49,10 @@ def sign_in(
     session.credentials.path(name)  # a name that cannot be a file is refused before anything is asked
     server = session.authorization_server()
     profile = structs.replace(profile, resource=server.metadata.issuer.rstrip("/"))
+    if server.metadata.orgate_admin_url and not said.admin:
+        profile = structs.replace(
+            profile, admin=origin(server.metadata.orgate_admin_url, "the server's admin URL")
+        )
     session.use(name, profile)
     server = session.authorization_server()
     audience = session.audience("v1")

@@ -13,6 +13,7 @@ import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from gateway.app import open_oauth
@@ -26,6 +27,7 @@ from tenants.ids import PLATFORM, MemberId, OrgId, new_member_id, org_id
 from tenants.models import Member, Org
 from tenants.sql.store import open_store, sqlite_url
 from tenants.store import Actor, AlreadyExistsError, OrgStore
+from tenants.validate import is_dns_name
 
 SETTINGS_NAME = "orgate.toml"
 
@@ -76,8 +78,11 @@ def initialize(
     if file.exists() and not force:
         raise AlreadyInitializedError(f"{file} exists; use --force to write settings and certificates again")
     first_org = org_id(org)
+    for host in hosts:
+        if not _is_host(host):
+            raise ValueError(f"{host!r} is neither a host name nor an address")
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    tls = write_development_tls(home / "tls", hosts)
+    tls = write_development_tls(home / "tls", hosts, renew=force)
     master_key = home / "master.key"
     if not master_key.exists():
         create_master_key(master_key)
@@ -119,6 +124,14 @@ async def _member(store: OrgStore, email: str, role: Role, by: Actor) -> MemberI
     except AlreadyExistsError:
         return (await store.members.by_email(email)).id
     return made.id
+
+
+def _is_host(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return text == "localhost" or is_dns_name(text)
+    return True
 
 
 def _settings_text(host: str, public_port: int, admin_port: int) -> str:

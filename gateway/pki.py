@@ -86,21 +86,34 @@ def issue_server_certificate(ca: Issued, hosts: Sequence[str], now: datetime | N
     return Issued(certificate, key)
 
 
-def write_development_tls(folder: Path, hosts: Sequence[str]) -> DevelopmentTls:
-    """Make a CA and a server certificate and write them: `ca.pem`, `ca.key`, `server.pem`, `server.key`.
+def write_development_tls(folder: Path, hosts: Sequence[str], *, renew: bool = False) -> DevelopmentTls:
+    """Make a CA and a server certificate and write them: `ca.key`, `ca.pem`, `server.key`, `server.pem`.
 
-    Keys get mode 0600 from the moment they exist. Refuses to overwrite (`FileExistsError`): a CA that people
-    already trust is not thrown away. A crash in between leaves some files; remove the folder and start again.
+    A CA that is there is kept: people trust it already. So is a server certificate, unless `renew`. Keys have
+    mode 0600 from the moment they exist. A crash in between leaves some files; the next call makes the rest
+    (a CA whose certificate never got written is made anew: nobody can trust it yet).
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ca = make_ca()
-    server = issue_server_certificate(ca, hosts)
     paths = DevelopmentTls(folder / "ca.pem", folder / "server.pem", folder / "server.key")
-    _write(folder / "ca.key", ca.key_pem(), 0o600)
-    _write(paths.key, server.key_pem(), 0o600)
-    _write(paths.certificate, server.certificate_pem(), 0o644)
-    _write(paths.ca, ca.certificate_pem(), 0o644)
+    ca_key = folder / "ca.key"
+    fresh = not (ca_key.exists() and paths.ca.exists())
+    ca = make_ca() if fresh else _read(paths.ca, ca_key)
+    if fresh:
+        _write(ca_key, ca.key_pem(), 0o600)
+        _write(paths.ca, ca.certificate_pem(), 0o644)
+    if fresh or renew or not (paths.key.exists() and paths.certificate.exists()):
+        server = issue_server_certificate(ca, hosts)
+        paths.certificate.unlink(missing_ok=True)  # never a certificate beside a key that is not its own
+        _write(paths.key, server.key_pem(), 0o600)
+        _write(paths.certificate, server.certificate_pem(), 0o644)
     return paths
+
+
+def _read(certificate: Path, key: Path) -> Issued:
+    loaded = serialization.load_pem_private_key(key.read_bytes(), password=None)
+    if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{key} is not the EC key of a development CA")  # noqa: TRY004  # a file's fault
+    return Issued(x509.load_pem_x509_certificate(certificate.read_bytes()), loaded)
 
 
 def _builder(
@@ -145,5 +158,11 @@ def _general_name(host: str) -> x509.GeneralName:
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+    """Whole or not at all: written beside with its final mode, then renamed."""
+    beside = path.with_name(path.name + ".tmp")
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

@@ -11,6 +11,7 @@ import tomllib
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -32,6 +33,16 @@ def _network(text: str) -> str:
     return text
 
 
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "https" or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise ValueError("must be https://host or https://host:port")
+    if parts.path not in ("", "/"):
+        raise ValueError("must have no path")
+    return text.rstrip("/")
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Network = Annotated[str, AfterValidator(_network)]
 
@@ -60,8 +71,8 @@ class AdminListener(Listener):
 class Server(_Section):
     """`url` is the issuer of tokens and what clients put before `/v1`; `admin_url` what the CLI talks to."""
 
-    url: str = "https://127.0.0.1:8443"
-    admin_url: str = "https://127.0.0.1:8444"
+    url: Origin = "https://127.0.0.1:8443"
+    admin_url: Origin = "https://127.0.0.1:8444"
     workers: int = Field(default=1, ge=1, le=256)
     drain_s: float = Field(default=30, gt=0, le=600)
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024)

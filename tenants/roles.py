@@ -131,14 +131,3 @@ def may_manage(roles: Collection[Role], before: Collection[Role], after: Collect
     code sets a password, so inviting an owner counts as touching one.
     """
     return (Role.OWNER not in before and Role.OWNER not in after) or may(roles, Operation.OWNER_WRITE, own_org)
-
-
-def roles_fault(in_platform: bool, roles: Collection[Role]) -> str | None:
-    """What is wrong with `roles` as a member's, or None. Operators exist in the platform only."""
-    if not roles:
-        return "a member has at least one role"
-    if in_platform and not {Role.OPERATOR, Role.AUDITOR}.issuperset(roles):
-        return "members of the platform's own organization are operators or auditors"
-    if not in_platform and Role.OPERATOR in roles:
-        return "operators belong to the platform's own organization"
-    return None

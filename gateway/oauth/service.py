@@ -34,6 +34,7 @@ class OAuthConfig(Struct, frozen=True, kw_only=True):
     """`issuer` is `settings.server.url`. Times in seconds; the defaults are those of the settings and RFC 8628."""
 
     issuer: str
+    admin_url: str = ""
     access_s: int = 900
     refresh_s: int = 7 * 86_400
     reuse_grace_s: int = 10
@@ -119,6 +120,7 @@ class OAuthService:
             await secrets.store(HMAC_NAME, secret)
         config = OAuthConfig(
             issuer=settings.server.url,
+            admin_url=settings.server.admin_url,
             access_s=settings.tokens.access_s,
             refresh_s=settings.tokens.refresh_s,
             reuse_grace_s=settings.tokens.reuse_grace_s,
@@ -141,6 +143,7 @@ class OAuthService:
             "token_endpoint_auth_methods_supported": ["none"],
             "revocation_endpoint_auth_methods_supported": ["none"],
             "scopes_supported": list(SCOPES.values()),
+            "orgate_admin_url": self.config.admin_url,  # RFC 8414 section 2: additional parameters are allowed
         }
 
     def jwks_json(self) -> str:

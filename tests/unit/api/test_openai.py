@@ -81,7 +81,10 @@ def test_embeddings_never_stream() -> None:
 
 
 def test_unknown_fields_go_upstream_as_they_came() -> None:
-    given = b'{"model":"alias","prompt":"x","suffix":"y","x_future":{"deep":[1.0,1e400,"\\u00e9"]},"seed":12345678901234567890}'
+    given = (
+        b'{"model":"alias","prompt":"x","suffix":"y",'
+        b'"x_future":{"deep":[1.0,1e400,"\\u00e9"]},"seed":12345678901234567890}'
+    )
     sent = upstream_body(decode_call(Action.COMPLETE, given), "real-model")
     assert b'"x_future":{"deep":[1.0,1e400,"\\u00e9"]}' in sent
     assert b'"seed":12345678901234567890' in sent

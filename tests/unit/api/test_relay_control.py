@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from litestar import Litestar
+from litestar.routes import HTTPRoute
 from litestar.testing import TestClient
 
+from gateway.api.oauth.routes import oauth_routes
 from gateway.api.relay_control import MAX_BODY, RELAYED, control_routes
 from gateway.bus.client import Relayed
 from gateway.errors import UnavailableError
+from gateway.oauth.service import OAuthService
 
 
 class FakeControl:
@@ -79,6 +83,12 @@ def test_other_methods_are_refused_with_those_that_exist(
             assert set(methods) <= set(answer.headers["allow"].split(", "))
             assert answer.json()["error"] == "invalid_request"
     assert len(control.asked) == len(methods)
+
+
+def test_what_is_relayed_is_what_the_control_process_serves() -> None:
+    app = Litestar(oauth_routes(cast("OAuthService", object())), openapi_config=None)
+    served = {route.path: set(route.methods) - {"OPTIONS"} for route in app.routes if isinstance(route, HTTPRoute)}
+    assert served == {path: set(methods) for path, methods in RELAYED.items()}
 
 
 def test_head_is_get_without_content(client: TestClient[Litestar], control: FakeControl) -> None:

@@ -451,6 +451,22 @@ async def test_an_abort_midway_closes_the_upstream_and_settles_once(
     assert (receipt.outcome, receipt.status, receipt.tokens_counted) == (outcome, status, True)
 
 
+async def test_a_client_that_leaves_after_done_was_served() -> None:
+    world, inbound, answer = World(), FakeInbound(), FakeAnswer()
+    stream = world.answers(200, FakeStream(USAGE, asyncio.Event()))
+    inbound.task = asyncio.create_task(
+        world.pipeline.complete(Action.COMPLETE, inbound, decoder(Action.COMPLETE), answer)
+    )
+    await answer.first.wait()
+    inbound.abort(Abort.CLIENT)
+    with pytest.raises(asyncio.CancelledError):
+        await inbound.task
+    assert stream.closed
+    assert world.hold.ends == [9]
+    receipt = settled(world)
+    assert (receipt.outcome, receipt.status, receipt.tokens_counted) == (Outcome.SERVED, 200, False)
+
+
 async def test_a_cancel_while_waiting_for_the_limit_costs_nothing() -> None:
     world, inbound = World(), FakeInbound()
     world.limit_gate = asyncio.Event()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from policies.facts import Role
-from tenants.roles import ALLOWED, Operation, may, may_manage, needed, roles_fault
+from tenants.roles import ALLOWED, Operation, may, may_manage, needed
 
 READS = {
     op
@@ -94,20 +94,3 @@ def test_owners_are_touched_by_owners_only(
 def test_an_operator_manages_owners_elsewhere_and_an_owner_does_not() -> None:
     assert may_manage({Role.OPERATOR}, (Role.OWNER,), (), own_org=False)
     assert not may_manage({Role.OWNER}, (Role.OWNER,), (), own_org=False)
-
-
-@pytest.mark.parametrize(
-    ("platform", "roles", "fault"),
-    [
-        (False, (), "at least one"),
-        (True, (), "at least one"),
-        (True, (Role.OPERATOR,), None),
-        (True, (Role.OPERATOR, Role.AUDITOR), None),
-        (True, (Role.OWNER,), "operators or auditors"),
-        (False, (Role.OPERATOR,), "platform"),
-        (False, (Role.OWNER, Role.MEMBER), None),
-    ],
-)
-def test_operators_exist_in_the_platform_only(platform: bool, roles: tuple[Role, ...], fault: str | None) -> None:
-    found = roles_fault(platform, roles)
-    assert found is None if fault is None else found is not None and fault in found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -33,7 +34,7 @@ def run(pieces: list[bytes], *, keep: bool) -> tuple[bytes, UsageTap]:
 def test_any_cutting_gives_the_same_answer(cuts: list[int], keep: bool) -> None:
     whole = TOKEN + NULL + TOKEN + LAST + DONE
     places = sorted({cut % len(whole) for cut in cuts} | {0, len(whole)})
-    pieces = [whole[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [whole[a:b] for a, b in pairwise(places)]
     out, tap = run(pieces, keep=keep)
     assert tap.usage == Usage(12, 3, counted=False)
     assert out == (whole if keep else TOKEN * 3 + DONE)
