@@ -39,9 +39,9 @@ _REQUEST_HEADERS = frozenset(
     b"accept accept-language authorization content-type cookie origin referer sec-fetch-site user-agent".split()
 )
 _RESPONSE_HEADERS = frozenset(
-    b"allow cache-control content-language content-security-policy content-type cross-origin-opener-policy"
-    b" etag location pragma referrer-policy retry-after set-cookie vary www-authenticate"
-    b" x-content-type-options x-frame-options".split()
+    b"allow cache-control content-language content-security-policy content-type cross-origin-opener-policy etag"
+    b" location pragma referrer-policy retry-after set-cookie vary www-authenticate x-content-type-options"
+    b" x-frame-options".split()
 )
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self, TypeVar
@@ -48,7 +49,10 @@ T = TypeVar("T")
 
 
 class StoreReader(Protocol):
-    """Read-only access to the control store, for when the bus is silent. Synchronous, one thread's own."""
+    """Read-only access to the control store, for when the bus is silent.
+
+    Synchronous, and called from one thread only: a connection of SQLite belongs to the thread that opened it.
+    """
 
     def data_version(self) -> int:
         """Changes whenever somebody else committed; means nothing else. Microseconds."""
@@ -118,6 +122,7 @@ class BusClient:
         self._ack_due = asyncio.Event()
         self._attached = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-reader")
 
     @property
     def snapshot(self) -> Snapshot:
@@ -157,6 +162,7 @@ class BusClient:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        self._reading.shutdown(wait=False, cancel_futures=True)
         await self._transport.aclose()
 
     async def __aenter__(self) -> Self:
@@ -318,9 +324,9 @@ class BusClient:
             return False
         asked_us = self._clock.monotonic_us()
         try:
-            at = await asyncio.to_thread(reader.data_version)
+            at = await self._read(reader.data_version)
             if at != self._data_version:
-                found = await asyncio.to_thread(reader.load)
+                found = await self._read(reader.load)
                 if _within(self._clock.monotonic_us(), self._heard_us, TOUCH_S):
                     return True  # the bus came back while the store was read, and knows more
                 if found.version != self._snapshot.version or not self._known.is_set():
@@ -340,9 +346,12 @@ class BusClient:
         if self._reader is None:
             return False
         try:
-            return (await asyncio.to_thread(self._reader.load)).version >= self._snapshot.version
+            return (await self._read(self._reader.load)).version >= self._snapshot.version
         except Exception:  # noqa: BLE001 - a store that cannot be read confirms nothing
             return False
+
+    async def _read(self, read: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reading, read)
 
     def _age_us(self, now: int) -> int:
         times = [at for at in (self._heard_us, self._polled_us) if at is not None]

@@ -19,15 +19,20 @@ from gateway.api.bus import bus_routes, slices_over
 from gateway.bus.client import BusClient
 from gateway.bus.hub import Hub
 from gateway.bus.messages import MetricsUp, SpooledReceipt, SpoolUp
+from gateway.bus.publisher import Publisher
 from gateway.clock import SystemClock
 from gateway.errors import UnavailableError
 from gateway.exchange import Claim, Outcome, Receipt
 from gateway.limits.owner import LimitOwner
 from gateway.limits.slices import SlicedLimits
 from policies.facts import Action
-from tenants.ids import OrgId
+from tenants.ids import PLATFORM, OrgId
 from tenants.models import LimitUnit, Org
 from tenants.snapshot import Delta, Snapshot, TenantRecord
+from tenants.sql.dialect import sqlite_url
+from tenants.sql.reader import StoreReader
+from tenants.sql.store import open_store
+from tenants.store import Actor
 
 CLOCK = SystemClock()
 ACME = OrgId("acme")
@@ -188,6 +193,58 @@ async def test_without_the_control_process_a_worker_reads_the_store_and_comes_ba
             again.hub.publish(Delta(4, full=False))
             assert await again.hub.live(4, timeout=PATIENCE_S) == ()
             assert worker.snapshot.tenants[ACME].org.name == "Acme, once more"
+
+
+class LazyReader:
+    """The real reader, opened by whoever first reads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened: StoreReader | None = None
+
+    def _reader(self) -> StoreReader:
+        self._opened = self._opened or StoreReader(self._path)
+        return self._opened
+
+    def data_version(self) -> int:
+        return self._reader().data_version()
+
+    def load(self) -> Snapshot:
+        return Snapshot(*self._reader().load())
+
+
+async def test_changes_of_the_real_store_arrive_with_and_without_the_bus(control: Control, tmp_path: Path) -> None:
+    path, watcher, by = tmp_path / "control.db", Watcher(), Actor(PLATFORM, "mem_op")
+    store = await open_store(sqlite_url(path))
+    publisher = Publisher(store, control.hub, CLOCK, lambda: "{}")
+    store.subscribe(publisher.wake)
+    publishing = asyncio.ensure_future(publisher.run())
+
+    def name(worker: BusClient) -> str:
+        return worker.snapshot.tenants[ACME].org.name if ACME in worker.snapshot.tenants else ""
+
+    async def rename(to: str) -> None:
+        org = await store.orgs.get(ACME)
+        await store.orgs.replace(msgspec.structs.replace(org, name=to), org.version, by)
+
+    reader = LazyReader(path)
+    worker = BusClient(
+        control.socket, "w1", watcher.on_snapshot, watcher.on_reset, clock=CLOCK, reader=reader, max_staleness_s=60
+    )
+    async with worker:
+        async with control.served():
+            await store.orgs.create(Org(ACME, "Acme"), by)
+            await watcher.until(lambda: name(worker) == "Acme")
+            await rename("Acme Corp")
+            await watcher.until(lambda: name(worker) == "Acme Corp")
+        for number in range(8):  # the bus is down; each change is a read of its own
+            await rename(f"Acme {number}")
+            await watcher.until(lambda wanted=f"Acme {number}": name(worker) == wanted)  # type: ignore[misc]
+        assert kind(worker) == "polling"
+        assert worker.snapshot.jwks == "{}"
+    publishing.cancel()
+    await asyncio.gather(publishing, return_exceptions=True)
+    await store.close()
 
 
 async def test_what_workers_send_up_arrives(control: Control) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,8 +32,10 @@ class FakeReader:
         self.snapshot = Snapshot()
         self.loads = 0
         self.broken = False
+        self.threads: set[int] = set()
 
     def data_version(self) -> int:
+        self.threads.add(threading.get_ident())
         if self.broken:
             raise OSError
         return self.snapshot.version
@@ -123,6 +127,18 @@ async def test_the_store_is_read_only_when_it_changed(world: World) -> None:
     for _ in range(3):
         await world.client.look()
     assert (world.reader.loads, world.seen) == (1, [3])
+
+
+async def test_the_store_is_read_from_one_thread_whatever_the_others_do(world: World) -> None:
+    release = threading.Event()
+    busy: list[asyncio.Task[bool]] = []
+    for _ in range(4):
+        assert await world.client.look()
+        busy.append(asyncio.create_task(asyncio.to_thread(release.wait, 20)))
+        await asyncio.sleep(0)  # the shared pool's idle thread is taken
+    release.set()
+    assert all(await asyncio.gather(*busy))
+    assert len(world.reader.threads) == 1
 
 
 async def test_a_publisher_that_is_behind_the_store_takes_nothing_back(world: World) -> None:
