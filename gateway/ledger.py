@@ -130,7 +130,14 @@ class Ledger:
             self._limit = error.limit
 
     def aborted(self, reason: Abort | None) -> None:
-        """`None`: the server itself is going down and took the request along."""
+        """`None`: the server itself is going down and took the request along.
+
+        OpenAI's SDKs close their connection at `[DONE]`, which may be before the upstream's last byte is here:
+        such a caller has the whole answer.
+        """
+        if reason is Abort.CLIENT and self.progress.done:
+            self.served()
+            return
         self._outcome, self._status = (Outcome.FAILED, 503) if reason is None else _ABORTS[reason]
 
     def overhead_us(self) -> int:

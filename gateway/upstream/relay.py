@@ -45,13 +45,15 @@ class Transports(Protocol):
 class Progress:
     """What has happened so far, for settling at any moment. Written by the relay, read by stage 8."""
 
-    __slots__ = ("events", "sent", "usage")
+    __slots__ = ("done", "events", "sent", "usage")
 
     def __init__(self) -> None:
         self.sent = False
         """The request may have reached the upstream: from here on it costs."""
         self.usage: Usage | None = None
         self.events = 0
+        self.done = False
+        """The stream's `[DONE]` has gone to the caller: it has the whole answer."""
 
     def note_sent(self) -> None:
         self.sent = True
@@ -159,6 +161,7 @@ async def pass_on(
             progress.events = tap.events
             if passed:
                 await send(passed)
+                progress.done = says_done(passed)
     except httpx.HTTPError as error:
         raise translate(error, midway=True) from None
     finally:
@@ -175,6 +178,11 @@ def is_event_stream(response: httpx.Response) -> bool:
 
 def _looks_like_events(data: bytes) -> bool:
     return data.lstrip(b"\xef\xbb\xbf\r\n").startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
+
+
+def says_done(data: bytes) -> bool:
+    """Whether `data` ends with the event that ends OpenAI's streams: no other's payload can end like that."""
+    return data[-12:].rstrip().endswith(b"[DONE]")
 
 
 async def _refusal(response: httpx.Response, route: Route) -> GatewayError:
