@@ -185,6 +185,8 @@ class RecordingUpstream:
         self.resets = 0
         self.ended = 0
         self.late_data = 0
+        self.reset_frames = 0
+        """RST_STREAM frames, those on streams that were over included; `resets` counts streams."""
         self.faults: list[str] = []
         """Breaches of protocol by the caller. A test's last line is often `assert not upstream.faults`."""
         self._server: asyncio.Server | None = None

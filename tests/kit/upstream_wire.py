@@ -11,7 +11,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 import h11
-from hyperframe.frame import DataFrame, Frame, GoAwayFrame
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, RstStreamFrame
 
 from tests.kit.upstream import Headers, RecordingUpstream, Request
 
@@ -47,9 +47,14 @@ class Sniffer(asyncio.Protocol):
 
 
 class _CountingH2(h2.connection.H2Connection):
-    """hyper-h2, counting DATA frames that arrive on a stream the caller has reset."""
+    """hyper-h2, counting what it swallows: DATA on a stream the caller has reset, and every RST_STREAM frame."""
 
     late_data = 0
+    reset_frames = 0
+
+    def _receive_rst_stream_frame(self, frame: RstStreamFrame) -> tuple[list[Frame], list[h2.events.Event]]:
+        self.reset_frames += 1
+        return super()._receive_rst_stream_frame(frame)
 
     def _handle_data_on_closed_stream(
         self, events: list[h2.events.Event], exc: h2.exceptions.StreamClosedError, frame: DataFrame
@@ -108,7 +113,8 @@ class Http2(asyncio.Protocol):
             self.transport.close()
             return
         self.upstream.late_data += self._h2.late_data
-        self._h2.late_data = 0
+        self.upstream.reset_frames += self._h2.reset_frames
+        self._h2.late_data = self._h2.reset_frames = 0
         for event in events:
             self._on(event)
         self._drain()

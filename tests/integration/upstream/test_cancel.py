@@ -205,7 +205,7 @@ async def test_many_cancels_beside_an_innocent_stream(
         innocent.end()
         assert [data async for data in chunks] == []
         assert (len(h2.connections), h2.resets, h2.opened) == (1, count, count + 1)
-        assert caller.gauges.resets_sent == count
+        assert (caller.gauges.resets_sent, h2.reset_frames) == (count, count)
 
 
 async def test_data_that_crosses_the_reset(h2: RecordingUpstream, open_caller: Open) -> None:
@@ -222,7 +222,7 @@ async def test_data_that_crosses_the_reset(h2: RecordingUpstream, open_caller: O
         answer = asyncio.ensure_future(caller.ask())
         await finish(await h2.arrived(41))
         assert await answer == b'{"ok": 41}'
-        assert (h2.resets, caller.gauges.resets_sent, len(h2.connections)) == (40, 40, 1)
+        assert (h2.resets, h2.reset_frames, caller.gauges.resets_sent, len(h2.connections)) == (40, 40, 40, 1)
 
 
 async def test_head_that_crosses_the_reset(h2: RecordingUpstream, open_caller: Open) -> None:
@@ -240,4 +240,4 @@ async def test_head_that_crosses_the_reset(h2: RecordingUpstream, open_caller: O
         assert response.headers["x-new-in-the-table"] == "1" * 50
         await second.complete()
         await response.aclose()
-        assert h2.resets == 1
+        assert (h2.resets, h2.reset_frames) == (1, 1)

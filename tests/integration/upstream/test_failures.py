@@ -226,30 +226,25 @@ async def test_certificate_of_another_host(tmp_path: Path) -> None:
         await pool.aclose()
 
 
-async def test_name_is_verified_and_the_checked_address_dialled(pki: Pki) -> None:
-    """`localhost` in the URL, in SNI and in the certificate; what is dialled is what the resolver said once."""
+async def test_name_is_verified_and_the_checked_address_dialled(tmp_path: Path) -> None:
+    """The name is in the URL, in SNI and in the certificate; what is dialled is what the resolver said once."""
     asked: list[str] = []
 
     async def resolver(host: str, port: int) -> list[str]:
         asked.append(host)
         return ["10.0.0.7", "127.0.0.1"]  # the first is not allowed, and not tried
 
-    async with RecordingUpstream(tls=pki.server_context()) as upstream:
+    named = make_pki(tmp_path / "tls", hosts=["model.example"])
+    async with RecordingUpstream(tls=named.server_context()) as upstream:
         pool = TransportPool(allowed=LOOPBACK, resolver=resolver)
-        url = f"https://localhost:{upstream.port}"
-        caller = Caller(pool.for_upstream(binding(upstream, pki, base_url=url)), url)
+        url = f"https://model.example:{upstream.port}"
+        caller = Caller(pool.for_upstream(binding(upstream, named, base_url=url)), url)
         answer = asyncio.ensure_future(caller.ask())
-        request = await h2_answer(upstream)
-        assert request == f"localhost:{upstream.port}"
+        request = await upstream.arrived(1)
+        await finish(request)
         await answer
-        assert asked == ["localhost"]
+        assert (asked, request.headers[":authority"]) == (["model.example"], f"model.example:{upstream.port}")
         await pool.aclose()
-
-
-async def h2_answer(upstream: RecordingUpstream) -> str:
-    request = await upstream.arrived(1)
-    await finish(request)
-    return request.headers[":authority"]
 
 
 async def test_address_that_is_not_allowed(h2: RecordingUpstream, pki: Pki) -> None:

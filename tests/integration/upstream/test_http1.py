@@ -126,9 +126,8 @@ async def test_answer_that_ends_with_its_connection(h1: RecordingUpstream, open_
     async with open_caller(h1, **AUTO) as caller:
         task = caller.start()
         request = await (await h1.arrived(1)).complete()
-        request.respond(200, [("connection", "close")])
-        request.send(b"all of it")
-        request.end()
+        request.connection.write_raw(b"HTTP/1.1 200 OK\r\n\r\nall of it")
+        request.connection.close()
         assert await read(await task) == b"all of it"
         again = asyncio.ensure_future(caller.ask())
         await finish(await h1.arrived(2))
