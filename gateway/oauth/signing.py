@@ -94,9 +94,8 @@ class SigningKeys:
     def jwks_json(self) -> str:
         """The public keys, RFC 7517 section 5: current, next, then those whose tokens still live."""
         now = self._clock()
-        stored = self._stored
-        live = [stored.current, stored.next, *(key for key in stored.retired if key.gone_at > now)]
-        return msgspec.json.encode({"keys": [_public(key) for key in live]}).decode()
+        live = [jwk for gone_at, jwk in self._published if gone_at == 0 or gone_at > now]
+        return msgspec.json.encode({"keys": live}).decode()
 
     async def rotate(self) -> None:
         """Sign with the next key from now on and publish another. No token already issued stops working.
@@ -120,7 +119,9 @@ class SigningKeys:
         self._key = RSAKey.import_key({**stored.current.jwk})
         self._kid = self._key.thumbprint()
         every = (stored.current, stored.next, *stored.retired)
-        self._verifying = KeySet([RSAKey.import_key({**_public(key)}) for key in every])
+        # Made once: the publisher asks for them at every change.
+        self._published = [(key.gone_at, _public(key)) for key in every]
+        self._verifying = KeySet([RSAKey.import_key({**jwk}) for _, jwk in self._published])
 
 
 def _sealed(stored: _StoredKeys) -> Secret:
@@ -133,12 +134,6 @@ async def _generate() -> _StoredKey:
 
 
 def _public(stored: _StoredKey) -> dict[str, str]:
-    key = RSAKey.import_key({**stored.jwk})
-    return {
-        "kty": "RSA",
-        "use": "sig",
-        "alg": "RS256",
-        "kid": key.thumbprint(),
-        "n": stored.jwk["n"],
-        "e": stored.jwk["e"],
-    }
+    # From the public members alone: importing a private RSA key checks it, which takes a tenth of a second.
+    public = {"kty": "RSA", "n": stored.jwk["n"], "e": stored.jwk["e"]}
+    return {**public, "use": "sig", "alg": "RS256", "kid": RSAKey.import_key({**public}).thumbprint()}
