@@ -40,20 +40,28 @@ class ForbiddenError(GatewayError):
 
 
 class SuspendedError(ForbiddenError):
+    """The token is good; its organization has been suspended."""
+
     code = "organization_suspended"
 
 
 class BadRequestError(GatewayError):
+    """The body is not JSON, lacks a field, or asks a model for a task that it does not do."""
+
     status = 400
     code = "invalid_request"
 
 
 class NotFoundError(GatewayError):
+    """There is no such path."""
+
     status = 404
     code = "not_found"
 
 
 class UnknownModelError(NotFoundError):
+    """No model of that name in the caller's organization; one of another organization answers the same."""
+
     code = "model_not_found"
 
 
@@ -69,6 +77,8 @@ class MethodNotAllowedError(GatewayError):
 
 
 class TooLargeError(GatewayError):
+    """The body is longer than `server.max_body_bytes`."""
+
     status = 413
     code = "request_too_large"
 
@@ -120,5 +130,7 @@ class UpstreamError(GatewayError):
 
 
 class UpstreamTimeoutError(GatewayError):
+    """The model did not connect, begin or go on in time, or the request's whole time is over."""
+
     status = 504
     code = "upstream_timeout"

@@ -54,63 +54,112 @@ class _Section(BaseModel):
 class Listener(_Section):
     """An address served with TLS 1.3. `certificate` and `key` are PEM files (the key PKCS#8)."""
 
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: Port
-    certificate: Path = Path("tls/server.pem")
-    key: Path = Path("tls/server.key")
+    certificate: Path = Field(default=Path("tls/server.pem"), description="Certificate chain, PEM.")
+    key: Path = Field(default=Path("tls/server.key"), description="Its private key: PEM, PKCS#8, mode 0600.")
 
 
 class PublicListener(Listener):
-    port: Port = 8443
+    """Completions, sign-in and health: what editors reach. TLS 1.3, HTTP/2 and HTTP/1.1."""
+
+    port: Port = Field(default=8443, description="Port to listen on.")
 
 
 class AdminListener(Listener):
-    port: Port = 8444
+    """The admin API, metrics and health of the control process. TLS 1.3, HTTP/2 and HTTP/1.1."""
+
+    port: Port = Field(default=8444, description="Port to listen on; not the public one on the same host.")
 
 
 class Server(_Section):
     """`url` is the issuer of tokens and what clients put before `/v1`; `admin_url` what the CLI talks to."""
 
-    url: Origin = "https://127.0.0.1:8443"
-    admin_url: Origin = "https://127.0.0.1:8444"
-    workers: int = Field(default=1, ge=1, le=256)
-    drain_s: float = Field(default=30, gt=0, le=600)
-    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024)
-    max_in_flight: int = Field(default=2_000, ge=1)
-    request_timeout_s: float = Field(default=300, gt=0, le=3600)
-    max_staleness_s: float = Field(default=900, gt=0)
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    url: Origin = Field(
+        default="https://127.0.0.1:8443",
+        description="Issuer of tokens, part of their audiences, and what clients put before `/v1`: `https://host`"
+        " or `https://host:port`. Changing it ends every access token.",
+    )
+    admin_url: Origin = Field(default="https://127.0.0.1:8444", description="Where clients find the admin API.")
+    workers: int = Field(default=1, ge=1, le=256, description="Processes of the data plane.")
+    drain_s: float = Field(default=30, gt=0, le=600, description="Seconds that streams have to end at a stop.")
+    max_body_bytes: int = Field(
+        default=4 * 1024 * 1024,
+        ge=1024,
+        le=256 * 1024 * 1024,
+        description="Longest request body; a longer one is answered 413.",
+    )
+    max_in_flight: int = Field(
+        default=2_000, ge=1, description="Requests one worker serves at once; more are answered 503."
+    )
+    request_timeout_s: float = Field(
+        default=300, gt=0, le=3600, description="Seconds from a request's head to its end; then 504."
+    )
+    max_staleness_s: float = Field(
+        default=900,
+        gt=0,
+        description="Seconds a worker serves on while neither the control process nor the store can be reached.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="What is written to stderr."
+    )
 
 
 class Tokens(_Section):
     """Lifetimes in seconds. Access 10 to 30 minutes; refresh: the whole family."""
 
-    access_s: int = Field(default=900, ge=600, le=1800)
-    refresh_s: int = Field(default=7 * 86400, ge=3600, le=90 * 86400)
-    reuse_grace_s: int = Field(default=10, ge=0, le=10)
+    access_s: int = Field(default=900, ge=600, le=1800, description="Life of an access token.")
+    refresh_s: int = Field(
+        default=7 * 86400,
+        ge=3600,
+        le=90 * 86400,
+        description="Life of a sign-in: of all refresh tokens of one family together.",
+    )
+    reuse_grace_s: int = Field(
+        default=10,
+        ge=0,
+        le=10,
+        description="How long a used refresh token is still given its successor, for an answer that got lost.",
+    )
 
 
 class Store(_Section):
-    url: str = Field(default="sqlite:control.db", pattern=r"^sqlite:.+")
+    """Organizations, members, upstreams, models, limits, rules, accounts."""
+
+    url: str = Field(default="sqlite:control.db", pattern=r"^sqlite:.+", description="`sqlite:` and a file.")
 
 
 class Secrets(_Section):
     """`master_key` is a file with mode 0600, or `env:NAME` (development only, warned about)."""
 
-    path: Path = Path("secrets.sealed")
-    master_key: str = "master.key"
+    path: Path = Field(
+        default=Path("secrets.sealed"), description="The sealed file: upstream keys and signing keys, AES-256-GCM."
+    )
+    master_key: str = Field(default="master.key", description="What opens it: a file of mode 0600, or `env:NAME`.")
 
 
 class Audit(_Section):
-    path: Path = Path("audit")
-    spool_bytes: int = Field(default=8 * 1024 * 1024, ge=256 * 1024)
-    fsync_ms: int = Field(default=50, ge=1, le=1000)
+    """The audit log: one folder an organization, and the workers' spools."""
+
+    path: Path = Field(default=Path("audit"), description="Folder of logs and spools.")
+    spool_bytes: int = Field(
+        default=8 * 1024 * 1024,
+        ge=256 * 1024,
+        description="Size of one spool segment, allocated in advance; a worker has 32 at most.",
+    )
+    fsync_ms: int = Field(
+        default=50, ge=1, le=1000, description="Longest time an entry waits for a sync: what a power cut can cost."
+    )
 
 
 class Upstreams(_Section):
     """`allow_networks`: private or loopback networks that upstream URLs may lead to; others are refused."""
 
-    allow_networks: tuple[Network, ...] = ()
+    allow_networks: tuple[Network, ...] = Field(
+        default=(),
+        description="CIDR networks, private or loopback, that upstream URLs may lead to; in the environment a list"
+        " with commas.",
+    )
 
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         return tuple(ip_network(text) for text in self.allow_networks)
