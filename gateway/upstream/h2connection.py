@@ -19,11 +19,9 @@ import jh2.exceptions
 from gateway.upstream.errors import RefusedError
 from gateway.upstream.gauges import Gauges
 from gateway.upstream.http2 import CONNECTION_WINDOW, STREAM_WINDOW, H2Machine
+from gateway.upstream.keepalive import Keepalive
 from gateway.upstream.stream import Head, Header, Outgoing, Stream
 
-PING_AFTER_S = 20.0
-"""Silence on a connection with open streams after which it must prove that it lives."""
-PING_TIMEOUT_S = 10.0
 MAX_STREAMS = 1_000
 """Streams on one connection at most, for peers that set no limit."""
 LAST_STREAM_ID = 2**31 - 1
@@ -51,16 +49,14 @@ class H2Connection(asyncio.Protocol):
         self._uploads: dict[int, Stream] = {}
         self._received = 0
         self._paused = False
-        self._heard = self._loop.time()
-        self._pinged = 0.0
-        self._watchdog: asyncio.TimerHandle | None = None
+        self._keepalive = Keepalive(self._loop, self)
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self.peer_limit = 0
         self.reserved = 0
         self.started = 0
         self.closed = False
         self.draining = False
-        self.idle_since = self._heard
+        self.idle_since = self._loop.time()
 
     @property
     def usable(self) -> bool:
@@ -93,9 +89,7 @@ class H2Connection(asyncio.Protocol):
         self._flush()
         if stream_id >= LAST_STREAM_ID - 2:
             self.draining = True
-        if self._watchdog is None:
-            silent = self._loop.time() - self._heard
-            self._watchdog = self._loop.call_later(max(0.0, PING_AFTER_S - silent), self._watch)
+        self._keepalive.begin()
         return stream
 
     def abandon(self, stream: Stream, error: Exception) -> None:
@@ -134,6 +128,20 @@ class H2Connection(asyncio.Protocol):
             self._lose(httpx.RemoteProtocolError("the gateway closed the connection"))
             self._transport.close()
 
+    # What keepalive asks.
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._streams) and not self.closed
+
+    def ping(self) -> None:
+        self._h2.ping(b"orgate\0\0")
+        self._flush()
+
+    def give_up(self) -> None:
+        self._lose(httpx.RemoteProtocolError("the upstream does not answer PING"))
+        self._transport.abort()
+
     # The transport's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -157,7 +165,7 @@ class H2Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.closed:
             return
-        self._heard = self._loop.time()
+        self._keepalive.heard = self._loop.time()
         try:
             events = self._h2.receive_data(data)
         except jh2.exceptions.ProtocolError as error:
@@ -251,8 +259,7 @@ class H2Connection(asyncio.Protocol):
         if self.closed:
             return
         self.closed = True
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        self._keepalive.stop()
         for stream in list(self._streams.values()):
             self._end(stream, error)
         if not self.ready.done():
@@ -281,28 +288,6 @@ class H2Connection(asyncio.Protocol):
                 if not stream.upload:
                     del self._uploads[stream_id]
             self._flush()
-
-    def _watch(self) -> None:
-        """A connection that is silent is asked for a sign of life; without one its streams fail now, and not
-        each after its own timeout. Stops by itself when no stream is open."""
-        self._watchdog = None
-        if self.closed or not self._streams:
-            return
-        now = self._loop.time()
-        if self._pinged > self._heard:
-            if now >= self._pinged + PING_TIMEOUT_S:
-                self._lose(httpx.RemoteProtocolError("the upstream does not answer PING"))
-                self._transport.abort()
-                return
-            due = self._pinged + PING_TIMEOUT_S
-        elif now >= self._heard + PING_AFTER_S:
-            self._pinged = now
-            self._h2.ping(b"orgate\0\0")
-            self._flush()
-            due = now + PING_TIMEOUT_S
-        else:
-            due = self._heard + PING_AFTER_S
-        self._watchdog = self._loop.call_at(due, self._watch)
 
 
 _HANDLERS: dict[type, Callable[[H2Connection, Any], None]] = {

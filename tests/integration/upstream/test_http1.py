@@ -149,7 +149,7 @@ async def test_answer_cut_short(h1: RecordingUpstream, open_caller: Open) -> Non
 
 
 async def test_first_byte_timeout_cuts(h1: RecordingUpstream, open_caller: Open) -> None:
-    async with open_caller(h1, **AUTO, first_byte_timeout_ms=50) as caller:
+    async with open_caller(h1, **AUTO, first_byte_timeout_ms=400) as caller:
         with pytest.raises(httpx.ReadTimeout):
             await caller.start()
         await (await h1.arrived(1)).reset()

@@ -7,7 +7,7 @@ import asyncio
 import httpx
 import pytest
 
-from gateway.upstream import h2connection
+from gateway.upstream import keepalive
 from tests.integration.upstream.caller import read
 from tests.integration.upstream.conftest import Open
 from tests.integration.upstream.test_cancel import finish
@@ -16,8 +16,8 @@ from tests.kit.upstream import RecordingUpstream
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(h2connection, "PING_AFTER_S", 0.02)
-    monkeypatch.setattr(h2connection, "PING_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(keepalive, "PING_AFTER_S", 0.02)
+    monkeypatch.setattr(keepalive, "PING_TIMEOUT_S", 0.3)
 
 
 async def test_silent_but_alive(h2: RecordingUpstream, open_caller: Open) -> None:
