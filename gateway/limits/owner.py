@@ -20,9 +20,17 @@ LEASE_US = 2_000_000
 """A worker whose stream ended and who has not asked for as long is dead."""
 
 AHEAD = 64
-"""A slice is at most as much as so many requests like the one that asked."""
+"""A slice is as much as so many requests like the one that asked, to begin with."""
+
+MOST_AHEAD = 4_096
+AGAIN_US = 500_000
+"""A worker that has spent a slice within this time gets twice as much, so that a busy bucket costs a message a
+few times a second and not for every 64 requests; one that has not begins anew."""
 
 SLOTS_AHEAD = 16
+
+FORGET = 10_000
+"""Buckets of one worker whose pace is remembered."""
 
 SCARCE = 8
 """With less left than so many requests of each worker, nothing is lent: every request is judged here."""
@@ -40,9 +48,10 @@ class _Effect:
 
 
 class _Session:
-    __slots__ = ("effects", "id", "left_at_us", "seq", "worker")
+    __slots__ = ("ahead", "effects", "id", "left_at_us", "seq", "worker")
 
     def __init__(self, session: str, worker: str) -> None:
+        self.ahead: dict[Key, tuple[int, int]] = {}  # how far ahead it was lent the last time, and when
         self.id = session
         self.worker = worker
         self.seq = 0
@@ -138,7 +147,7 @@ class LimitOwner:
         for key, claim in dearest.items():
             found = self._table.at(claim, now_us)
             left = found.left
-            amount = 0 if key in refused else self._slice(claim, left)
+            amount = 0 if key in refused else self._slice(session, key, claim, left, now_us)
             if amount:
                 effect = self._effect(session, claim, now_us)
                 found.lend(amount, session.id)
@@ -146,11 +155,17 @@ class LimitOwner:
             slices.append(Slice(claim.org, claim.limit, claim.subject, amount, left))
         return tuple(slices)
 
-    def _slice(self, claim: Claim, left: int) -> int:
+    def _slice(self, session: _Session, key: Key, claim: Claim, left: int, now_us: int) -> int:
         workers, cost = max(len(self._sessions), self._expected), max(claim.cost, 1)
         if left < SCARCE * workers * cost:
             return 0
-        ahead = SLOTS_AHEAD if claim.unit is LimitUnit.CONCURRENCY else AHEAD
+        if claim.unit is LimitUnit.CONCURRENCY:
+            return min(left // (2 * workers), SLOTS_AHEAD * cost)
+        before, at_us = session.ahead.get(key, (0, 0))
+        ahead = min(before * 2, MOST_AHEAD) if before and now_us - at_us < AGAIN_US else AHEAD
+        if len(session.ahead) > FORGET:
+            session.ahead.clear()
+        session.ahead[key] = (ahead, now_us)
         return min(left // (2 * workers), ahead * cost)
 
     def _effect(self, session: _Session, claim: Claim, now_us: int) -> _Effect:
