@@ -84,17 +84,17 @@ def worker() -> Litestar:
     clock = SystemClock()
     boot = secrets.token_hex(16)
     in_flight = InFlight()
+    transports = TransportPool(allowed=settings.upstreams.networks())
     bus = BusClient(
         settings.bus_socket,
         boot,
-        on_snapshot=lambda _: None,
+        on_snapshot=lambda snapshot: transports.keep(snapshot.upstreams),
         on_reset=lambda org, member: log.info("reset %d streams of %s", in_flight.reset(org, member), org),
         clock=clock,
         reader=_Fallback(settings, clock),
         max_staleness_s=settings.server.max_staleness_s,
     )
     limits = SlicedLimits(boot, slices_over(bus))
-    transports = TransportPool(allowed=settings.upstreams.networks())
     spool = Spool(_spools(settings), boot, settings.audit.spool_bytes, settings.audit.fsync_ms)
     counters = Counters()
     pipeline = Pipeline(

@@ -65,5 +65,7 @@ def admin_server(settings: Settings, app: Asgi) -> EmbeddedServer:
 
 
 def bus_server(socket: Path, app: Asgi) -> EmbeddedServer:
-    """The bus, on a Unix socket whose folder only this user can enter."""
-    return EmbeddedServer(app, uds=socket, interface=Interfaces.ASGI, websockets=False, log_enabled=False)
+    """The bus, on a Unix socket of this user only, in a folder only this user can enter."""
+    server = EmbeddedServer(app, uds=socket, interface=Interfaces.ASGI, websockets=False, log_enabled=False)
+    server.uds_permissions = 0o600  # the embedded server's constructor does not take it
+    return server

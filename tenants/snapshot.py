@@ -108,6 +108,11 @@ class Snapshot:
             else:
                 self._by_org[item.org] = max(item.not_before, self._by_org.get(item.org, 0))
 
+    @property
+    def upstreams(self) -> frozenset[tuple[OrgId, str]]:
+        """Every upstream there is, by organization and name."""
+        return frozenset((org, name) for org, tenant in self.tenants.items() for name in tenant.upstreams)
+
     def revoked(self, org: OrgId, member: str, token_id: str, issued_at: int) -> bool:
         """Whether a token issued at `issued_at` has been taken back. Looked at on every request."""
         return (

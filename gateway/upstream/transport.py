@@ -7,7 +7,7 @@ after about a hundred of them no stream is left on the connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
 
 import httpx
 
@@ -171,6 +171,11 @@ class TransportPool:
     def gauges(self) -> Iterator[tuple[OrgId, str, Gauges]]:
         for (org, name), gauges in self._gauges.items():
             yield org, name, gauges
+
+    def keep(self, known: Container[tuple[OrgId, str]]) -> None:
+        """Forget the upstreams that are not in `known`: they were deleted, or their organization was."""
+        for org, name in [key for key in self._gauges if key not in known]:
+            self.forget(org, name)
 
     def forget(self, org: OrgId, name: str) -> None:
         """The upstream was deleted: close its connections as soon as they are idle."""

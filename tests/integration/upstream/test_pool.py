@@ -121,3 +121,16 @@ async def test_mixed_traffic_leaves_nothing_behind(pki: Pki) -> None:
         assert upstream.opened == upstream.ended + upstream.resets
         assert not upstream.faults
         await pool.aclose()
+
+
+async def test_connections_to_a_deleted_upstream_close(h2: RecordingUpstream, pki: Pki) -> None:
+    h2.script = openai()
+    pool = TransportPool(allowed=LOOPBACK)
+    for org in ("acme", "globex"):
+        await Caller(pool.for_upstream(binding(h2, pki, org=OrgId(org))), h2.url).ask()
+    theirs, ours = (connection for connection in h2.connections)
+    pool.keep({(OrgId("globex"), "main")})
+    await h2.until(lambda: theirs.closed, "the deleted upstream's connection to close")
+    assert not ours.closed
+    assert [org for org, _, _ in pool.gauges()] == ["globex"]
+    await pool.aclose()

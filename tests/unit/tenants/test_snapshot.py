@@ -157,3 +157,13 @@ def test_a_token_of_this_very_second_is_revoked_too(now: float) -> None:
 def test_a_revocation_outlives_the_longest_token() -> None:
     made = revoke_tokens(ACME, 1000.5)
     assert made.expires_at - 1000 > LONGEST_TOKEN_S + LEEWAY_S
+
+
+def test_a_snapshot_tells_which_upstreams_there_are() -> None:
+    acme, globex = OrgId("acme"), OrgId("globex")
+    records = [
+        TenantRecord(Org(acme, "A"), upstreams=(Upstream(acme, "one", "https://one.example"),)),
+        TenantRecord(Org(globex, "G"), upstreams=(Upstream(globex, "one", "https://one.example"),)),
+    ]
+    assert Snapshot(1, records).upstreams == {(acme, "one"), (globex, "one")}
+    assert Snapshot(1, records).apply(Delta(2, full=False, removed=(acme,))).upstreams == {(globex, "one")}
