@@ -65,7 +65,6 @@ class Authenticator:
             principal.audience != self._audience
             or claims.issued_at > now + SKEW_S
             or claims.not_before > now + SKEW_S
-            or snapshot.revoked(org, principal.member, principal.token_id, claims.issued_at)
         ):
             raise UnauthenticatedError(INVALID)
         tenant = snapshot.tenants.get(org)
@@ -75,8 +74,12 @@ class Authenticator:
             owner = snapshot.hosts.get(host) or snapshot.hosts.get(_host_name(host))
             if owner is not None and owner != org:
                 raise UnauthenticatedError(INVALID)
+        # Before the revocations: suspending an organization revokes its tokens, so that they stay dead when it
+        # is resumed. Meanwhile 403 says why, and keeps clients from renewing in vain.
         if tenant is not None and not tenant.active:
             raise SuspendedError(f"organization '{org}' is suspended", rule=SUSPENDED_RULE)
+        if snapshot.revoked(org, principal.member, principal.token_id, claims.issued_at):
+            raise UnauthenticatedError(INVALID)
         return principal
 
     def _verify(self, token: bytes) -> Claims:

@@ -94,6 +94,13 @@ def test_the_organization_s_state_is_looked_at_on_every_call() -> None:
     refused(bench, tokens.token(), INVALID, Snapshot(2, (), (), tokens.jwks("server")))  # deleted
 
 
+def test_suspending_an_organization_says_so_although_it_revokes_its_tokens() -> None:
+    revoked = (Revocation(OrgId("acme"), tokens.NOW, tokens.NOW + 4_000),)
+    with pytest.raises(SuspendedError):
+        Bench().ask(tokens.token(), tokens.world(revocations=revoked, suspended=("acme",)))
+    refused(Bench(), tokens.token(), INVALID, tokens.world(revocations=revoked))  # resumed
+
+
 @pytest.mark.parametrize(
     "host", ["globex.gateway.example", "GLOBEX.gateway.example:8443", "globex.gateway.example."]
 )
