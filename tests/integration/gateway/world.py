@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.kit.certs import Pki
@@ -117,10 +119,13 @@ def unbind(admin: Session, name: str) -> None:
 class Log:
     """The audit log of an organization from this moment on, read as an auditor reads it: over the admin API."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, after: int | None = None) -> None:
+        """`session` must be allowed to read it and to list models."""
         self._session = session
-        note = session.admin("GET", f"/admin/v1/orgs/{session.org}/audit/checkpoint").text
-        self._after = int(note.split("\n", 2)[1])
+        if after is None:
+            note = session.admin("GET", f"/admin/v1/orgs/{session.org}/audit/checkpoint").text
+            after = int(note.split("\n", 2)[1])
+        self._after = after
         self.entries: list[Entry] = []
 
     async def of(self, request_ids: Sequence[str]) -> dict[str, Entry]:
@@ -160,6 +165,12 @@ class Log:
         page = (await asyncio.to_thread(self._session.admin, "GET", path, params=query)).json()
         self.entries += page["items"]
         self._after = page["next"]
+
+
+def stored(home: Path, org: str) -> list[Entry]:
+    """All entries of `org` as they lie on disk."""
+    files = sorted((home / "audit/orgs" / org).glob("log-*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
 
 
 def sse(text: str) -> bytes:
