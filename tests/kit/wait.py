@@ -1,0 +1,14 @@
+"""Waiting for what can only be asked for, not listened to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def until(holds: Callable[[], bool], what: str, patience_s: float = 20) -> None:
+    """Ask `holds` until it says yes. Raises after `patience_s`, naming `what` was waited for."""
+    end = time.monotonic() + patience_s
+    while not holds():
+        assert time.monotonic() < end, f"not within {patience_s} s: {what}"
+        time.sleep(0.02)
