@@ -66,7 +66,7 @@ class UnknownModelError(NotFoundError):
 
 
 class MethodNotAllowedError(GatewayError):
-    """`allow` is what the path does take (RFC 9110 section 15.5.6)."""
+    """The path takes another method; `allow` says which (RFC 9110 section 15.5.6)."""
 
     status = 405
     code = "method_not_allowed"

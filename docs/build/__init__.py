@@ -1,0 +1,1 @@
+"""Makes docs/reference/ from the code. `python -m docs.build` writes, `--check` compares."""

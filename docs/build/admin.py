@@ -1,0 +1,104 @@
+"""admin-api.json, admin-api.md and roles.md: the admin application's routes beside the table of roles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+from litestar.routes import HTTPRoute
+
+from docs.build.markdown import code, codes, page, table
+from gateway.api.admin.app import admin_app
+from gateway.api.admin.caller import OPERATION
+from gateway.api.admin.dependencies import AdminDependencies
+from policies.facts import Role
+from tenants.roles import ALLOWED, Operation
+
+_RULES = """\
+- Send `Authorization: Bearer <access token>` whose audience is `<server.url>/admin`: `orgate token --admin`.
+- Errors are problems ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)), `application/problem+json`, with
+  `request_id` and, where fields are at fault, `errors: [{field, message}]`.
+- A thing's `ETag` is its version. `PUT` and `DELETE` of a collection's member send it back as `If-Match`: 428
+  without it, 412 when somebody else was faster.
+- Lists: `limit` from 1 to 500, `after` from the `next` of the page before, and equality filters by field name. A
+  filter that is not known is refused.
+- A change is answered when every live worker serves it.
+- A path of another organization answers 404, byte for byte as one that never existed. Operators may act on any.
+- The running server has this document at `/admin/schema/openapi.json`."""
+
+
+class Row(NamedTuple):
+    method: str
+    path: str
+    operation: Operation | None
+    operation_id: str
+    summary: str
+
+
+def _application() -> Any:
+    # Nothing is called: routes and document do not depend on what the handlers would be given.
+    return admin_app(cast(AdminDependencies, None))
+
+
+def rows() -> Iterator[Row]:
+    """Every operation of the admin listener, in the order of the paths."""
+    for route in sorted(_application().routes, key=lambda route: route.path):
+        if not isinstance(route, HTTPRoute):
+            continue
+        for handler in sorted(route.route_handlers, key=lambda handler: sorted(handler.http_methods)):
+            if handler.operation_id:
+                method = ", ".join(sorted(handler.http_methods))
+                path = route.path.replace(":str", "")
+                name = str(handler.operation_id)
+                yield Row(method, path, handler.opt.get(OPERATION), name, handler.summary or "")
+
+
+def openapi() -> str:
+    return json.dumps(_application().openapi_schema.to_schema(), indent=1, sort_keys=True) + "\n"
+
+
+def render() -> str:
+    operations = [
+        (code(f"{row.method} {row.path}"), row.summary, code(row.operation or ""), who(row.operation))
+        for row in rows()
+    ]
+    return page(
+        "Admin API",
+        "`gateway/api/admin/` and `tenants/roles.py`",
+        "Default: `https://127.0.0.1:8444`. Bodies and answers: [admin-api.json](admin-api.json), an OpenAPI"
+        " document.",
+        _RULES,
+        "## Operations",
+        table(("request", "what it does", "operation", "who may"), operations),
+        "`GET /metrics` needs no token from a peer on loopback without `Forwarded` or `X-Forwarded-For`.",
+    )
+
+
+def who(operation: Operation | None) -> str:
+    if operation is None:
+        return "anyone"
+    roles = ALLOWED[operation]
+    return "every role" if roles == frozenset(Role) else codes(role for role in Role if role in roles)
+
+
+def roles() -> str:
+    marks = [
+        (code(operation), *("✔" if role in ALLOWED[operation] else "" for role in Role)) for operation in Operation
+    ]
+    return page(
+        "Roles",
+        "`tenants/roles.py`",
+        "Who may do what on the control plane. What is not in this table is not allowed.",
+        table(("operation", *(role.value for role in Role)), marks),
+        """\
+- **operator** exists in the platform's own organization (`platform`) only, and is the one role that acts on other
+  organizations. What an operator changes there is written into that organization's log, with `actor_org`
+  `platform`.
+- **owner**, **admin**, **auditor** and **member** end at their own organization.
+- An admin may not touch an owner, make one, or invite one: `owner.write` is asked beside `member.*`.
+- What members may do with models is not here: that is decided by the organization's
+  [rules](../guides/admin.md#rules). New organizations begin with one rule: member, admin and owner may use every
+  model.
+""",
+    )

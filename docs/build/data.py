@@ -1,0 +1,124 @@
+"""data-plane.json and data-plane.md: the route table, the headers, the errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from docs.build.markdown import code, page, table, words
+from gateway.api.data.openai import error_body
+from gateway.api.data.routes import ROUTES, openapi_paths
+from gateway.errors import ForbiddenError, GatewayError, LimitExceededError, MethodNotAllowedError
+from gateway.version import VERSION
+
+REQUEST_HEADERS = {
+    "authorization": "`Bearer <access token>`; its audience is `<server.url>/v1`. Required.",
+    "content-type": "`application/json`.",
+    "content-encoding": "None but `identity`; anything else is answered 415.",
+    "x-request-id": "8 to 64 of `A-Z a-z 0-9 . _ -`: kept and answered; else one is made.",
+    "traceparent": "W3C Trace Context: its trace id goes into the audit entry.",
+}
+RESPONSE_HEADERS = {
+    "x-request-id": "Every answer. The same id is in the audit entry.",
+    "x-orgate-model": "The model that served, as the upstream calls it.",
+    "x-orgate-upstream": "The upstream's name.",
+    "x-orgate-overhead-ms": "Milliseconds spent in the gateway until the answer's head.",
+    "x-ratelimit-limit-requests": "The strictest limit of requests: its amount. Also `-tokens`.",
+    "x-ratelimit-remaining-requests": "What is left of it. Also `-tokens`.",
+    "x-ratelimit-reset-requests": "When it is full again, e.g. `1000ms`. Also `-tokens`.",
+    "retry-after": "Seconds. With 429 and 503.",
+    "www-authenticate": '`Bearer error="invalid_token"`, with 401: renew the token and try again.',
+    "allow": "With 405: the method that the path takes.",
+    "cache-control": "`no-store`.",
+}
+FIELDS = (
+    ("`model`", "all three", "The alias, a text. Required."),
+    ("`prompt`", "completions", "Required. A text, an array, or null."),
+    ("`suffix`", "completions", "A text: what stands after the cursor (fill in the middle)."),
+    ("`messages`", "chat", "Required. An array of objects, not empty."),
+    ("`input`", "embeddings", "Required. A text or an array."),
+    ("`stream`", "completions, chat", "true: an event stream, as the model makes it."),
+    (
+        "`stream_options.include_usage`",
+        "completions, chat",
+        "The gateway always asks the model for usage, and leaves out of the answer what the caller did not ask"
+        " for.",
+    ),
+    ("`max_completion_tokens`, `max_tokens`", "completions, chat", "1 to 10000000. What token limits reserve."),
+    ("`n`", "completions, chat", "1 to 10000000. Multiplies what is reserved."),
+)
+
+
+def errors(kind: type[GatewayError] = GatewayError) -> Iterator[type[GatewayError]]:
+    for one in kind.__subclasses__():
+        if one.__module__ == "gateway.errors":
+            yield one
+            yield from errors(one)
+
+
+def openapi() -> str:
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": "Orgate data plane", "version": VERSION},
+        "components": {
+            "securitySchemes": {"accessToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+        },
+        "paths": openapi_paths(),
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def render() -> str:
+    routes = [
+        (code(f"{route.method} {route.path}" + ("[/{model}]" if route.below else "")), route.summary)
+        for route in ROUTES
+    ]
+    refusals = sorted(
+        {(str(one.status), code(one.code), _type(one), words(one)) for one in errors()}
+        | {
+            (
+                "500",
+                code(GatewayError.code),
+                _type(GatewayError),
+                "A fault of the gateway; its log has the request's id.",
+            )
+        }
+    )
+    return page(
+        "Data plane",
+        "`gateway/api/data/` and `gateway/errors.py`",
+        "Default: `https://127.0.0.1:8443`, HTTP/2 or HTTP/1.1 over TLS 1.3. OpenAI's dialect: any OpenAI"
+        " client works with `base_url` = `<server.url>/v1` and a token from `orgate token`."
+        " [data-plane.json](data-plane.json) lists the routes for machines.",
+        table(("request", "what it does"), routes),
+        "The organization comes from the token, never from the URL or a header. `GET /livez` and `GET /readyz`"
+        " need no token.",
+        "## Body",
+        "JSON, at most `server.max_body_bytes`. What the gateway reads is checked; every other field goes to"
+        " the model as it came.",
+        table(("field", "of", "meaning"), FIELDS),
+        "## Request headers",
+        table(("header", "meaning"), [(code(name), text) for name, text in REQUEST_HEADERS.items()]),
+        "## Response headers",
+        table(("header", "meaning"), [(code(name), text) for name, text in RESPONSE_HEADERS.items()]),
+        "## Errors",
+        'OpenAI\'s error object: `{"error": {"message", "type", "param", "code"}}`. A refusal by a rule also'
+        " has `rule`, one by a limit `limit` and `scope`.",
+        table(("status", "code", "type", "when"), refusals),
+        "When the model itself refuses a request with 400, 404, 413 or 422, its own status and body are passed"
+        " on. Its 429 and 503 are answered 503 `upstream_busy`. A stream that breaks after its head ends with"
+        " one event that has the `error` object, and without `[DONE]`.",
+    )
+
+
+def _type(kind: type[GatewayError]) -> str:
+    """OpenAI's `type` of an error, from the dialect itself."""
+    if issubclass(kind, ForbiddenError):
+        error: GatewayError = kind("", rule="")
+    elif issubclass(kind, LimitExceededError):
+        error = kind("", limit="", scope="", retry_after_s=1)
+    elif issubclass(kind, MethodNotAllowedError):
+        error = kind("")
+    else:
+        error = kind("")
+    return code(json.loads(error_body(error))["error"]["type"])

@@ -1,0 +1,36 @@
+"""metrics.md: every family of the Prometheus exposition."""
+
+from __future__ import annotations
+
+from docs.build.markdown import code, codes, page, table
+from gateway.exchange import Outcome
+from gateway.metrics import BUCKETS_S, FAMILIES
+from policies.facts import Action
+
+
+def render() -> str:
+    return page(
+        "Metrics",
+        "`gateway/metrics.py`",
+        "`GET /metrics` on the admin listener, Prometheus text format. Operators need a token; a scraper on"
+        " the same machine (loopback, no `Forwarded` or `X-Forwarded-For`) needs none. The control process"
+        " sums over all workers, those that ended included, so no counter falls while it lives; a restart of"
+        " it begins at zero.",
+        table(
+            ("name", "type", "labels", "meaning"),
+            [(code(name), one.type, codes(one.labels), one.help) for name, one in FAMILIES.items()],
+        ),
+        "## Labels",
+        table(
+            ("label", "values"),
+            [
+                ("`org`", "The organization's id; empty for requests that never said who they were (401)."),
+                ("`task`", codes(action.value for action in Action)),
+                ("`outcome`", codes(outcome.value for outcome in Outcome)),
+                ("`direction`", "`in`, `out`"),
+                ("`kind`", "`prompt`, `completion`"),
+            ],
+        ),
+        "No label is a member, an address, or anything that a caller wrote.",
+        "Histogram buckets, in seconds: " + ", ".join(f"{bound:g}" for bound in BUCKETS_S) + ".",
+    )

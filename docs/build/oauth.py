@@ -1,0 +1,177 @@
+"""oauth.md: endpoints, parameters, errors, and the claims of a token, which is made to be looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from docs.build.markdown import code, codes, page, table, words
+from gateway.api.relay_control import MAX_BODY, RELAYED
+from gateway.oauth import accounts, device, passwords
+from gateway.oauth.clients import CLIENTS, SCOPES, GrantType, Plane
+from gateway.oauth.errors import OAuthError
+from gateway.oauth.service import OAuthConfig
+from gateway.oauth.signing import SigningKeys
+from gateway.oauth.tokens import AccessTokens
+from tenants.ids import MemberId, OrgId
+from tenants.models import Member
+
+ENDPOINTS = {
+    "/.well-known/oauth-authorization-server": "Metadata (RFC 8414).",
+    "/.well-known/jwks.json": "The keys that access tokens are verified with (RFC 7517).",
+    "/oauth/device": "The page where a person enters the code, signs in, and says yes or no.",
+    "/oauth/device_authorization": "Begin a sign-in (RFC 8628 section 3.1).",
+    "/oauth/invitation": "The page where an invitation becomes a password.",
+    "/oauth/revoke": "Take a token back (RFC 7009).",
+    "/oauth/token": "Get tokens (RFC 6749 section 3.2).",
+}
+PARAMETERS: Mapping[str, Mapping[str, str]] = {
+    "POST /oauth/device_authorization": {
+        "client_id": "Required.",
+        "resource": "Which plane the token is for (RFC 8707).",
+        "scope": "May be left out: a plane has one scope.",
+    },
+    "POST /oauth/token": {
+        "client_id": "Required.",
+        "grant_type": "Required: " + codes(grant.value for grant in GrantType) + ".",
+        "device_code": "Required with the device grant.",
+        "refresh_token": "Required with the refresh grant; each is good once.",
+        "resource": "As above. A refresh may name another plane than the one before.",
+        "scope": "As above.",
+    },
+    "POST /oauth/revoke": {"client_id": "Required.", "token": "Required: a refresh token or an access token."},
+    "POST /oauth/device": {
+        "user_code": "Required. Capitals, spaces and hyphens do not matter.",
+        "org": "Required.",
+        "email": "Required.",
+        "password": "Required.",
+        "action": "Required: `approve` or `deny`.",
+    },
+    "POST /oauth/invitation": {
+        "org": "Required.",
+        "email": "Required.",
+        "code": "Required: the invitation.",
+        "password": f"Required: {passwords.MIN_LENGTH} to {passwords.MAX_LENGTH} characters.",
+        "password_again": "Required: the same.",
+    },
+}
+CLAIMS = {
+    "iss": "`server.url`.",
+    "aud": "One plane: `<server.url>/v1` or `<server.url>/admin`.",
+    "sub": "The member's id.",
+    "org": "The organization's id.",
+    "roles": "The member's roles, a list.",
+    "scope": "The plane's scope.",
+    "client_id": "Which client it was given to.",
+    "jti": "The token's id.",
+    "iat": "Unix seconds. Never later than the moment before the member was read from the store.",
+    "exp": "Unix seconds: `iat` + `tokens.access_s`.",
+}
+
+
+class _Signer:
+    """Stands where the signing keys do, and keeps the claims."""
+
+    claims: Mapping[str, Any] = {}
+
+    def sign(self, claims: Mapping[str, Any]) -> str:
+        self.claims = claims
+        return ""
+
+
+def claims() -> list[str]:
+    """The names of the claims of an access token, from one that is made here."""
+    signer = _Signer()
+    maker = AccessTokens(issuer="", keys=cast(SigningKeys, signer), random=bytes, lifetime_s=900)
+    member = Member(org=OrgId("acme"), id=MemberId("mem_0"), email="", name="", roles=())
+    asyncio.run(maker.issue(member, "", "", "", asked_at=0))
+    return list(signer.claims)
+
+
+def errors(kind: type[OAuthError] = OAuthError) -> Iterator[type[OAuthError]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from errors(one)
+
+
+def render() -> str:
+    default = {name: field.default for name, field in inspect.signature(OAuthConfig).parameters.items()}
+    blocks = [
+        "The authorization server is part of the gateway, on the public listener. People sign in with the"
+        " device flow ([RFC 8628](https://www.rfc-editor.org/rfc/rfc8628)); `orgate login` does all of this.",
+        "## Endpoints",
+        table(("path", "methods", "what it is"), [(code(p), codes(m), ENDPOINTS[p]) for p, m in RELAYED.items()]),
+        f"Bodies are forms (`application/x-www-form-urlencoded`), at most {MAX_BODY // 1024} KiB. A parameter"
+        " that comes twice is refused. Pages answer a program that sends `Accept: application/json` in JSON;"
+        " a browser's form needs the page's own CSRF token.",
+        "## Clients",
+        table(
+            ("client_id", "is", "may have tokens for"),
+            [(code(c.id), c.name, codes(f"<server.url>/{plane}" for plane in c.planes)) for c in CLIENTS.values()],
+        ),
+        "Both are public: they have no secret, and one that sends a secret is refused.",
+        "## Parameters",
+    ]
+    for endpoint, names in PARAMETERS.items():
+        rows = [(code(name), text) for name, text in names.items()]
+        blocks += [f"### {endpoint}", table(("parameter", "meaning"), rows)]
+    blocks += [
+        "## Planes",
+        table(
+            ("resource", "scope", "opens"),
+            [
+                (
+                    code(f"<server.url>/{plane}"),
+                    code(SCOPES[plane]),
+                    "models" if plane is Plane.DATA else "the admin API",
+                )
+                for plane in Plane
+            ],
+        ),
+        "Without `resource` a token is for the data plane. A token opens one plane and nothing else.",
+        "## Access tokens",
+        "JWTs as [RFC 9068](https://www.rfc-editor.org/rfc/rfc9068) says, RS256, `typ: at+jwt`, `kid` a thumbprint"
+        " (RFC 7638).",
+        table(("claim", "meaning"), [(code(name), CLAIMS[name]) for name in claims()]),
+        "## Refresh tokens",
+        "Opaque, `ogr_…`, good once. A family lives for `tokens.refresh_s` in all. A used token still gets the"
+        " same successor for `tokens.reuse_grace_s`; used later, it ends the whole family, since somebody must"
+        " have copied it. See [design 0005](../design/0005-refresh-families.md).",
+        "## Times and bounds",
+        table(
+            ("what", "value"),
+            [
+                ("device and user code live", f"{default['device_expires_s']} s"),
+                ("wait between polls", f"{default['device_interval_s']} s, five more after each `slow_down`"),
+                ("sign-ins waiting at once", str(device.MAX_PENDING)),
+                ("sign-ins begun from one address", f"{device.STARTS_PER_ADDRESS} in {device.PERIOD_S:.0f} s"),
+                ("wrong user codes of one member", f"{device.WRONG_CODES_PER_MEMBER} in {device.PERIOD_S:.0f} s"),
+                (
+                    "wrong passwords of one account",
+                    f"{accounts.FREE_FAILURES} free, then 2, 4, 8 … {accounts.LONGEST_WAIT_S:.0f} s of waiting",
+                ),
+                (
+                    "wrong passwords from one address",
+                    f"{accounts.FAILURES_PER_ADDRESS} in {accounts.PERIOD_S:.0f} s",
+                ),
+                ("an invitation lives", f"{accounts.INVITATION_S // 86_400} days, once"),
+            ],
+        ),
+        "## Errors",
+        'JSON as RFC 6749 section 5.2 says: `{"error", "error_description"}`; with `Retry-After` where waiting'
+        " helps.",
+        table(
+            ("error", "status", "when"),
+            [(code(e.code), str(e.status), words(e) or _WHEN[e.code]) for e in errors()],
+        ),
+    ]
+    return page("OAuth", "`gateway/oauth/` and `gateway/api/oauth/`", *blocks)
+
+
+_WHEN = {
+    "unsupported_grant_type": "`grant_type` is none of those above.",
+    "invalid_scope": "A scope was asked for that the plane does not have.",
+    "authorization_pending": "Nobody has decided yet: ask again after the interval.",
+}
