@@ -76,6 +76,7 @@ class Http2(asyncio.Protocol):
         self.streams: dict[int, Request] = {}
         self._pending: dict[int, tuple[bytearray, bool]] = {}
         self._held: list[tuple[int, int]] = []
+        self._whole: list[Request] = []
         self._h2 = _CountingH2(h2.config.H2Configuration(client_side=False, header_encoding=None))
         codes = h2.settings.SettingCodes
         self._h2.local_settings = h2.settings.Settings(
@@ -117,6 +118,12 @@ class Http2(asyncio.Protocol):
         self._h2.late_data = self._h2.reset_frames = 0
         for event in events:
             self._on(event)
+        # Last of all: a request whose reset came in the same flight is not answered any more.
+        whole, self._whole = self._whole, []
+        for request in whole:
+            if request.stream_id in self.streams:
+                self.upstream.completed(request)
+                self._settle(request)
         self._drain()
         self.upstream.signal.notify()
 
@@ -134,8 +141,8 @@ class Http2(asyncio.Protocol):
                     self._h2.acknowledge_received_data(size, event.stream_id)
             case h2.events.StreamEnded():
                 if request := self.streams.get(event.stream_id):
-                    self.upstream.completed(request)
-                    self._settle(request)
+                    request.body_ended = True
+                    self._whole.append(request)
             case h2.events.StreamReset():
                 self._pending.pop(event.stream_id, None)
                 if request := self.streams.pop(event.stream_id, None):

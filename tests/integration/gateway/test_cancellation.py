@@ -84,8 +84,11 @@ async def test_while_the_upload_is_blocked(world: World) -> None:
 
 async def upload(asked: Asked, client: H2Client, body: bytes) -> None:
     """Send the whole body as fast as the peer's windows open."""
+
+    def room() -> int:
+        return min(client.h2.local_flow_control_window(asked.stream.id), 16_384)
+
     while body:
-        room = lambda: min(client.h2.local_flow_control_window(asked.stream.id), 16_384)  # noqa: E731
         await client.signal.until(room, "the gateway's window")
         part, body = body[: room()], body[room() :]
         asked.stream.send(part, end=not body)
