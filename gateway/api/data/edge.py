@@ -53,7 +53,7 @@ class HttpInbound:
         self.authorization = found.get(b"authorization")
         self.host = found.get(b"host", b"").decode("latin-1").rsplit(":", 1)[0].lower()
         given = found.get(b"x-request-id", b"")
-        self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else "req_" + secrets.token_hex(12)
+        self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else new_request_id()
         trace = _TRACEPARENT.fullmatch(found.get(b"traceparent", b""))
         self.trace_id = trace[1].decode() if trace else ""
 
@@ -129,6 +129,10 @@ class HttpAnswer:
     async def finish(self, data: bytes) -> None:
         self.finished = True
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+def new_request_id() -> str:
+    return "req_" + secrets.token_hex(12)
 
 
 def _wanted(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

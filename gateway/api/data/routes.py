@@ -15,7 +15,7 @@ from litestar.types import Receive as LitestarReceive
 from litestar.types import Scope as LitestarScope
 from litestar.types import Send as LitestarSend
 
-from gateway.api.data.edge import HttpAnswer, HttpInbound, Receive, Scope, Send
+from gateway.api.data.edge import HttpAnswer, HttpInbound, Receive, Scope, Send, new_request_id
 from gateway.api.data.openai import decoder, error_body, error_event
 from gateway.api.failure import bare
 from gateway.errors import (
@@ -105,7 +105,7 @@ class DataPlane:
                 raise MethodNotAllowedError(route.method)
             inbound = HttpInbound(scope, receive, task, self._max_body)
         except GatewayError as error:
-            await _refuse(answer, error, "")
+            await _refuse(answer, error, new_request_id())
             return
         deadline = asyncio.get_running_loop().call_later(self._timeout_s, inbound.abort, Abort.DEADLINE)
         try:
@@ -138,9 +138,11 @@ async def _refuse(answer: HttpAnswer, error: GatewayError, request_id: str) -> N
     if answer.started:
         await answer.finish(error_event(error) if answer.events else b"")
         return
-    headers: Headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-    if request_id:
-        headers.append((b"x-request-id", request_id.encode()))
+    headers: Headers = [
+        (b"content-type", b"application/json"),
+        (b"cache-control", b"no-store"),
+        (b"x-request-id", request_id.encode()),
+    ]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
     if isinstance(error, MethodNotAllowedError):
