@@ -137,7 +137,7 @@ async def read_answer(response: httpx.Response, progress: Progress) -> bytes:
     body = await _read(response, ANSWER_LIMIT)
     try:
         progress.usage = usage_of_answer(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise UpstreamError("the model answered something that is not JSON") from None
     return body
 
@@ -204,7 +204,7 @@ async def _refusal(response: httpx.Response, route: Route) -> GatewayError:
         return error
     try:
         known = _options.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         known = {}
     if "error" not in known or route.credential.secret.reveal() in body:
         return UpstreamError(f"the model answered status {status} without an error that can be shown")

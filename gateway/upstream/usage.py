@@ -102,7 +102,7 @@ class UsageTap:
         payload = event[5:]
         try:
             chunk = _chunk.decode(payload)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return event
         if chunk.usage is None:
             return event

@@ -35,10 +35,16 @@ def decoder(task: Action) -> Callable[[bytes], Call]:
 def decode_call(task: Action, body: bytes) -> Call:
     """Parse a request body. Malformed or incomplete: 400; a field of the wrong type or range: 422."""
     try:
+        if not body.isascii():
+            body.decode()  # JSON is UTF-8 (RFC 8259, 8.1), also where fields pass through unread
         fields = _fields.decode(body)
     except msgspec.ValidationError:
         raise BadRequestError("the body must be a JSON object") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise BadRequestError("the body is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise BadRequestError("the body is not valid JSON: it is not UTF-8") from None
+    except msgspec.DecodeError as error:
         raise BadRequestError(f"the body is not valid JSON: {_where(error)}") from None
     required = _REQUIRED[task]
     for name in ("model", required):
@@ -81,7 +87,7 @@ def _typed(fields: dict[str, Raw], name: str, kind: Any, words: str, prefix: str
         return None
     try:
         return _decoder(kind).decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, RecursionError):
         raise UnprocessableError(f"'{prefix}{name}' must be {words}", param=prefix + name) from None
 
 
