@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.gateway.bed import lay, prepare
-from tests.integration.gateway.world import DONE, SSE_HEAD, Log, World, bind, connect, invite, sse, stored
+from tests.integration.gateway.world import DONE, SSE_HEAD, Log, World, bind, connect, family, invite, sse, stored
 from tests.kit.certs import Pki
 from tests.kit.gateway import RunningGateway
 from tests.kit.upstream import RecordingUpstream
@@ -139,7 +138,7 @@ async def test_sigterm_lets_the_stream_finish_and_leaves_nothing(ending: Running
             request.send(sse("before"))
             await asked.stream.received(len(sse("before")))
             assert ending.process is not None
-            processes = family(ending.process.pid)
+            processes = family(ending)
             assert len(processes) >= 4  # supervisor, control process, public tree, worker
             ending.process.send_signal(signal.SIGTERM)
             await client.went_away()
@@ -154,12 +153,3 @@ async def test_sigterm_lets_the_stream_finish_and_leaves_nothing(ending: Running
     assert not list((ending.home / "audit/spool").iterdir())
     entries = [entry for entry in stored(ending.home, "acme") if entry.get("request_id") == asked.request_id]
     assert [entry["outcome"] for entry in entries] == ["served"]
-
-
-def family(pid: int) -> list[int]:
-    """A process and everything that descends from it."""
-    found = [pid]
-    for parent in found:
-        for task in os.listdir(f"/proc/{parent}/task"):
-            found += map(int, Path(f"/proc/{parent}/task/{task}/children").read_text().split())
-    return found

@@ -89,7 +89,14 @@ def _development(gateway: RunningGateway) -> Any:
 
 
 def bind(
-    admin: Session, pki: Pki, url: str, *, key: str = KEY, limits: Iterable[Entry] = (), **upstream: Any
+    admin: Session,
+    pki: Pki,
+    url: str,
+    *,
+    key: str = KEY,
+    limits: Iterable[Entry] = (),
+    tasks: Sequence[str] = ("completions", "chat", "embeddings"),
+    **upstream: Any,
 ) -> str:
     """An upstream at `url` with its key, and an alias for it, in the organization of `admin`. Returns the alias.
 
@@ -100,20 +107,10 @@ def bind(
     admin.create("upstreams", name=name, base_url=url, ca_pem=pki.ca_pem, **fields)
     if key:
         admin.admin("PUT", f"/admin/v1/orgs/{admin.org}/upstreams/{name}/key", json={"key": key})
-    admin.create("models", name=name, upstream=name, model="real-model")
+    admin.create("models", name=name, upstream=name, model="real-model", tasks=list(tasks))
     for number, limit in enumerate(limits):
         admin.create("limits", name=f"{name}-{number}", scope="model", subject=name, **limit)
     return name
-
-
-def unbind(admin: Session, name: str) -> None:
-    """Take the alias, its limits and its upstream away again, as far as they are there."""
-    for kind in ("limits", "models", "upstreams"):
-        path = f"/admin/v1/orgs/{admin.org}/{kind}"
-        for item in admin.admin("GET", path, params={"limit": 500}).json()["items"]:
-            if item["name"] == name or item["name"].startswith(name + "-"):
-                tag = {"if-match": f'"{item["version"]}"'}
-                admin.admin("DELETE", f"{path}/{item['name']}", headers=tag)
 
 
 class Log:
@@ -165,6 +162,16 @@ class Log:
         page = (await asyncio.to_thread(self._session.admin, "GET", path, params=query)).json()
         self.entries += page["items"]
         self._after = page["next"]
+
+
+def family(gateway: RunningGateway) -> list[int]:
+    """The process ids of a running server: the supervisor and everything that descends from it."""
+    assert gateway.process is not None
+    found = [gateway.process.pid]
+    for parent in found:
+        for task in sorted(Path(f"/proc/{parent}/task").iterdir()):
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def stored(home: Path, org: str) -> list[Entry]:
