@@ -211,6 +211,9 @@ def test_a_refused_url_is_not_quoted() -> None:
         ({"ca_pem": KEY}, ["ca_pem"]),
         ({"ca_pem": PEM + KEY}, ["ca_pem"]),
         ({"ca_pem": PEM * 6000}, ["ca_pem"]),
+        # Tried in every way that spaces can be divided up, this would take minutes.
+        ({"ca_pem": "-----BEGIN CERTIFICATE-----" + " " * 200_000}, ["ca_pem"]),
+        ({"ca_pem": PEM + (" " * 200_000) + "x"}, ["ca_pem"]),
         ({"protocol": WireProtocol.H2C}, ["protocol"]),
         ({"protocol": WireProtocol.H2C, "base_url": "http://a.example"}, []),
         ({"protocol": WireProtocol.H2, "base_url": "http://a.example"}, ["protocol"]),
