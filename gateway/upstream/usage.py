@@ -15,6 +15,10 @@ from gateway.exchange import Usage
 CARRY_LIMIT = 1024 * 1024
 """Bytes of an unfinished event kept at most; a longer one is passed on in pieces, its usage unseen."""
 
+MAX_TOKENS = 2**31 - 1
+"""An upstream is not trusted with arithmetic: a figure beyond this, or below 0, counts as not reported. A negative
+one would fill the caller's buckets, one of more than 64 bits could not be written down."""
+
 _MARK = b'"usage"'
 _NULLS = (b',"usage":null', b', "usage": null')
 
@@ -43,7 +47,7 @@ _encode = msgspec.json.Encoder().encode
 def usage_of_answer(body: bytes) -> Usage | None:
     """Usage of a whole JSON answer, None when it reports none. Raises `msgspec.DecodeError` on garbage."""
     tokens = _answer.decode(body).usage
-    return None if tokens is None else Usage(tokens.prompt_tokens, tokens.completion_tokens, counted=False)
+    return None if tokens is None else _believable(tokens)
 
 
 class UsageTap:
@@ -106,7 +110,7 @@ class UsageTap:
             return event
         if chunk.usage is None:
             return event
-        self.usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens, counted=False)
+        self.usage = _believable(chunk.usage) or self.usage
         if self._keep:
             return event
         if not chunk.choices:
@@ -114,6 +118,12 @@ class UsageTap:
         fields = _object.decode(payload)
         fields.pop("usage", None)
         return b"data: " + _encode(fields)
+
+
+def _believable(tokens: _Tokens) -> Usage | None:
+    if not (0 <= tokens.prompt_tokens <= MAX_TOKENS and 0 <= tokens.completion_tokens <= MAX_TOKENS):
+        return None
+    return Usage(tokens.prompt_tokens, tokens.completion_tokens, counted=False)
 
 
 def _after(buffer: bytes, separator: bytes) -> int:

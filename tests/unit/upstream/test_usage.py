@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.exchange import Usage
-from gateway.upstream.usage import CARRY_LIMIT, UsageTap, usage_of_answer
+from gateway.upstream.usage import CARRY_LIMIT, MAX_TOKENS, UsageTap, usage_of_answer
 
 
 def event(**fields: object) -> bytes:
@@ -92,3 +92,15 @@ def test_usage_of_a_whole_answer() -> None:
     assert usage_of_answer(b'{"data":[]}') is None
     with pytest.raises(msgspec.DecodeError):
         usage_of_answer(b"<html>")
+
+
+@pytest.mark.parametrize("figure", [-1, MAX_TOKENS + 1, 10**30])
+@pytest.mark.parametrize("field", ["prompt_tokens", "completion_tokens"])
+def test_a_figure_that_cannot_be_is_as_good_as_none(field: str, figure: int) -> None:
+    """Settled as it is, it would refill the caller's bucket, or fail and leave the request without an entry."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, field: figure}
+    assert usage_of_answer(json.dumps({"usage": usage}).encode()) is None
+    _, tap = run([TOKEN, event(choices=[], usage=usage), DONE], keep=False)
+    assert tap.usage is None
+    _, tap = run([TOKEN, LAST, event(choices=[], usage=usage), DONE], keep=False)
+    assert tap.usage == Usage(12, 3, counted=False)
