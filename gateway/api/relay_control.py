@@ -5,6 +5,7 @@ What passes is what the table says: these paths with these methods, these header
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -34,6 +35,8 @@ RELAYED: Mapping[str, tuple[str, ...]] = {
 
 MAX_BODY = 64 * 1024
 MAX_QUERY = 8 * 1024
+BODY_S = 10.0
+"""Seconds for a whole body. Nobody is signed in here: a body that never ends must not hold a place for ever."""
 
 _REQUEST_HEADERS = frozenset(
     b"accept accept-language authorization content-type cookie origin referer sec-fetch-site user-agent".split()
@@ -68,17 +71,17 @@ class _GoneError(Exception):
     """The client went away before its body had come."""
 
 
-def control_routes(control: ControlProcess) -> list[ASGIRouteHandler]:
+def control_routes(control: ControlProcess, body_s: float = BODY_S) -> list[ASGIRouteHandler]:
     """One raw handler for each path of `RELAYED`. Errors are OAuth's JSON (RFC 6749 section 5.2)."""
-    return [_route(path, methods, control) for path, methods in RELAYED.items()]
+    return [_route(path, methods, control, body_s) for path, methods in RELAYED.items()]
 
 
-def _route(path: str, methods: tuple[str, ...], control: ControlProcess) -> ASGIRouteHandler:
+def _route(path: str, methods: tuple[str, ...], control: ControlProcess, body_s: float) -> ASGIRouteHandler:
     async def relay(scope: Scope, receive: Receive, send: Send) -> None:
         request_id = _request_id(scope)
         status, headers, body = 500, [], b""
         try:
-            answer = await _ask(path, methods, control, scope, receive, request_id=request_id)
+            answer = await _ask(path, methods, control, scope, receive, request_id=request_id, body_s=body_s)
             status, body = answer.status, answer.body
             headers = [item for item in answer.headers if item[0] in _RESPONSE_HEADERS]
         except _RefusedError as refused:
@@ -103,6 +106,7 @@ async def _ask(
     receive: Receive,
     *,
     request_id: bytes,
+    body_s: float,
 ) -> Relayed:
     method = str(scope.get("method", ""))
     asked = "GET" if method == "HEAD" else method  # RFC 9110 section 9.3.2: the same, without the content
@@ -112,11 +116,16 @@ async def _ask(
     query = scope["query_string"]
     if len(query) > MAX_QUERY:
         raise _RefusedError(414, "invalid_request", f"the query is longer than {MAX_QUERY} bytes")
-    body = await _body(receive)
+    try:
+        async with asyncio.timeout(body_s):
+            body = await _body(receive)
+    except TimeoutError:
+        raise _RefusedError(408, "invalid_request", f"the body did not come within {body_s:.0f} seconds") from None
+    # None of these means anything outside ASCII (RFC 9110 section 5.5): what does not read is not there.
     headers = [
-        (name.decode("latin-1"), value.decode("latin-1"))
+        (name.decode("ascii"), value.decode("ascii"))
         for name, value in scope["headers"]
-        if name in _REQUEST_HEADERS
+        if name in _REQUEST_HEADERS and value.isascii()
     ]
     client = scope.get("client")
     headers += [("x-orgate-client", client[0] if client else ""), ("x-request-id", request_id.decode())]

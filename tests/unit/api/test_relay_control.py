@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from litestar import Litestar
@@ -126,3 +127,31 @@ def test_a_forged_request_id_is_replaced(client: TestClient[Litestar], control: 
     answer = client.post("/oauth/token", headers={"x-request-id": "a b\tc"})
     assert answer.headers["x-request-id"].startswith("req_")
     assert control.asked[0][2]["x-request-id"] == answer.headers["x-request-id"]
+
+
+def test_a_header_that_is_not_ascii_is_left_out(client: TestClient[Litestar], control: FakeControl) -> None:
+    headers = [(b"user-agent", b"\xff\xe9"), (b"cookie", b"a=\xff"), (b"accept", b"text/html")]
+    assert client.get("/oauth/device", headers=headers).status_code == 201
+    assert control.asked[0][2].keys() & {"user-agent", "cookie", "accept"} == {"accept"}
+
+
+async def test_a_body_that_never_ends_is_given_up(control: FakeControl) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope: Any = {
+        "type": "http",
+        "method": "POST",
+        "path": "/oauth/token",
+        "query_string": b"",
+        "headers": [(b"content-length", b"5")],
+        "client": None,
+    }
+    await Litestar(control_routes(control, body_s=0.01), openapi_config=None)(scope, receive, send)
+    assert sent[0]["status"] == 408
+    assert control.asked == []
