@@ -185,10 +185,12 @@ class _Verifier:
             if root != checkpoint.root:
                 self._fault(CHECKPOINT, "the entries are not those that were signed: the Merkle root differs")
         else:
-            self._verdict.unproven.append(
-                f"this is a part, entries [{manifest.start}, {manifest.end}) of {checkpoint.size}: they continue "
-                "one another without a gap; that they are those which the checkpoint signs needs the whole log"
+            # Whoever changes an entry can link the chain anew; only the root is signed, and it is the whole log's.
+            what = (
+                f"signs all {checkpoint.size} entries, and the pack is a part, entries [{manifest.start}, "
+                f"{manifest.end}): nothing proves that they are those of the log; export it whole"
             )
+            self._fault(CHECKPOINT, what)
 
     # -- the entries ----------------------------------------------------------------------------------------
 

@@ -7,8 +7,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from gateway.audit.verify import verify_pack
 from tests.fakes.audit import ACME, SIGNER, write_pack
 
@@ -84,16 +82,15 @@ MUTATORS: list[Mutate] = [
 ]
 
 
-@pytest.mark.parametrize(("start", "end"), [(0, 20), (5, 17)])
-def test_every_mutation_is_detected(tmp_path: Path, start: int, end: int) -> None:
+def test_every_mutation_is_detected(tmp_path: Path) -> None:
     honest, spoiled = tmp_path / "honest", tmp_path / "spoiled"
-    write_pack(honest, 20, start, end)
+    write_pack(honest, 20)
     key = str(SIGNER.key(ACME))
     assert verify_pack(honest, key).ok
     shutil.copytree(honest, spoiled)
-    rng = random.Random(20260101 + start)
+    rng = random.Random(20260101)
     done = missed = 0
-    while done < MUTATIONS // 2:
+    while done < MUTATIONS:
         name, mutate = rng.choice((FILES[0], *FILES)), rng.choice(MUTATORS)
         data = (honest / name).read_bytes()
         changed = mutate(rng, data)

@@ -73,11 +73,12 @@ def test_the_key_of_the_pack_itself_proves_less(pack: Path) -> None:
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 5), (3, 9), (4, 12), (6, 6)])
-def test_a_part_says_what_it_cannot_prove(tmp_path: Path, start: int, end: int) -> None:
+def test_a_part_is_not_what_was_signed(tmp_path: Path, start: int, end: int) -> None:
     write_pack(tmp_path / "pack", 12, start, end)
     verdict = verify_pack(tmp_path / "pack", KEY)
-    assert verdict.ok
-    assert f"entries [{start}, {end}) of 12" in verdict.unproven[0]
+    assert not verdict.ok
+    assert [fault.where for fault in verdict.faults] == ["checkpoint"]
+    assert f"a part, entries [{start}, {end})" in words(tmp_path / "pack")
     path = tmp_path / "pack" / "entries.jsonl"
     if end - start > 2:
         found = path.read_bytes().splitlines(keepends=True)
@@ -149,8 +150,20 @@ def test_entries_cut_off_at_the_end_are_missed(pack: Path) -> None:
     mend_manifest(pack)
     assert "has 11 entries, the manifest counts 12" in words(pack)
     mend_manifest(pack, count=11, end=11)
-    verdict = verify_pack(pack, KEY)
-    assert "entries [0, 11) of 12" in verdict.unproven[0]  # said, for a checkpoint of 12 was signed
+    assert "the pack is a part, entries [0, 11)" in words(pack)
+
+
+def test_a_forger_cannot_pass_other_entries_off_as_a_part(pack: Path) -> None:
+    """A chain linked anew and one entry fewer than were signed: there is no root to compare it with."""
+    from gateway.audit.chain import Chain
+
+    chain = Chain()
+    found = [json.loads(line) for line in (pack / "entries.jsonl").read_bytes().splitlines()[:-1]]
+    found[3]["actor"] = "mem_somebodyelse"
+    forged = [chain.seal({k: v for k, v in entry.items() if k not in ("index", "prev")}) for entry in found]
+    (pack / "entries.jsonl").write_bytes(b"".join(line + b"\n" for line in forged))
+    mend_manifest(pack, count=11, end=11)
+    assert not verify_pack(pack, KEY).ok
 
 
 def test_a_claim_beyond_what_was_signed_is_refused(pack: Path) -> None:
