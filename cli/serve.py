@@ -156,7 +156,7 @@ def serve(settings: SettingsOption = None) -> int:
     try:
         return run(file)
     except SettingsError as error:
-        raise RefusedError(str(error), f"mend {file}, then `orgate doctor --settings {file}`") from None
+        raise UsageError(str(error), f"mend {file}, then `orgate doctor --settings {file}`") from None
     except AlreadyServingError as error:
         raise RefusedError(str(error), "stop that one first") from None
     except KeyboardInterrupt:
