@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Annotated, Any
 
 import typer
@@ -77,7 +78,12 @@ def logout(session: Session) -> None:
             session.out.say(f"nobody is signed in (profile '{name}')")
             return
         try:
-            session.authorization_server().revoke(held.refresh_token)
+            server = session.authorization_server()
+            server.revoke(held.refresh_token)
+            # What an editor was given goes on for a quarter of an hour unless it is taken back as well.
+            for access in held.access.values():
+                if access.expires_at > time.time():
+                    server.revoke(access.token, "access_token")
         except CliError as error:
             # Here it is forgotten all the same; that the server still knows it must be said and acted on.
             session.credentials.forget(name)
@@ -127,16 +133,21 @@ def whoami(session: Session) -> None:
         "orgate token",
         'curl --cacert ca.pem -H "$(orgate token --header)" https://gateway.example:8443/v1/models',
         "orgate token --admin",
+        "orgate token --renew",
     ),
 )
 def token(
     session: Session,
     admin: Annotated[bool, typer.Option("--admin", help="For the admin API instead of completions.")] = False,
     header: Annotated[bool, typer.Option("--header", help="As a whole `Authorization:` header.")] = False,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="A new one: the gateway answered 401 to the last.")
+    ] = False,
 ) -> None:
     """Print a fresh access token, for an editor or a script.
 
     It is good for two minutes or more, and renewed when needed; many processes may ask at once.
     """
-    fresh = session.tokens("admin" if admin else "v1").token()
+    source = session.tokens("admin" if admin else "v1")
+    fresh = source.renewed() if renew else source.token()
     session.out.line(f"Authorization: Bearer {fresh}" if header else fresh)

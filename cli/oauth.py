@@ -126,8 +126,9 @@ class AuthorizationServer:
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token, "resource": resource}
         return self._post(self.metadata.token_endpoint, {**form, "client_id": CLIENT_ID}, Tokens)
 
-    def revoke(self, refresh_token: str) -> None:
-        form = {"token": refresh_token, "token_type_hint": "refresh_token", "client_id": CLIENT_ID}
+    def revoke(self, token: str, hint: str = "refresh_token") -> None:
+        """RFC 7009. `hint` is `refresh_token`, whose sign-in ends, or `access_token`."""
+        form = {"token": token, "token_type_hint": hint, "client_id": CLIENT_ID}
         answer = self._connection.request("POST", self._path(self.metadata.revocation_endpoint), form=form)
         if answer.status_code != 200:
             raise oauth_error(answer)

@@ -44,6 +44,14 @@ class TokenSource:
                 return held
             return self._renew()
 
+    def renewed(self) -> str:
+        """A token other than the one at hand, which may have been taken back (a role lost, a suspension lifted).
+
+        Of processes that ask at once, one renews it and all get the same.
+        """
+        held = self._login().access.get(self._audience)
+        return self.token(refused=held.token if held is not None else "")
+
     def _cached(self, refused: str) -> str | None:
         held = self._login().access.get(self._audience)
         if held is None or held.token == refused or held.expires_at - self._now() <= self._margin:

@@ -6,6 +6,7 @@ import json
 import stat
 import webbrowser
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -185,6 +186,22 @@ def test_a_token_near_its_end_is_renewed(signed_in: Cli, plane: ControlPlane) ->
     assert signed_in("token").out != signed_in("token").out
     plane.expires_in = 200
     assert signed_in("token").out == signed_in("token").out
+
+
+def test_a_token_that_was_refused_is_replaced_when_asked_for(signed_in: Cli, plane: ControlPlane) -> None:
+    first = signed_in("token").out
+    second = signed_in("token", "--renew").out
+    assert second != first
+    assert signed_in("token").out == second
+    assert plane.misuses == 0
+
+
+def test_logout_takes_back_every_token_that_was_handed_out(signed_in: Cli, plane: ControlPlane) -> None:
+    handed_out = [signed_in("token").out.strip(), signed_in("token", "--admin").out.strip()]
+    assert signed_in("logout").code == 0
+    revoked = [parse_qs(seen.body) for seen in plane.seen if seen.path == "/oauth/revoke"]
+    assert revoked[0]["token_type_hint"] == ["refresh_token"]
+    assert {form["token"][0] for form in revoked[1:]} == set(handed_out)
 
 
 def test_logout_that_cannot_reach_the_server_forgets_and_says_so(signed_in: Cli, plane: ControlPlane) -> None:
