@@ -141,7 +141,10 @@ async def test_thousands_of_cancellations_touch_nobody_else(world: World, tmp_pa
         assert {number for number, each in done.items() if entries[each.asked.request_id]["sent"]} >= set(
             upstreams
         )
-        assert {outcome[number] for number in reset} == {"cancelled_by_client"}
+        odd = [
+            (done[n].moment, done[n].stream, upstreams[n]) for n in reset if outcome[n] != "cancelled_by_client"
+        ]
+        assert not odd, odd
         assert {outcome[number] for number in done.keys() - cancelled} == {"served"}
         assert set(outcome.values()) == {"served", "cancelled_by_client"}
     await verified(world, tmp_path)
