@@ -104,8 +104,8 @@ def render() -> str:
         "## Endpoints",
         table(("path", "methods", "what it is"), [(code(p), codes(m), ENDPOINTS[p]) for p, m in RELAYED.items()]),
         f"Bodies are forms (`application/x-www-form-urlencoded`), at most {MAX_BODY // 1024} KiB. A parameter"
-        " that comes twice is refused. Pages answer a program that sends `Accept: application/json` in JSON;"
-        " a browser's form needs the page's own CSRF token.",
+        " that comes twice is refused. Pages answer a program that sends `Accept: application/json` in JSON."
+        " Every form, a program's too, carries the page's cookie and its `csrf_token`: GET the page first.",
         "## Clients",
         table(
             ("client_id", "is", "may have tokens for"),
