@@ -199,6 +199,10 @@ class OAuthService:
         """A new invitation, any earlier one of this member void. Raises `tenants.store.NotFoundError`."""
         return await self._accounts.invite(org, member_id)
 
+    async def uninvite(self, org: OrgId, member_id: MemberId) -> None:
+        """Void a member's unused invitation, if there is one."""
+        await self._store.uninvite(org, member_id)
+
     async def end_sessions(self, org: OrgId, member_id: MemberId) -> int:
         """End every refresh family of a member, sign-ins about to complete included. Returns how many.
 

@@ -173,6 +173,11 @@ class SqlOAuthStore:
             )
             await connection.execute(insert(invitations).values(**msgspec.structs.asdict(invitation)))
 
+    async def uninvite(self, org: OrgId, member: MemberId) -> None:
+        table = invitations.c
+        async with self._write() as connection:
+            await connection.execute(delete(invitations).where(table.org == org, table.member == member))
+
     async def invitation(self, digest: str, now: float) -> StoredInvitation | None:
         table = invitations.c
         async with self._read() as connection:

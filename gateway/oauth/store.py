@@ -98,6 +98,7 @@ class OAuthStore(Protocol):
     async def invite(self, invitation: StoredInvitation) -> None:
         """Any earlier invitation of that member is void."""
 
+    async def uninvite(self, org: OrgId, member: MemberId) -> None: ...
     async def invitation(self, digest: str, now: float) -> StoredInvitation | None: ...
     async def accept(self, invitation: StoredInvitation, password: str, now: float) -> bool:
         """Conditional: use the invitation, set the password's hash, end the member's families. One transaction."""

@@ -85,6 +85,14 @@ async def test_a_later_invitation_voids_the_earlier_of_that_member_only(store: O
     assert [await store.invitation(f"i{n}", NOW) is not None for n in (1, 2, 3)] == [False, True, True]
 
 
+async def test_a_voided_invitation_is_that_member_s_only(store: OAuthStore) -> None:
+    for code, org in (("i1", ACME), ("i2", GLOBEX)):
+        await store.invite(StoredInvitation(code, org, ADA, int(NOW) + 10))
+    for _ in range(2):  # harmless when there is none
+        await store.uninvite(ACME, ADA)
+    assert [await store.invitation(code, NOW) is not None for code in ("i1", "i2")] == [False, True]
+
+
 async def test_rehashing_does_not_undo_a_change(store: OAuthStore) -> None:
     for code, password in (("i1", "old"), ("i2", "new")):
         invitation = StoredInvitation(code, ACME, ADA, int(NOW) + 10)

@@ -42,6 +42,9 @@ class Sessions(Protocol):
     async def invite(self, org: OrgId, member_id: MemberId) -> Invitation:
         """A new invitation; one that was not used yet is worth nothing from now on."""
 
+    async def uninvite(self, org: OrgId, member_id: MemberId) -> None:
+        """An invitation that was not used yet is worth nothing from now on."""
+
     async def end_sessions(self, org: OrgId, member_id: MemberId) -> int:
         """Kill the member's families of refresh tokens; returns how many. Access tokens are not its business."""
 
@@ -90,4 +93,5 @@ class AdminDependencies:
     unready: Callable[[], Sequence[str]]
     clock: Callable[[], float]
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while an owner or operator is taken away: one at a time, so that two cannot each leave the other."""
+    """Held while an owner or operator is taken away: one at a time, so that two cannot each leave the other. And
+    while somebody becomes an owner or is invited: whoever invites must see what roles the code leads to."""

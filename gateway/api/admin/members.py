@@ -63,9 +63,10 @@ async def create(caller: CallerDependency, data: RequestBody[MemberBody]) -> Res
     """A member and the invitation with which they set their password."""
     await caller.require_manage((), data.roles)
     item = to_item(Member, data, None, key="id", org=caller.org, id=new_member_id())
-    made = await caller.store.members.create(item, caller.actor)
-    # A crash here leaves a member without an invitation: ask for one with `invite`.
-    invited = Invited(made, await _invite(caller, made))
+    async with caller.deps.turn:
+        made = await caller.store.members.create(item, caller.actor)
+        # A crash here leaves a member without an invitation: ask for one with `invite`.
+        invited = Invited(made, await _invite(caller, made))
     await caller.live()
     location = f"/admin/v1/orgs/{caller.org}/members/{made.id}"
     return answer(made, status=201, location=location, body=invited)
@@ -83,13 +84,18 @@ async def read(caller: CallerDependency, key: FromPath[str]) -> Response[Member]
 async def replace(
     caller: CallerDependency, key: FromPath[str], data: RequestBody[MemberBody], if_match: IfMatch = ""
 ) -> Response[Member]:
-    """Name, e-mail, roles. A role that is taken away ends the tokens that carry it."""
+    """Name, e-mail, roles. A role that is taken away ends the tokens that carry it. Who becomes an owner has no
+    unused invitation any more: an admin may have made it, and only owners invite owners."""
     current = await caller.store.members.get(key)
     await caller.require_manage(current.roles, data.roles)
     expected = expected_version(if_match, current.version)
     item = to_item(Member, data, current, key="id", org=caller.org)
     async with AsyncExitStack() as stack:
         await _keep_one(stack, caller, current, item)
+        if Role.OWNER in set(item.roles) - set(current.roles):
+            await stack.enter_async_context(caller.deps.turn)
+            # A crash here leaves somebody without an invitation, who is no owner yet.
+            await caller.deps.sessions.uninvite(caller.org, item.id)
         made = await caller.store.members.replace(item, expected, caller.actor)
     if set(current.roles) - set(made.roles):
         caller.deps.streams.reset(caller.org, key)
@@ -122,11 +128,12 @@ async def remove(caller: CallerDependency, key: FromPath[str], if_match: IfMatch
 )
 async def invite(caller: CallerDependency, key: FromPath[str]) -> Invited:
     """A new invitation, e.g. for a forgotten password. An older one that was not used is worth nothing now."""
-    member = await caller.store.members.get(key)
-    await caller.require_manage(member.roles, member.roles)
-    if member.state is not State.ACTIVE:
-        raise ProblemError(409, "suspended", "The member is suspended: resume them first.")
-    return Invited(member, await _invite(caller, member))
+    async with caller.deps.turn:
+        member = await caller.store.members.get(key)
+        await caller.require_manage(member.roles, member.roles)
+        if member.state is not State.ACTIVE:
+            raise ProblemError(409, "suspended", "The member is suspended: resume them first.")
+        return Invited(member, await _invite(caller, member))
 
 
 @post(

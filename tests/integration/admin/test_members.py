@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from policies.facts import Role
 from tenants.ids import PLATFORM
-from tests.integration.admin.world import ACME, GLOBEX, World
+from tests.integration.admin.world import ACME, GLOBEX, SETUP, World
 
 ADA: dict[str, Any] = {"email": "ada@acme.example", "name": "Ada", "roles": ["member"]}
 
@@ -185,3 +187,31 @@ async def test_an_operator_acts_elsewhere_and_the_log_there_says_so(world: World
     entry = await world.last_entry(GLOBEX)
     assert (entry["actor_org"], entry["org"]) == ("platform", "globex")
     assert entry["request_id"] == answer.headers["x-request-id"]
+
+
+async def test_who_becomes_an_owner_has_no_invitation_that_an_admin_may_hold(world: World) -> None:
+    """The code sets a password: kept until the member is promoted, it would make its holder an owner."""
+    member = world.members[ACME, Role.MEMBER]
+    body = {"email": member.email, "name": member.name, "roles": ["member", "auditor"]}
+    put = {"json": body, "headers": {"if-match": "*"}}
+    assert (await world.ask("PUT", path(world, Role.MEMBER), **put)).status_code == 200
+    assert world.sessions.calls == []
+    put = {"json": {**body, "roles": ["owner"]}, "headers": {"if-match": "*"}}
+    assert (await world.ask("PUT", path(world, Role.MEMBER), **put)).status_code == 200
+    assert world.sessions.calls == [("uninvite", "acme", member.id)]
+    put = {"json": {**body, "name": "Ada", "roles": ["owner"]}, "headers": {"if-match": "*"}}
+    assert (await world.ask("PUT", path(world, Role.MEMBER), **put)).status_code == 200
+    assert len(world.sessions.calls) == 1
+    assert (await world.ask("POST", path(world, Role.MEMBER, "/invite"), Role.ADMIN)).status_code == 403
+
+
+async def test_an_invitation_waits_for_a_promotion_under_way(world: World) -> None:
+    async with world.deps.turn:
+        asked = asyncio.create_task(world.ask("POST", path(world, Role.MEMBER, "/invite"), Role.ADMIN))
+        done, _ = await asyncio.wait([asked], timeout=0.1)
+        assert not done
+        held = world.members[ACME, Role.MEMBER]
+        promoted = structs.replace(held, roles=(Role.OWNER,))
+        await world.store.for_org(ACME).members.replace(promoted, held.version, SETUP)
+    assert (await asked).status_code == 403
+    assert world.sessions.calls == []

@@ -68,6 +68,9 @@ class FakeSessions:
         self.calls.append(("invite", org, member_id))
         return FakeInvitation("THE-CODE", tokens.NOW + 7 * 86_400, f"{tokens.ISSUER}/oauth/invitation?org={org}")
 
+    async def uninvite(self, org: OrgId, member_id: MemberId) -> None:
+        self.calls.append(("uninvite", org, member_id))
+
     async def end_sessions(self, org: OrgId, member_id: MemberId) -> int:
         self.calls.append(("end", org, member_id))
         return self.open
