@@ -193,7 +193,7 @@ async def test_who_becomes_an_owner_has_no_invitation_that_an_admin_may_hold(wor
     """The code sets a password: kept until the member is promoted, it would make its holder an owner."""
     member = world.members[ACME, Role.MEMBER]
     body = {"email": member.email, "name": member.name, "roles": ["member", "auditor"]}
-    put = {"json": body, "headers": {"if-match": "*"}}
+    put: dict[str, Any] = {"json": body, "headers": {"if-match": "*"}}
     assert (await world.ask("PUT", path(world, Role.MEMBER), **put)).status_code == 200
     assert world.sessions.calls == []
     put = {"json": {**body, "roles": ["owner"]}, "headers": {"if-match": "*"}}
