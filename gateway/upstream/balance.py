@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Protocol
 
 HTTP_1_1_FACTOR = 32
 """HTTP/1.1 carries one request at a time: each configured connection stands for this many of them."""
 
 
-class Load(NamedTuple):
+class Load(Protocol):
     """One usable connection. `open`: streams open or promised; `limit`: what its peer allows at once;
     `started`: streams in its whole life."""
 
-    open: int
-    limit: int
-    started: int
+    @property
+    def open(self) -> int: ...
+    @property
+    def limit(self) -> int: ...
+    @property
+    def started(self) -> int: ...
 
 
 def pick(loads: Sequence[Load]) -> int | None:
@@ -27,8 +30,9 @@ def pick(loads: Sequence[Load]) -> int | None:
     best: int | None = None
     lowest: tuple[float, int] = (1.0, 0)
     for index, load in enumerate(loads):
-        if load.open < load.limit:
-            rank = (load.open / load.limit, load.started)
+        taken, limit = load.open, load.limit
+        if taken < limit:
+            rank = (taken / limit, load.started)
             if best is None or rank < lowest:
                 best, lowest = index, rank
     return best

@@ -131,6 +131,8 @@ class ConnectionPool:
         self._again = True
         if self._serving:
             return
+        if not self._waiting and not self._draining and self._full():
+            return  # the usual case, at every stream's end: nobody waits and nothing is to be dialled
         self._serving = True
         try:
             while self._again:
@@ -176,7 +178,7 @@ class ConnectionPool:
     def _take(self) -> Connection | None:
         self._prune()
         usable = self._usable
-        index = balance.pick([balance.Load(c.open, c.limit, c.started) for c in usable])
+        index = balance.pick(usable)
         if index is None:
             return None
         usable[index].reserved += 1
@@ -192,14 +194,23 @@ class ConnectionPool:
                 connection.drain()
         self._all = {connection for connection in self._all if not connection.closed}
 
+    def _full(self) -> bool:
+        """All connections there may be, all of them usable."""
+        if len(self._usable) < balance.capacity(self._connections, self._multiplexed):
+            return False
+        return all(connection.usable for connection in self._usable)
+
     def _grow(self) -> None:
+        size = balance.capacity(self._connections, self._multiplexed)
+        if len(self._usable) + len(self._dialling) >= size:
+            return
         if self._closed or (self._usable and self._loop.time() < self._not_before):
             return
         count = balance.dials(
-            [balance.Load(c.open, c.limit, c.started) for c in self._usable],
+            self._usable,
             dialling=len(self._dialling),
             waiting=len(self._waiting),
-            size=balance.capacity(self._connections, self._multiplexed),
+            size=size,
             multiplexed=self._multiplexed,
         )
         for _ in range(count):

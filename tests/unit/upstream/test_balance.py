@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.upstream.balance import HTTP_1_1_FACTOR, Load, capacity, dials, pick
+from gateway.upstream.balance import HTTP_1_1_FACTOR, capacity, dials, pick
+
+
+class Load(NamedTuple):
+    open: int
+    limit: int
+    started: int
+
 
 loads = st.lists(st.builds(Load, st.integers(0, 200), st.integers(0, 200), st.integers(0, 9)), max_size=6)
 
