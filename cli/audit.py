@@ -78,7 +78,7 @@ class Exported(Struct, frozen=True):
     examples(
         "orgate audit tail",
         "orgate audit tail -f --output json",
-        "orgate audit tail -n 100 --action key.set --since 7d",
+        "orgate audit tail -n 100 --action key.write --since 7d",
     ),
 )
 def tail(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -110,9 +111,10 @@ def _value(option: Any) -> str:
         low = "" if option.min is None else f"from {option.min}"
         high = "" if option.max is None else f"to {option.max}"
         return " ".join(filter(None, ("number", low, high)))
-    return code(
-        option.metavar or getattr(kind, "__name__", "text").replace("str", "text").replace("int", "number")
-    )
+    return code(option.metavar or _KINDS.get(kind, "text"))
+
+
+_KINDS = {int: "number", float: "number", Path: "path"}
 
 
 def _default(option: Any) -> str:
