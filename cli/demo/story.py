@@ -18,7 +18,7 @@ import httpx
 from msgspec import json
 
 from cli.demo.editor import Editor, Seen
-from cli.demo.processes import Processes, free_port
+from cli.demo.processes import Processes, free_port, stoppable
 from cli.demo.report import Row, Screen
 from cli.errors import RefusedError
 
@@ -81,12 +81,16 @@ class Stage:
 
 
 def tell(home: Path, *, keep: bool) -> int:
-    """Run the demo in `home`; returns the exit code. Ctrl-C ends it and everything it started."""
+    """Run the demo in `home`; returns the exit code.
+
+    Ctrl-C, SIGTERM and a closed terminal end it and everything it started.
+    """
     screen = Screen(sys.stdout)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ["ORGATE_CONFIG_DIR"] = str(home / "config")
-    try:
-        with Processes(home) as processes:
+    good = stopped = False
+    with stoppable(), Processes(home) as processes:
+        try:
             stage = _start(home, screen, processes)
             for act in (_sign_in, _connect_model, _complete, _cancel, _limit, _other_org, _audit, _traces):
                 act(stage)
@@ -96,9 +100,12 @@ def tell(home: Path, *, keep: bool) -> int:
                 screen.note("everything is left running; Ctrl-C ends it")
                 while True:
                     time.sleep(3600)
-    except KeyboardInterrupt:
+        except KeyboardInterrupt:
+            stopped = True
+            screen.note("stopping")
+    if stopped:
         screen.note("stopped; no process is left behind")
-        return 130 if not keep else 0
+        return 0 if keep else 130
     return 0 if good else 1
 
 

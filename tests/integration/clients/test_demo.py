@@ -1,0 +1,123 @@
+"""`orgate demo` as a process: what it says, how it ends, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import ssl
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.kit.orgate import COMMAND, REPOSITORY
+from tests.kit.programs import read_until
+
+MARK = "ORGATE_TEST_MARK"
+
+
+@dataclass
+class Demo:
+    """A demo to start once. Every process that comes of it inherits a mark in its environment."""
+
+    temporary: Path
+    mark: str
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> subprocess.Popen[bytes]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ORGATE_")}
+        self.process = subprocess.Popen(
+            [*COMMAND, "demo", *options],
+            cwd=REPOSITORY,
+            env={**kept, "TMPDIR": str(self.temporary), "PYTHONUNBUFFERED": "1", MARK: self.mark},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        return self.process
+
+    def alive(self) -> list[str]:
+        """The command lines of its processes, itself included."""
+        wanted = f"{MARK}={self.mark}".encode()
+        found = []
+        for folder in Path("/proc").iterdir():
+            try:
+                if folder.name.isdecimal() and wanted in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                continue  # it ended meanwhile, or is another user's
+        return found
+
+    def end(self) -> str:
+        """Wait for its end; the rest of what it says. Checks that it leaves no process and no file."""
+        assert self.process is not None
+        said, _ = self.process.communicate(timeout=60)
+        assert self.alive() == []
+        assert list(self.temporary.iterdir()) == []
+        return said.decode()
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    made = Demo(tmp_path, uuid.uuid4().hex)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.process.send_signal(signal.SIGINT)
+    if made.process is not None:
+        made.process.communicate()
+
+
+def test_it_ends_green_and_leaves_nothing(demo: Demo) -> None:
+    process = demo.start()
+    said = demo.end()
+    assert process.returncode == 0, said
+    assert "everything was as expected" in said
+    assert "✘" not in said
+    assert "\x1b[" not in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stopped_while_it_starts_it_leaves_nothing(demo: Demo, number: signal.Signals) -> None:
+    process = demo.start()
+    assert b"a demo model start" in read_until(process, b"a demo model start", 60)
+    process.send_signal(number)
+    said = demo.end()
+    assert process.returncode == 130, said
+    assert "no process is left behind" in said
+    assert "Traceback" not in said
+
+
+def test_ctrl_c_twice_still_leaves_nothing(demo: Demo) -> None:
+    process = demo.start()
+    assert b"mid-stream" in read_until(process, b"mid-stream", 60)
+    assert len(demo.alive()) >= 5
+    process.send_signal(signal.SIGINT)
+    assert b"stopping" in read_until(process, b"stopping", 20)
+    process.send_signal(signal.SIGINT)
+    said = demo.end()
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+
+
+def test_kept_it_serves_until_ctrl_c(demo: Demo) -> None:
+    process = demo.start("--keep")
+    said = read_until(process, b"Ctrl-C ends it", 60).decode()
+    url, ca = re.search(r"OPENAI_BASE_URL=(\S+)/v1", said), re.search(r"SSL_CERT_FILE=(\S+)", said)
+    assert url is not None, said
+    assert ca is not None
+    assert httpx.get(url[1] + "/readyz", verify=_trust(ca[1])).status_code == 200
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    said = demo.end()
+    assert process.returncode == 0, said
+    assert "no process is left behind" in said
+
+
+def _trust(file: str) -> ssl.SSLContext:
+
+    return ssl.create_default_context(cafile=file)
