@@ -141,12 +141,13 @@ async def test_thousands_of_cancellations_touch_nobody_else(world: World, tmp_pa
         assert {number for number, each in done.items() if entries[each.asked.request_id]["sent"]} >= set(
             upstreams
         )
-        odd = [
-            (done[n].moment, done[n].stream, upstreams[n]) for n in reset if outcome[n] != "cancelled_by_client"
-        ]
-        assert not odd, odd
+        # Reset, and yet served: only if the whole answer had come, and the end of the stream alone was missing.
+        late = [entries[done[number].asked.request_id] for number in reset if outcome[number] == "served"]
+        whole = {(entry["completion_tokens"], entry["tokens_counted"]) for entry in late}
+        assert whole <= {(CHUNKS, False)}, late
         assert {outcome[number] for number in done.keys() - cancelled} == {"served"}
         assert set(outcome.values()) == {"served", "cancelled_by_client"}
+        assert len(reset) - len(late) > REQUESTS / 6
     await verified(world, tmp_path)
 
 
