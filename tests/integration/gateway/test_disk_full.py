@@ -13,6 +13,7 @@ import pytest
 from tests.integration.gateway.refusals import refused
 from tests.integration.gateway.world import Log, connect, family, new_request_id
 from tests.kit.gateway import RunningGateway
+from tests.kit.h2client import H2Stream
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 
@@ -39,7 +40,8 @@ async def test_service_stops_with_the_disk_and_comes_back_with_it(cramped: Runni
     ballast = cramped.home / "audit/ballast"
     fill(ballast)
     async with await connect(cramped) as client:
-        answered, refusal = [], None
+        answered: list[str] = []
+        refusal: H2Stream | None = None
         while refusal is None:
             assert len(answered) < 20_000, "the disk is full, and requests are served on and on"
             batch = []
