@@ -40,7 +40,8 @@ class Page(Struct, Generic[T], frozen=True):
 @dataclass(frozen=True, kw_only=True)
 class Kind(Generic[T, B]):
     """One kind of thing in an organization. `make` builds the item a body describes (current: None for a new
-    one); `created` and `deleted` run after the write, before the answer."""
+    one); `replacing` (what stands, what shall stand) runs before the write and may refuse it; `deleted` runs
+    after the write, before the answer."""
 
     noun: str
     model: type[T]
@@ -48,6 +49,7 @@ class Kind(Generic[T, B]):
     filters: tuple[str, ...]
     repository: Callable[[OrgStore], Repository[T]]
     make: Callable[[Caller, B, T | None], T]
+    replacing: Callable[[Caller, T, T], Awaitable[None]] | None = None
     deleted: Callable[[Caller, str], Awaitable[None]] | None = None
 
     @property
@@ -127,7 +129,10 @@ def collection(kind: Kind[T, B], *more: Any) -> Router:
         repository = kind.repository(caller.store)
         current = await repository.get(key)
         expected = expected_version(if_match, current.version)  # type: ignore[attr-defined]
-        made = await repository.replace(kind.make(caller, data, current), expected, caller.actor)
+        item = kind.make(caller, data, current)
+        if kind.replacing is not None:
+            await kind.replacing(caller, current, item)
+        made = await repository.replace(item, expected, caller.actor)
         await caller.live()
         return answer(made)
 

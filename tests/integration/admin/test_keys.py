@@ -147,3 +147,19 @@ async def test_a_key_store_that_is_down_is_503_and_says_no_path(
     assert "/srv" not in answer.text
     assert KEY not in answer.text + caplog.text
     assert (await world.ask("GET", "/orgs/acme/upstreams/gpt")).json()["key_version"] == 0
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["https://thief.example", "http://api.example.com", "https://api.example.com:444"]
+)
+async def test_a_key_is_not_taken_along_to_another_server(world: World, elsewhere: str) -> None:
+    await world.ask("PUT", WHERE, json={"key": KEY})
+    tag = {"if-match": "*"}
+    upstream, moved = "/orgs/acme/upstreams/gpt", {**UPSTREAM, "base_url": elsewhere}
+    refused = await world.ask("PUT", upstream, Role.ADMIN, json=moved, headers=tag)
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:orgate:problem:in-use")
+    assert "delete the key" in refused.json()["detail"]
+    same = {**UPSTREAM, "base_url": UPSTREAM["base_url"] + "/other/path", "connections": 8}
+    assert (await world.ask("PUT", upstream, Role.ADMIN, json=same, headers=tag)).status_code == 200
+    assert (await world.ask("DELETE", WHERE, Role.ADMIN)).status_code == 204
+    assert (await world.ask("PUT", upstream, Role.ADMIN, json=moved, headers=tag)).status_code == 200
