@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from docs.build.markdown import code, page, table, words
-from gateway.api.data.openai import error_body
+from gateway.api.data.openai import REQUIRED, error_body
 from gateway.api.data.routes import ROUTES, openapi_paths
 from gateway.errors import ForbiddenError, GatewayError, LimitExceededError, MethodNotAllowedError
 from gateway.version import VERSION
+from policies.facts import Action
 
 REQUEST_HEADERS = {
     "authorization": "`Bearer <access token>`; its audience is `<server.url>/v1`. Required.",
@@ -57,15 +59,73 @@ def errors(kind: type[GatewayError] = GatewayError) -> Iterator[type[GatewayErro
 
 
 def openapi() -> str:
+    """The route table's own paths, with bodies, headers and errors put beside them."""
+    paths: dict[str, Any] = {}
+    for path, methods in openapi_paths().items():
+        route = next(route for route in ROUTES if route.path == path)
+        operation = {**methods[route.method.lower()], "responses": _responses()}
+        if route.method == "POST":
+            operation["requestBody"] = {"required": True, "content": _json(_body(route.task))}
+        paths[path] = {route.method.lower(): operation}
+        if route.below:
+            name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+            one = {**operation, "operationId": f"{operation['operationId']}.one", "parameters": [name]}
+            paths[path + "/{model}"] = {route.method.lower(): one}
     document = {
         "openapi": "3.1.0",
         "info": {"title": "Orgate data plane", "version": VERSION},
         "components": {
-            "securitySchemes": {"accessToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+            "securitySchemes": {"accessToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "schemas": {"Error": _ERROR},
         },
-        "paths": openapi_paths(),
+        "paths": paths,
     }
     return json.dumps(document, indent=1) + "\n"
+
+
+_TEXT = {"type": "string"}
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": _TEXT,
+                "type": _TEXT,
+                "param": {"type": ["string", "null"]},
+                "code": _TEXT,
+                "rule": _TEXT,
+                "limit": _TEXT,
+                "scope": _TEXT,
+            },
+        }
+    },
+}
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _body(task: Action) -> dict[str, Any]:
+    """What must be there. Every other field goes to the model as it came."""
+    required = REQUIRED[task]
+    return {"type": "object", "required": ["model", required], "properties": {"model": _TEXT, required: {}}}
+
+
+def _responses() -> dict[str, Any]:
+    headers = {name: {"description": text, "schema": _TEXT} for name, text in RESPONSE_HEADERS.items()}
+    answers: dict[str, Any] = {
+        "200": {"description": "The model's answer, or its event stream.", "headers": headers}
+    }
+    for one in sorted(errors(), key=lambda one: (one.status, one.code)):
+        said = answers.setdefault(
+            str(one.status), {"description": "", "content": _json({"$ref": "#/components/schemas/Error"})}
+        )
+        said["description"] = " ".join(filter(None, (said["description"], f"{one.code}: {words(one)}")))
+    return answers
 
 
 def render() -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
+import gateway.oauth.errors
 from docs.build.markdown import code, codes, page, table, words
+from gateway.api.oauth import csrf, forms
 from gateway.api.relay_control import MAX_BODY, RELAYED
 from gateway.oauth import accounts, device, passwords
 from gateway.oauth.clients import CLIENTS, SCOPES, GrantType, Plane
@@ -90,10 +92,18 @@ def claims() -> list[str]:
     return list(signer.claims)
 
 
-def errors(kind: type[OAuthError] = OAuthError) -> Iterator[type[OAuthError]]:
-    for one in kind.__subclasses__():
-        yield one
-        yield from errors(one)
+def errors() -> list[type[OAuthError]]:
+    """By status and code, of the service and of its pages: never of whatever else a test has defined."""
+    homes = (gateway.oauth.errors, csrf, forms)
+    found = [
+        thing
+        for home in homes
+        for thing in vars(home).values()
+        if inspect.isclass(thing) and issubclass(thing, OAuthError) and thing.__module__ == home.__name__
+    ]
+    return sorted(
+        (one for one in found if one is not OAuthError), key=lambda one: (one.status, one.code, one.__name__)
+    )
 
 
 def render() -> str:
@@ -164,14 +174,15 @@ def render() -> str:
         " helps.",
         table(
             ("error", "status", "when"),
-            [(code(e.code), str(e.status), words(e) or _WHEN[e.code]) for e in errors()],
+            [(code(e.code), str(e.status), words(e) or _WHEN[e]) for e in errors()],
         ),
     ]
     return page("OAuth", "`gateway/oauth/` and `gateway/api/oauth/`", *blocks)
 
 
-_WHEN = {
-    "unsupported_grant_type": "`grant_type` is none of those above.",
-    "invalid_scope": "A scope was asked for that the plane does not have.",
-    "authorization_pending": "Nobody has decided yet: ask again after the interval.",
+_WHEN: Mapping[type[OAuthError], str] = {
+    gateway.oauth.errors.UnsupportedGrantTypeError: "`grant_type` is none of those above.",
+    gateway.oauth.errors.InvalidScopeError: "A scope was asked for that the plane does not have.",
+    gateway.oauth.errors.AuthorizationPendingError: "Nobody has decided yet: ask again after the interval.",
+    forms.TooLongError: "The form is too long.",
 }

@@ -17,7 +17,7 @@ from gateway.exchange import Call
 from policies.facts import Action
 
 _fields = msgspec.json.Decoder(dict[str, Raw])
-_REQUIRED = {Action.COMPLETE: "prompt", Action.CHAT: "messages", Action.EMBED: "input"}
+REQUIRED = {Action.COMPLETE: "prompt", Action.CHAT: "messages", Action.EMBED: "input"}
 
 # error code → OpenAI's `type`; everything else goes by status
 _TYPES = {"rate_limit_exceeded": "rate_limit_error", "forbidden": "permission_error"}
@@ -46,7 +46,7 @@ def decode_call(task: Action, body: bytes) -> Call:
         raise BadRequestError("the body is not valid JSON: it is not UTF-8") from None
     except msgspec.DecodeError as error:
         raise BadRequestError(f"the body is not valid JSON: {_where(error)}") from None
-    required = _REQUIRED[task]
+    required = REQUIRED[task]
     for name in ("model", required):
         if name not in fields:
             raise BadRequestError(f"'{name}' is required", param=name)
