@@ -34,7 +34,8 @@ class Principal(Struct, frozen=True):
 class Call(Struct, frozen=True):
     """A decoded request. `fields` are the body's top-level members as raw JSON, untouched unless a stage says so.
 
-    `size` is the body's length in bytes; `max_tokens` what the caller asked for at most, if anything.
+    `size` is the body's length in bytes; `answers` how many the model generates, `max_tokens` how long the caller
+    lets each of them be, if it says.
     """
 
     task: Action
@@ -44,6 +45,7 @@ class Call(Struct, frozen=True):
     max_tokens: int | None
     size: int
     fields: dict[str, Raw]
+    answers: int = 1
 
 
 class Permit(Struct, frozen=True):

@@ -9,6 +9,9 @@ from tenants.models import Limit, LimitScope, LimitUnit
 BYTES_PER_TOKEN = 4
 """An estimate for code and English; what was really used is settled afterwards."""
 
+MOST = 2**53
+"""No estimate is larger: what every JSON reader agrees on, and beyond any limit."""
+
 
 def claims_for(permit: Permit) -> tuple[Claim, ...]:
     """One claim for each limit of the permit's organization that applies to this member, model and client."""
@@ -31,12 +34,13 @@ def claims_for(permit: Permit) -> tuple[Claim, ...]:
 
 
 def estimate(permit: Permit) -> int:
-    """Tokens to reserve: the body's bytes by rule of thumb and the longest answer that may come."""
+    """Tokens to reserve: the body's bytes by rule of thumb and the longest answers that may come."""
     call = permit.call
     prompt = -(-call.size // BYTES_PER_TOKEN)
     if call.task is Action.EMBED:  # an embedding has no completion
         return prompt
-    return prompt + (permit.alias.max_tokens if call.max_tokens is None else call.max_tokens)
+    answer = permit.alias.max_tokens if call.max_tokens is None else call.max_tokens
+    return min(prompt + call.answers * answer, MOST)
 
 
 def _subject(limit: Limit, permit: Permit) -> str | None:

@@ -53,32 +53,38 @@ def decode_call(task: Action, body: bytes) -> Call:
     model = _typed(fields, "model", str, "a string")
     if not model:
         raise UnprocessableError("'model' must not be empty", param="model")
-    _check_input(task, fields)
+    prompts = _check_input(task, fields)
     stream = bool(_typed(fields, "stream", bool | None, "true or false")) if task is not Action.EMBED else False
     options = _typed(fields, "stream_options", dict[str, Raw] | None, "an object") or {}
     include_usage = bool(_typed(options, "include_usage", bool | None, "true or false", "stream_options."))
-    choices = _positive(fields, "n") or 1
-    most = _positive(fields, "max_completion_tokens") or _positive(fields, "max_tokens")
+    choices = max(_positive(fields, "n") or 1, _positive(fields, "best_of") or 1)
+    # Servers differ in which of the two they heed: what is reserved has to cover either.
+    most = max(_positive(fields, "max_completion_tokens") or 0, _positive(fields, "max_tokens") or 0)
     return Call(
         task=task,
         model=model,
         stream=stream,
         include_usage=include_usage,
-        max_tokens=None if most is None else most * choices,
+        max_tokens=most or None,
+        answers=choices * prompts,
         size=len(body),
         fields=fields,
     )
 
 
-def _check_input(task: Action, fields: dict[str, Raw]) -> None:
+def _check_input(task: Action, fields: dict[str, Raw]) -> int:
+    """Returns how many prompts it is: each gets answers of its own."""
     if task is Action.COMPLETE:  # a null prompt is OpenAI's own default; a list of tokens is a prompt too
-        _typed(fields, "prompt", str | list[Any] | None, "a string or an array")
+        prompt = _typed(fields, "prompt", str | list[Any] | None, "a string or an array")
         _typed(fields, "suffix", str | None, "a string")
+        if isinstance(prompt, list) and any(not isinstance(item, int) for item in prompt):
+            return len(prompt)
     elif task is Action.CHAT:
         if not _typed(fields, "messages", list[dict[str, Raw]], "an array of objects"):
             raise UnprocessableError("'messages' must not be empty", param="messages")
     else:
         _typed(fields, "input", str | list[Any], "a string or an array")
+    return 1
 
 
 def _typed(fields: dict[str, Raw], name: str, kind: Any, words: str, prefix: str = "") -> Any:

@@ -73,7 +73,8 @@ def test_what_the_gateway_reads() -> None:
     call = decode_call(
         Action.CHAT, body(model="m", messages=[{"role": "user"}], stream=True, max_completion_tokens=7, n=2)
     )
-    assert (call.model, call.stream, call.include_usage, call.max_tokens) == ("m", True, False, 14)
+    assert (call.model, call.stream, call.include_usage) == ("m", True, False)
+    assert (call.max_tokens, call.answers) == (7, 2)
 
 
 def test_embeddings_never_stream() -> None:
@@ -115,3 +116,24 @@ def test_error_bodies_say_whose_fault_and_which_rule() -> None:
     )
     assert json.loads(error_body(UnavailableError("later")))["error"]["type"] == "server_error"
     assert error_event(UnavailableError("later")).startswith(b'data: {"error":')
+
+
+@pytest.mark.parametrize(
+    ("fields", "answers", "most"),
+    [
+        ({"prompt": "x"}, 1, None),
+        ({"prompt": "x", "n": 3}, 3, None),
+        ({"prompt": "x", "n": 2, "best_of": 5}, 5, None),
+        ({"prompt": ["a", "b", "c"], "n": 2}, 6, None),
+        ({"prompt": [[1, 2], [3]]}, 2, None),
+        ({"prompt": [1, "b", "c"]}, 3, None),
+        ({"prompt": [1, 2, 3]}, 1, None),
+        ({"prompt": []}, 1, None),
+        ({"prompt": None}, 1, None),
+        ({"prompt": "x", "max_completion_tokens": 1, "max_tokens": 4_000}, 1, 4_000),
+    ],
+)
+def test_all_that_may_come_is_reserved(fields: dict[str, object], answers: int, most: int | None) -> None:
+    """What is reserved too low is admitted too often: many requests at once would go beyond the limit."""
+    call = decode_call(Action.COMPLETE, body(model="m", **fields))
+    assert (call.answers, call.max_tokens) == (answers, most)

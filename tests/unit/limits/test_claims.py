@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.exchange import Call, Claim, Permit, Principal
-from gateway.limits.claims import claims_for, estimate
+from gateway.limits.claims import MOST, claims_for, estimate
 from policies.facts import Action, Role
 from tenants.ids import OrgId
 from tenants.models import Limit, LimitScope, LimitUnit, ModelAlias, Org
@@ -13,13 +13,24 @@ ACME = OrgId("acme")
 
 
 def permit(
-    *limits: Limit, size: int = 401, max_tokens: int | None = None, task: Action = Action.COMPLETE
+    *limits: Limit,
+    size: int = 401,
+    max_tokens: int | None = None,
+    task: Action = Action.COMPLETE,
+    answers: int = 1,
 ) -> Permit:
     return Permit(
         principal=Principal(ACME, "mem_1", frozenset({Role.MEMBER}), "orgate-editor", "jti", "aud", 0, 1),
         tenant=Tenant(TenantRecord(Org(ACME, "Acme"), limits=limits)),
         call=Call(
-            task=task, model="code", stream=False, include_usage=False, max_tokens=max_tokens, size=size, fields={}
+            task=task,
+            model="code",
+            stream=False,
+            include_usage=False,
+            max_tokens=max_tokens,
+            size=size,
+            fields={},
+            answers=answers,
         ),
         alias=ModelAlias(ACME, "code", "up", "real-model", max_tokens=64),
         rule="r",
@@ -63,4 +74,7 @@ def test_each_unit_has_its_cost_and_a_burst_of_nothing_means_the_amount() -> Non
 def test_tokens_are_estimated_from_the_body_and_the_longest_answer() -> None:
     assert estimate(permit(size=400)) == 100 + 64
     assert estimate(permit(size=401, max_tokens=5)) == 101 + 5
+    assert estimate(permit(size=401, max_tokens=5, answers=3)) == 101 + 15
+    assert estimate(permit(size=401, answers=3)) == 101 + 3 * 64
+    assert estimate(permit(max_tokens=10**7, answers=10**13)) == MOST
     assert estimate(permit(size=401, task=Action.EMBED)) == 101
