@@ -7,6 +7,10 @@ from typing import Protocol
 
 from tenants.ids import OrgId
 
+SHARE = 4
+"""An organization may hold this many times what is left free: one alone four fifths of all, a second one four
+fifths of the rest. (Choudhury and Hahne, "Dynamic queue length thresholds", 1998.)"""
+
 
 class Abort(Enum):
     """Why a request is ended from outside its own code."""
@@ -23,25 +27,32 @@ class Abortable(Protocol):
 class InFlight:
     """Keyed by organization and member: a reset of one can reach no other. One loop's own; never awaits."""
 
-    __slots__ = ("_held", "count")
+    __slots__ = ("_counts", "_held", "count")
 
     def __init__(self) -> None:
         self._held: dict[OrgId, dict[str, set[Abortable]]] = {}
+        self._counts: dict[OrgId, int] = {}
         self.count = 0
+
+    def has_room(self, org: OrgId, most: int) -> bool:
+        """Whether one more of `org` leaves room for others, where `most` may be in flight in all."""
+        return self._counts.get(org, 0) < SHARE * (most - self.count)
 
     def enter(self, org: OrgId, member: str, request: Abortable) -> None:
         self._held.setdefault(org, {}).setdefault(member, set()).add(request)
+        self._counts[org] = self._counts.get(org, 0) + 1
         self.count += 1
 
     def leave(self, org: OrgId, member: str, request: Abortable) -> None:
         members = self._held[org]
         requests = members[member]
         requests.remove(request)
+        self._counts[org] -= 1
         self.count -= 1
         if not requests:
             del members[member]
             if not members:
-                del self._held[org]
+                del self._held[org], self._counts[org]
 
     def reset(self, org: OrgId, member: str = "") -> int:
         """End what `org` (or one `member` of it) has in flight; returns how many were told to end."""

@@ -151,6 +151,9 @@ class Pipeline:
             raise UnavailableError("the gateway has too many requests in flight", retry_after_s=1)
         snapshot = self._world.snapshot
         principal = self._authn.authenticate(inbound.authorization, inbound.host, snapshot)
+        if not self._in_flight.has_room(principal.org, self._max_in_flight):
+            # A body may be minutes in coming, and no limit is asked before it is there.
+            raise UnavailableError("your organization has too many requests in flight", retry_after_s=1)
         self._receipts.admit()
         ledger.entered(principal)
         self._in_flight.enter(principal.org, principal.member, inbound)

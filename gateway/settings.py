@@ -90,7 +90,10 @@ class Server(_Section):
         description="Longest request body; a longer one is answered 413.",
     )
     max_in_flight: int = Field(
-        default=2_000, ge=1, description="Requests one worker serves at once; more are answered 503."
+        default=2_000,
+        ge=1,
+        description="Requests one worker serves at once; more are answered 503. One organization alone may hold"
+        " four fifths of them.",
     )
     request_timeout_s: float = Field(
         default=300, gt=0, le=3600, description="Seconds from a request's head to its end; then 504."

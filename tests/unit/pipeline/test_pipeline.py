@@ -513,6 +513,28 @@ async def test_too_many_in_flight_are_refused_before_the_token_is_looked_at() ->
     assert world.admitted == 0
 
 
+async def test_an_organization_cannot_hold_all_the_room_there_is() -> None:
+    """The others' share is there whatever one does: with slow bodies it could else hold all, free of any limit."""
+    in_flight, most = InFlight(), 2_000
+    for org, number in ((ACME, 1_600), (OrgId("globex"), 320)):
+        for _ in range(number):
+            assert in_flight.has_room(org, most)
+            in_flight.enter(org, "mem_1", FakeInbound())
+        assert not in_flight.has_room(org, most)
+    assert in_flight.has_room(OrgId("initech"), most)
+    world = World()
+    world.pipeline._max_in_flight = 5
+    held = [FakeInbound() for _ in range(4)]
+    for inbound in held:
+        world.in_flight.enter(ACME, "mem_1", inbound)
+    with pytest.raises(UnavailableError, match="your organization"):
+        await run(world)
+    assert world.admitted == 0
+    for inbound in held:
+        world.in_flight.leave(ACME, "mem_1", inbound)
+    assert world.in_flight.has_room(ACME, 1)
+
+
 async def test_an_unexpected_fault_is_settled_as_failed() -> None:
     world = World()
     world.raises(KeyError("boom"))
