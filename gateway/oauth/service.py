@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from math import floor
 from typing import Any, Final
 
 from argon2 import PasswordHasher
@@ -219,7 +220,7 @@ class OAuthService:
         grant = await self._devices.poll(device_code, client.id)
         plane = self._audiences.plane(client, form.get("resource", grant.resource))
         scope = scope_of(plane, form.get("scope", ""))
-        asked_at = self._clock()
+        asked_at = await self._asked_at(grant.org)
         member = await self._accounts.member(grant.org, grant.member)
         if member is None:
             raise InvalidGrantError("the account that approved this may not sign in any more")
@@ -237,7 +238,7 @@ class OAuthService:
         family = await self._refresh.find(token)
         if family is None or family.client != client.id:
             raise InvalidGrantError("the refresh token is not valid, or its session has ended")
-        asked_at = self._clock()
+        asked_at = await self._asked_at(family.org)
         member = await self._accounts.member(family.org, family.member)
         if member is None:
             raise InvalidGrantError("the account of this session may not sign in any more")
@@ -249,6 +250,14 @@ class OAuthService:
         if successor is None:
             raise InvalidGrantError("the refresh token is not valid, or its session has ended")
         return await self._answer(member, client, plane, scope, successor, asked_at=asked_at)
+
+    async def _asked_at(self, org: OrgId) -> float:
+        """From when on a token asked for now may count, Unix seconds: at once, or where a revocation of the whole
+        organization ends within this second. Called before the member is looked up: what is taken back after
+        that takes back this token too."""
+        now = self._clock()
+        found = await self._control.revocations(floor(now))
+        return max([now, *(r.not_before for r in found if r.org == org and not r.member and not r.token_id)])
 
     async def _answer(
         self, member: Member, client: Client, plane: Plane, scope: str, refresh_token: str, *, asked_at: float

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from gateway.oauth.errors import InvalidGrantError, InvalidScopeError, InvalidTargetError
 from policies.facts import Role
 from tenants.models import State
+from tenants.snapshot import Snapshot
 from tests.unit.oauth.conftest import ACME, ADA, BY, GLOBEX, GUS, ISSUER, Bench
 
 
@@ -161,6 +162,18 @@ async def test_a_suspended_organization_cannot_refresh_until_it_is_resumed(bench
     await _dead(bench, token)
     await bench.suspend_org(State.ACTIVE)
     assert (await bench.refresh(token))["refresh_token"]
+
+
+async def test_a_token_of_the_second_in_which_the_organization_was_resumed_counts(bench: Bench) -> None:
+    """The revocation covers the whole second of the suspension; what is issued after it must not fall under it."""
+    bench.now += 0.2
+    login = await bench.login()
+    await bench.suspend_org()
+    await bench.suspend_org(State.ACTIVE)
+    world = Snapshot(1, (), await bench.control.revocations(int(bench.now)))
+    old, new = login["access_token"], (await bench.refresh(login["refresh_token"]))["access_token"]
+    issued = [bench.signing.own_claims(token)["iat"] for token in (old, new)]  # type: ignore[index]  # our own
+    assert [world.revoked(ACME, ADA, "", at) for at in issued] == [True, False]
 
 
 async def test_ending_sessions_reaches_this_member_only(bench: Bench) -> None:
