@@ -27,6 +27,13 @@ _TUNNELS = (
     IPv6Network("64:ff9b:1::/48"),  # local NAT64, RFC 8215
     IPv6Network("::/96"),  # IPv4-compatible, deprecated
 )
+_UNROUTED = (
+    IPv4Network("192.0.0.0/24"),  # IETF protocol assignments, RFC 6890
+    IPv4Network("192.88.99.0/24"),  # 6to4 relays, deprecated by RFC 7526
+    IPv6Network("fec0::/10"),  # site-local, deprecated by RFC 3879 and still in use
+    IPv6Network("3fff::/20"),  # documentation, RFC 9637
+)
+"""What Python 3.11's tables take for globally routable."""
 
 
 def refusal(address: Address, allowed: Iterable[Network] = ()) -> str | None:
@@ -47,6 +54,7 @@ def refusal(address: Address, allowed: Iterable[Network] = ()) -> str | None:
         (address.is_unspecified, "the unspecified address"),
         (address.version == 6 and any(address in tunnel for tunnel in _TUNNELS), "a tunnel address"),
         (address.is_private, "a private address"),
+        (any(address.version == net.version and address in net for net in _UNROUTED), "a reserved address"),
         (address.is_reserved or not address.is_global, "a reserved address"),
     ):
         if matches:

@@ -29,6 +29,10 @@ from gateway.upstream.addresses import judge, refusal
         ("fd00:ec2::254", "a cloud metadata address"),
         ("100.64.0.1", "a reserved address"),  # carrier-grade NAT, RFC 6598
         ("198.18.0.1", "a private address"),  # benchmarks, RFC 2544
+        ("fec0::1", "a reserved address"),
+        ("192.0.0.9", "a reserved address"),
+        ("192.88.99.1", "a reserved address"),
+        ("3fff::1", "a reserved address"),
         ("224.0.0.1", "a multicast address"),
         ("ff02::1", "a multicast address"),
         ("255.255.255.255", "a private address"),
