@@ -263,7 +263,7 @@ def _size(session: Session) -> int:
 def _size_of(checkpoint: str) -> int:
     """How many entries a checkpoint is about: its second line (C2SP tlog-checkpoint)."""
     lines = checkpoint.splitlines()
-    if len(lines) < 2 or not lines[1].isdecimal():
+    if len(lines) < 2 or not (lines[1].isascii() and lines[1].isdecimal() and len(lines[1]) < 20):
         raise RefusedError("the server's checkpoint cannot be understood")
     return int(lines[1])
 

@@ -31,6 +31,22 @@ class Column(Struct, frozen=True):
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
+_STEERING = {
+    code: f"\\u{code:04x}"
+    for code in (
+        *range(9),
+        11,
+        12,
+        *range(14, 32),
+        *range(127, 160),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+}
+"""What moves a terminal's cursor, changes its state or turns its text around; not tab and line ends. Written as
+JSON writes it, so that a document stays one."""
+
+
 def printable(text: str) -> str:
     """`text` with control characters made visible: a name in a list must not steer the terminal."""
     return "".join(
@@ -84,8 +100,8 @@ class Printer:
         self._stderr.flush()
 
     def line(self, text: str) -> None:
-        """One raw line of result (a token, an entry)."""
-        self._stdout.write(text + "\n")
+        """One line of result (a token, an entry) as it is, but for what would steer the terminal."""
+        self._stdout.write(text.translate(_STEERING) + "\n")
         self._stdout.flush()
 
     def items(self, items: Iterable[Any], columns: Sequence[Column], *, empty: str = "") -> None:
@@ -122,9 +138,10 @@ class Printer:
         if self.form is Format.YAML:
             import yaml
 
-            self._stdout.write(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+            text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
         else:
-            self._stdout.write(json.format(json.encode(value), indent=2).decode() + "\n")
+            text = json.format(json.encode(value), indent=2).decode() + "\n"
+        self._stdout.write(text.translate(_STEERING))
         self._stdout.flush()
 
     def _csv(self, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -132,7 +149,7 @@ class Printer:
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(heads)
         writer.writerows(rows)
-        self._stdout.write(buffer.getvalue())
+        self._stdout.write(buffer.getvalue().translate(_STEERING))
         self._stdout.flush()
 
     def _table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

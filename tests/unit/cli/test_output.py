@@ -130,3 +130,14 @@ def test_on_a_terminal_a_table_has_colours_and_no_markup_of_others(monkeypatch: 
     Printer(Format.TABLE, stdout=plain, stderr=plain).item({"name": "x", "created_at": 1_700_000_000})
     assert "\x1b[3" not in plain.getvalue()
     assert "2023-11-14T22:13:20Z" in plain.getvalue()
+
+
+@pytest.mark.parametrize("form", ["json", "yaml", "csv"])
+def test_no_format_steers_the_terminal(signed_in: Cli, plane: ControlPlane, form: str) -> None:
+    """A document is looked at as often as it is parsed, and the server that made it may be anybody's."""
+    name = "a\x1b]0;owned\x07\x9b31m\u202eb"
+    plane.put("acme", "models", "m", upstream="u", model=name, tasks=["chat"], max_tokens=9)
+    said = signed_in("model", "list", "--output", form)
+    assert all(c.isprintable() or c == "\n" for c in said.out)
+    if form == "json":
+        assert json.loads(said.out)[0]["model"] == name
