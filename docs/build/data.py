@@ -46,8 +46,12 @@ FIELDS = (
         "The gateway always asks the model for usage, and leaves out of the answer what the caller did not ask"
         " for.",
     ),
-    ("`max_completion_tokens`, `max_tokens`", "completions, chat", "1 to 10000000. What token limits reserve."),
-    ("`n`", "completions, chat", "1 to 10000000. Multiplies what is reserved."),
+    (
+        "`max_completion_tokens`, `max_tokens`",
+        "completions, chat",
+        "1 to 10000000. How long an answer may be; of two, token limits reserve the larger.",
+    ),
+    ("`n`, `best_of`", "completions, chat", "1 to 10000000. The larger multiplies what is reserved."),
 )
 
 

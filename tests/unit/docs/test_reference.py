@@ -11,7 +11,7 @@ import pytest
 
 from docs.build.__main__ import REFERENCE, stale
 from docs.build.commands import command_lines, fault
-from docs.build.data import RESPONSE_HEADERS
+from docs.build.data import FIELDS, RESPONSE_HEADERS
 from docs.build.oauth import PARAMETERS
 from docs.build.reference import pages
 
@@ -109,6 +109,13 @@ def test_every_header_that_the_data_plane_sends_is_documented() -> None:
     sent = set(re.findall(r'\(b"((?:x-|retry|www|allow|cache)[a-z-]*[a-z])(?:-")?"', text))
     assert {"x-request-id", "x-orgate-model"} <= sent
     assert {name for name in sent if not any(known.startswith(name) for known in RESPONSE_HEADERS)} == set()
+
+
+def test_every_field_that_is_read_from_a_body_is_documented() -> None:
+    text = (ROOT / "gateway" / "api" / "data" / "openai.py").read_text(encoding="utf-8")
+    read = set(re.findall(r'(?:_typed|_positive)\(\w+, "(\w+)"', text))
+    assert {"model", "suffix", "max_tokens"} <= read
+    assert read <= {name for names, _, _ in FIELDS for name in re.findall(r"\w+", names)}
 
 
 def test_every_form_parameter_that_is_read_is_documented() -> None:
