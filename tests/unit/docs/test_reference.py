@@ -57,6 +57,14 @@ def test_relative_links_lead_somewhere(document: Path) -> None:
     assert lost == []
 
 
+def test_files_that_are_named_exist(document: Path) -> None:
+    named = re.findall(_FILE, document.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+_FILE = r"`((?:gateway|tenants|policies|cli|tests|docs)/[\w/.-]*)`"
+
+
 def test_documents_speak_of_orgate_alone(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     spoken = [found[0] for pattern in UNSPOKEN for found in re.finditer(pattern, text, re.IGNORECASE)]
