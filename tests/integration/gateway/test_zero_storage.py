@@ -140,5 +140,8 @@ def nowhere(home: Path, secrets: list[str]) -> None:
     files = [path for path in home.rglob("*") if path.is_file()]
     names = {path.name for path in files}
     assert names >= {"control.db", "serve.log", "secrets.sealed", "log-00000000.jsonl"}, names
+    # What is meant to be kept is seen by this very search.
+    assert [path.name for path in files if b'"upstream_model":"real-model"' in path.read_bytes()]
+    assert b"orgate.serve" in (home / "serve.log").read_bytes()
     held = [(str(path), secret) for path in files for secret in secrets if secret.encode() in path.read_bytes()]
     assert not held, held
