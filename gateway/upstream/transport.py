@@ -72,6 +72,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         resolver: Resolve = resolve,
     ) -> None:
         self.gauges = gauges or Gauges()
+        self.upstream = upstream
         dialler = Dialler(upstream, self.gauges, allowed=allowed, resolver=resolver)
         self._origin = dialler.origin
         self._raw_scheme = self._origin.scheme.encode()
@@ -166,6 +167,10 @@ class TransportPool:
         """Raises `httpx.UnsupportedProtocol` when `base_url` is none that can be spoken to."""
         key = (upstream.org, upstream.name, upstream.version)
         transport = self._transports.get(key)
+        if transport is not None and transport.upstream is not upstream and transport.upstream != upstream:
+            # Deleted and made anew: versions began again, and nobody need have been told in between.
+            self.forget(upstream.org, upstream.name)
+            transport = None
         return transport if transport is not None else self._make(key, upstream)
 
     def gauges(self) -> Iterator[tuple[OrgId, str, Gauges]]:

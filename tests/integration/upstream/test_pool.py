@@ -6,6 +6,7 @@ import asyncio
 
 import httpx
 import pytest
+from msgspec import structs
 
 from gateway.upstream.transport import TransportPool
 from tenants.ids import OrgId
@@ -45,6 +46,20 @@ async def test_organizations_share_no_connection(h2: RecordingUpstream, pki: Pki
         ("acme", "main", 2),
         ("globex", "main", 1),
     }
+    await pool.aclose()
+
+
+async def test_an_upstream_made_anew_has_nothing_of_the_one_before(h2: RecordingUpstream, pki: Pki) -> None:
+    """Its versions begin again: the same name and version, and another server, or other trust in the same one."""
+    h2.script = openai()
+    pool = TransportPool(allowed=LOOPBACK)
+    before = binding(h2, pki)
+    await Caller(pool.for_upstream(before), h2.url).ask()
+    assert pool.for_upstream(before) is pool.for_upstream(structs.replace(before))
+    async with RecordingUpstream(tls=pki.server_context(), script=openai()) as other:
+        await Caller(pool.for_upstream(binding(other, pki)), other.url).ask()
+        assert (len(h2.requests), len(other.requests)) == (1, 1)
+    assert pool.for_upstream(before) is not pool.for_upstream(structs.replace(before, connections=9))
     await pool.aclose()
 
 
