@@ -122,8 +122,13 @@ def _base_url(item: Upstream) -> Iterator[Fault]:
     if url.scheme not in ("http", "https"):
         yield field, "begins with https:// or http://"
         return
-    if len(item.base_url) > 2048 or not item.base_url.isascii() or not item.base_url.isprintable():
-        yield field, "is at most 2048 printable ASCII characters"
+    if (
+        len(item.base_url) > 2048
+        or not item.base_url.isascii()
+        or not item.base_url.isprintable()
+        or " " in item.base_url  # `urlsplit` passes over those in front
+    ):
+        yield field, "is at most 2048 printable ASCII characters, no spaces"
         return
     if not _is_host(url) or port == 0:
         yield field, "has no host name or IP address that can be connected to"

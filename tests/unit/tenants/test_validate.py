@@ -184,6 +184,7 @@ def test_a_base_url_is_accepted(url: str) -> None:
         "https://0x7f000001",
         "https://a_b.example",
         "https://example.com/" + "a" * 2048,
+        " https://example.com",
     ],
 )
 def test_what_is_no_base_url_is_refused(url: str) -> None:
