@@ -5,6 +5,7 @@ A failure is answered as RFC 6749 section 5.2 says, in JSON; a person at a page 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -12,12 +13,15 @@ import msgspec
 from litestar import Response, Router, get, post
 from litestar.types import ControllerRouterHandler
 
+from gateway.api.failure import bare
 from gateway.api.oauth import csrf, pages
 from gateway.api.oauth.forms import HttpRequest, caller_of, parse_form, read_form, refuse_client_authentication
 from gateway.oauth.caller import Caller
 from gateway.oauth.errors import InvalidRequestError, OAuthError, TemporarilyUnavailableError
 from gateway.oauth.service import OAuthService
 from tenants.store import StoreUnavailableError
+
+log = logging.getLogger("orgate.oauth")
 
 JSON: Final = "application/json"
 HTML: Final = "text/html"  # Litestar adds the charset
@@ -34,7 +38,11 @@ def oauth_routes(service: OAuthService) -> list[ControllerRouterHandler]:
         Router(
             path="/",
             include_in_schema=False,
-            exception_handlers={OAuthError: _oauth_failure, StoreUnavailableError: _store_failure},
+            exception_handlers={
+                OAuthError: _oauth_failure,
+                StoreUnavailableError: _store_failure,
+                Exception: _unexpected,
+            },
             route_handlers=[
                 get("/.well-known/oauth-authorization-server", name="oauth-metadata")(server.metadata),
                 get("/.well-known/jwks.json", name="oauth-jwks")(server.jwks),
@@ -156,6 +164,14 @@ def _oauth_failure(_: HttpRequest, error: OAuthError) -> Response[bytes]:
 
 def _store_failure(request: HttpRequest, error: StoreUnavailableError) -> Response[bytes]:
     return _oauth_failure(request, _translated(error))
+
+
+def _unexpected(request: HttpRequest, error: Exception) -> Response[bytes]:
+    """The last resort. The log has where it was and no values: they may be passwords and codes."""
+    caller = caller_of(request)
+    log.error("request %s to %s failed: %s", caller.request_id, request.url.path, bare(error))
+    text = "the authorization server failed; its log has this request's id"
+    return _json({"error": "server_error", "error_description": text}, 500)
 
 
 def _translated(error: OAuthError | StoreUnavailableError) -> OAuthError:

@@ -124,3 +124,17 @@ async def test_a_store_that_is_down_is_503_and_names_no_file(client: Http, bench
     assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
     assert answer.headers["retry-after"] == "2"
     assert "control.db" not in answer.text
+
+
+async def test_what_nobody_expected_is_logged_by_its_place_and_said_without_values(
+    client: Http, bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> None:
+        raise KeyError("PLANTED")
+
+    monkeypatch.setattr(bench.service, "token", broken)
+    form = {"client_id": "orgate-cli", "grant_type": "refresh_token", "refresh_token": "PLANTED"}
+    answer = await client.post("/oauth/token", data=form, headers={"x-request-id": "req_12345678"})
+    assert (answer.status_code, answer.json()["error"]) == (500, "server_error")
+    assert "request req_12345678 to /oauth/token failed: KeyError at test_endpoints.py" in caplog.text
+    assert "PLANTED" not in answer.text + caplog.text
