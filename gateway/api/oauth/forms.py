@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -60,5 +61,19 @@ def refuse_client_authentication(request: HttpRequest) -> None:
 
 def caller_of(request: HttpRequest) -> Caller:
     return Caller(
-        address=request.headers.get(CLIENT_ADDRESS, ""), request_id=request.headers.get("x-request-id", "")[:64]
+        address=source(request.headers.get(CLIENT_ADDRESS, "")),
+        request_id=request.headers.get("x-request-id", "")[:64],
     )
+
+
+def source(address: str) -> str:
+    """Who is throttled as one: an IPv4 address, or the /64 of an IPv6 one, of which anybody has 2^64."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv4Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(IPv6Network((int(parsed), 64), strict=False))
