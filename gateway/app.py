@@ -197,6 +197,7 @@ async def control(settings: Settings) -> None:
     sealed = _sealed(settings)
     oauth = await open_oauth(settings, store, sealed, clock)
 
+    settings.path(settings.audit.path).mkdir(mode=0o700, parents=True, exist_ok=True)
     sequencer = Sequencer(settings.path(settings.audit.path), await load_signer(_authority(settings), sealed))
     await sequencer.open()
 

@@ -43,6 +43,7 @@ _OPERATIONS = {
     "read": "access",
     "export": "access",
     "test": "access",
+    "access": "access",
     "login": "authentication",
     "logout": "authentication",
     "sign_in": "authentication",

@@ -17,7 +17,7 @@ from tenants.models import LimitScope, LimitUnit, State, WireProtocol
 
 T = TypeVar("T", bound=Struct)
 
-SERVER_SET = ("id", "state", "not_before", "key_version", "created_at", "version")
+SERVER_SET = ("org", "id", "state", "not_before", "key_version", "created_at", "version")
 
 
 class OrgBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,6 +27,8 @@ class OrgBody(Struct, frozen=True, forbid_unknown_fields=True):
     id: str | None = None
     hosts: tuple[str, ...] = ()
     state: State | None = None
+    created_at: int | None = None
+    version: int | None = None
 
 
 class MemberBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,8 +36,11 @@ class MemberBody(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     roles: tuple[Role, ...]
     id: str | None = None
+    org: str | None = None
     state: State | None = None
     not_before: int | None = None
+    created_at: int | None = None
+    version: int | None = None
 
 
 class UpstreamBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,6 +55,8 @@ class UpstreamBody(Struct, frozen=True, forbid_unknown_fields=True):
     first_byte_timeout_ms: int = 60_000
     idle_timeout_ms: int = 60_000
     key_version: int | None = None
+    org: str | None = None
+    version: int | None = None
 
 
 class ModelBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,6 +65,8 @@ class ModelBody(Struct, frozen=True, forbid_unknown_fields=True):
     model: str
     tasks: tuple[Action, ...] = (Action.COMPLETE, Action.CHAT, Action.EMBED)
     max_tokens: int = 1_024
+    org: str | None = None
+    version: int | None = None
 
 
 class LimitBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,6 +79,8 @@ class LimitBody(Struct, frozen=True, forbid_unknown_fields=True):
     period_s: int | None = None
     burst: int = 0
     subject: str = ""
+    org: str | None = None
+    version: int | None = None
 
 
 class RuleBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,6 +89,8 @@ class RuleBody(Struct, frozen=True, forbid_unknown_fields=True):
     roles: tuple[Role, ...]
     actions: tuple[Action, ...]
     models: tuple[str, ...]
+    org: str | None = None
+    version: int | None = None
 
 
 def to_item(make: Callable[..., T], body: Struct, current: T | None, *, key: str = "name", **server: Any) -> T:

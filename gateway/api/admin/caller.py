@@ -136,6 +136,9 @@ async def _admit(
     await deps.store.orgs.get(org)
     visitor = replace(caller, org=org, store=deps.store.for_org(org))
     await visitor.require(operation)
+    if operation.endswith((".list", ".read")):
+        # Changes and exports write entries of their own: what an operator looks at is written down here.
+        await visitor.store.note("operator.access", operation, visitor.actor, {})
     return visitor
 
 

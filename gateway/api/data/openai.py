@@ -19,8 +19,8 @@ from policies.facts import Action
 _fields = msgspec.json.Decoder(dict[str, Raw])
 REQUIRED = {Action.COMPLETE: "prompt", Action.CHAT: "messages", Action.EMBED: "input"}
 
-# error code → OpenAI's `type`; everything else goes by status
-_TYPES = {"rate_limit_exceeded": "rate_limit_error", "forbidden": "permission_error"}
+# status → OpenAI's `type` where it isn't simply the caller's fault or ours
+_TYPES = {403: "permission_error", 429: "rate_limit_error"}
 
 
 def decoder(task: Action) -> Callable[[bytes], Call]:
@@ -118,7 +118,7 @@ def error_body(error: GatewayError) -> bytes:
     """OpenAI's error object. `type` tells whose fault it is, `code` what it was."""
     body: dict[str, object] = {
         "message": error.message,
-        "type": _TYPES.get(error.code) or ("server_error" if error.status >= 500 else "invalid_request_error"),
+        "type": _TYPES.get(error.status) or ("server_error" if error.status >= 500 else "invalid_request_error"),
         "param": error.param,
         "code": error.code,
     }

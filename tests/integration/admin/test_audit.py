@@ -104,3 +104,13 @@ async def test_a_question_that_means_nothing_is_refused_by_name(
 ) -> None:
     answer = await world.ask("GET", where, params=params)
     assert (answer.status_code, [fault["field"] for fault in answer.json()["errors"]]) == (422, [field])
+
+
+async def test_what_an_operator_looks_at_is_in_the_organizations_log(world: World) -> None:
+    answer = await world.ask("GET", "/orgs/acme/members", role=Role.OPERATOR)
+    assert answer.status_code == 200, answer.text
+    entry = await world.last_entry(ACME)
+    assert (entry["action"], entry["actor_org"], entry["target"]) == ("operator.access", "platform", "member.list")
+    assert entry["operation_type"] == "access"
+    await world.ask("GET", "/orgs/acme/members", role=Role.OWNER)
+    assert (await world.actions(ACME)).count("operator.access") == 1
