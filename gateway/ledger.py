@@ -148,13 +148,17 @@ class Ledger:
     def usage(self) -> Usage:
         """What is charged: the provider's figures, else what can be told from what passed.
 
-        Nothing sent costs nothing. A stream cut short is counted by its events, one token each.
+        Nothing sent costs nothing. A stream is counted by its events, one token each; an answer in one piece by
+        its bytes, for there is nothing else to go by.
         """
         if not self.progress.sent or self._call is None:
             return Usage(counted=False)
         if self.progress.usage is not None:
             return self.progress.usage
-        return Usage(-(-self._call.size // BYTES_PER_TOKEN), self.progress.events)
+        completion = self.progress.events
+        if not completion and self._task is not Action.EMBED:
+            completion = -(-self.bytes_out // BYTES_PER_TOKEN)
+        return Usage(-(-self._call.size // BYTES_PER_TOKEN), completion)
 
     def settle_hold(self) -> None:
         if self._hold is None:

@@ -268,6 +268,18 @@ async def test_a_json_answer_is_settled_before_it_is_sent() -> None:
     assert settled(world).outcome is Outcome.SERVED
 
 
+@pytest.mark.parametrize("usage", [b"", b',"usage":null', b',"usage":{"prompt_tokens":-9,"completion_tokens":-9}'])
+async def test_a_json_answer_that_tells_no_usage_is_not_free(usage: bytes) -> None:
+    world = World()
+    body = b'{"choices":[{"text":"' + b"x" * 400 + b'"}]' + usage + b"}"
+    world.answers(200, FakeStream(body), "application/json")
+    await run(world, FakeInbound(PLAIN))
+    receipt = settled(world)
+    assert (receipt.prompt_tokens, receipt.completion_tokens) == (-(-len(PLAIN) // 4), -(-len(body) // 4))
+    assert receipt.tokens_counted
+    assert world.hold.ends == [receipt.prompt_tokens + receipt.completion_tokens]
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "status"),
     [
