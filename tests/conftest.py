@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.kit.certs import Pki, make_pki
+from tests.kit.marker import MARKER
 from tests.kit.upstream import RecordingUpstream
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_code_comes_to_rest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """After the last test, when every server is down: no file of any test holds what callers and models said."""
+    yield
+    held = [
+        path
+        for path in tmp_path_factory.getbasetemp().rglob("*")
+        if path.is_file() and not path.is_symlink() and MARKER.encode() in path.read_bytes()
+    ]
+    assert not held, held
 
 
 @pytest.fixture(scope="session")

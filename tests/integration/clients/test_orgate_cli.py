@@ -20,12 +20,11 @@ import yaml
 from tests.integration.clients.conftest import DEMO_KEY
 from tests.kit.certs import Pki
 from tests.kit.gateway import PASSWORD
+from tests.kit.marker import MARKER
 from tests.kit.orgate import COMMAND, REPOSITORY, Orgate
 from tests.kit.ports import free_port
 from tests.kit.programs import listening
 from tests.kit.wait import until
-
-MARKER = "orgate_marker_8d1e"
 
 
 @dataclass(frozen=True)

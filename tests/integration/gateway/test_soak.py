@@ -23,6 +23,7 @@ from tests.integration.gateway.bed import Asked, prepare
 from tests.integration.gateway.world import Log, World, bind
 from tests.kit.gateway import Session
 from tests.kit.h2client import H2Client
+from tests.kit.marker import MARKER
 from tests.kit.scripts import openai
 from tests.kit.upstream import RecordingUpstream, Request, Script
 
@@ -102,7 +103,7 @@ async def test_thousands_of_cancellations_touch_nobody_else(world: World, tmp_pa
 
         async def editor(client: H2Client, session: Session) -> None:
             for number in left:
-                done[number] = await one(client, session, model, f"prompt {number}", dice)
+                done[number] = await one(client, session, model, f"{MARKER} {number}", dice)
 
         people = (world.ada.session, world.ben.session)
         await asyncio.gather(*(editor(client, people[i % 2]) for client in clients for i in range(AT_ONCE)))
@@ -110,9 +111,7 @@ async def test_thousands_of_cancellations_touch_nobody_else(world: World, tmp_pa
         entries = await log.of([each.asked.request_id for each in done.values()])
         outcome = {number: entries[each.asked.request_id]["outcome"] for number, each in done.items()}
         cancelled = {number for number, each in done.items() if each.moment}
-        upstreams = {
-            int(request.json()["prompt"].removeprefix("prompt ")): request for request in upstream.requests
-        }
+        upstreams = {int(request.json()["prompt"].removeprefix(MARKER)): request for request in upstream.requests}
         reset = {number for number, request in upstreams.items() if request.was_reset}
         figures = {
             "requests": len(done),

@@ -15,10 +15,8 @@ from tests.integration.gateway.world import KEY, Log, World, bind, connect, new_
 from tests.kit.certs import Pki
 from tests.kit.gateway import PASSWORD, RunningGateway
 from tests.kit.h2client import H2Client, H2Stream
+from tests.kit.marker import MARKER
 from tests.kit.upstream import RecordingUpstream, Request
-
-MARKER = "xyzzy_marker_7c1e04"
-"""In everything a caller or a model says."""
 
 FIELDS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/completions", {"prompt": f"def {MARKER}(n):", "suffix": f"# {MARKER}"}),
