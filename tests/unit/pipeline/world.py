@@ -1,0 +1,221 @@
+"""Everything around one pipeline, each part changeable by a test. Named fakes, each with the real one's rules."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+import httpx
+
+from gateway.api.data.openai import decoder
+from gateway.errors import (
+    GatewayError,
+    UnauthenticatedError,
+)
+from gateway.exchange import Claim, Credential, Principal, Receipt, Standing
+from gateway.inflight import Abort, InFlight
+from gateway.pipeline import Headers, Pipeline
+from gateway.secret import Secret
+from gateway.upstream.relay import Relay
+from gateway.upstream.transport import SENT
+from policies.facts import Action, Role
+from policies.rules import Effect
+from tenants.ids import OrgId
+from tenants.models import LimitUnit, ModelAlias, Org, OrgRule, Upstream
+from tenants.snapshot import Snapshot, TenantRecord
+
+ACME = OrgId("acme")
+KEY = b"sk-upstream-secret"
+RULE = OrgRule(ACME, "all", Effect.ALLOW, (Role.MEMBER,), tuple(Action), ("*",))
+RECORD = TenantRecord(
+    org=Org(ACME, "Acme"),
+    upstreams=(Upstream(ACME, "up", "https://model.test", key_version=3),),
+    models=(ModelAlias(ACME, "code", "up", "real-code"), ModelAlias(ACME, "lost", "gone", "x")),
+    rules=(RULE,),
+)
+BODY = b'{"model":"code","prompt":"def f(","stream":true}'
+PLAIN = b'{"model":"code","prompt":"def f("}'
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\ndata: [DONE]\n\n'
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.us = 0
+
+    def now(self) -> float:
+        return 1_000.0
+
+    def monotonic_us(self) -> int:
+        self.us += 10
+        return self.us
+
+
+class FakeHold:
+    standings = (Standing(LimitUnit.REQUESTS, 10, 9, 6000),)
+
+    def __init__(self) -> None:
+        self.ends: list[int | None] = []
+
+    def settle(self, tokens: int) -> None:
+        self.ends.append(tokens)
+
+    def refund(self) -> None:
+        self.ends.append(None)
+
+
+class FakeStream(httpx.AsyncByteStream):
+    """An answer body that a test feeds; notes when it was closed."""
+
+    def __init__(self, *pieces: bytes | BaseException | asyncio.Event) -> None:
+        self.pieces = pieces
+        self.closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            if isinstance(piece, asyncio.Event):
+                await piece.wait()
+            elif isinstance(piece, BaseException):
+                raise piece
+            else:
+                yield piece
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class World:
+    """Everything around one pipeline, each part changeable by a test."""
+
+    def __init__(self) -> None:
+        self.snapshot = Snapshot(1, [RECORD])
+        self.accepting = True
+        self.hold = FakeHold()
+        self.claims: Sequence[Claim] = ()
+        self.receipts: list[Receipt] = []
+        self.admitted = 0
+        self.observed: list[Receipt] = []
+        self.respond: Callable[[httpx.Request], Awaitable[httpx.Response]] | None = None
+        self.requests: list[httpx.Request] = []
+        self.sends = True
+        self.limit_error: GatewayError | None = None
+        self.limit_gate: asyncio.Event | None = None
+        self.in_flight = InFlight()
+        self.pipeline = Pipeline(
+            world=self,
+            authn=self,
+            limits=self,
+            keys=self,
+            relay=Relay(self),
+            receipts=self,
+            in_flight=self.in_flight,
+            observe=self.observed.append,
+            clock=FakeClock(),
+            max_in_flight=2,
+        )
+
+    def authenticate(self, authorization: bytes | None, host: str, snapshot: Snapshot) -> Principal:
+        if authorization is None:
+            raise UnauthenticatedError("no token")
+        return Principal(ACME, "mem_1", frozenset({Role.MEMBER}), "editor", "jti", "aud", 0, 9_999_999_999)
+
+    async def reserve(self, claims: Sequence[Claim]) -> FakeHold:
+        self.claims = claims
+        if self.limit_gate is not None:
+            await self.limit_gate.wait()
+        if self.limit_error is not None:
+            raise self.limit_error
+        return self.hold
+
+    def peek(self, org: OrgId, upstream: str, key_version: int) -> Credential | None:
+        return None
+
+    async def lease(self, org: OrgId, upstream: str, key_version: int) -> Credential:
+        return Credential(key_version, Secret(KEY))
+
+    def admit(self) -> None:
+        self.admitted += 1
+
+    def append(self, receipt: Receipt) -> None:
+        self.receipts.append(receipt)
+
+    def for_upstream(self, upstream: Upstream) -> httpx.AsyncBaseTransport:
+        return self  # type: ignore[return-value]  # it has the one method the relay calls
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        assert self.respond is not None, "this test should not reach the upstream"
+        if self.sends:
+            request.extensions[SENT]()
+        return await self.respond(request)
+
+    def answers(
+        self, status: int, stream: FakeStream, content_type: str = "text/event-stream", **headers: str
+    ) -> FakeStream:
+        async def respond(request: httpx.Request) -> httpx.Response:
+            return httpx.Response(status, headers={"content-type": content_type, **headers}, stream=stream)
+
+        self.respond = respond
+        return stream
+
+    def raises(self, error: Exception) -> None:
+        async def respond(request: httpx.Request) -> httpx.Response:
+            raise error
+
+        self.respond = respond
+
+
+class FakeInbound:
+    request_id = "req_test0001"
+    trace_id = ""
+    host = "localhost"
+
+    def __init__(self, body: bytes = BODY, authorization: bytes | None = b"Bearer t") -> None:
+        self._body = body
+        self.authorization = authorization
+        self.aborted: Abort | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    async def body(self) -> bytes:
+        return self._body
+
+    def abort(self, reason: Abort) -> None:
+        self.aborted = reason
+        assert self.task is not None
+        self.task.cancel()
+
+
+class FakeAnswer:
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.body = b""
+        self.done = False
+        self.first = asyncio.Event()
+
+    async def start(self, status: int, headers: Headers) -> None:
+        assert self.status == 0
+        self.status, self.headers = status, dict(headers)
+
+    async def send(self, data: bytes) -> None:
+        assert self.status
+        self.body += data
+        self.first.set()
+
+    async def finish(self, data: bytes) -> None:
+        assert not self.done
+        self.body += data
+        self.done = True
+
+
+async def run(world: World, inbound: FakeInbound | None = None) -> FakeAnswer:
+    answer = FakeAnswer()
+    await world.pipeline.complete(Action.COMPLETE, inbound or FakeInbound(), decoder(Action.COMPLETE), answer)
+    return answer
+
+
+def settled(world: World) -> Receipt:
+    """The one receipt; checks what holds for every outcome."""
+    assert world.in_flight.count == 0
+    assert len(world.observed) == 1
+    assert len(world.receipts) == world.admitted == 1
+    return world.receipts[0]
