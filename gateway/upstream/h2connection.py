@@ -17,6 +17,7 @@ import jh2.events
 import jh2.exceptions
 
 from gateway.upstream.errors import RefusedError
+from gateway.upstream.frames import FrameTooLongError, join
 from gateway.upstream.gauges import Gauges
 from gateway.upstream.http2 import CONNECTION_WINDOW, STREAM_WINDOW, H2Machine
 from gateway.upstream.keepalive import Keepalive
@@ -47,6 +48,7 @@ class H2Connection(asyncio.Protocol):
         self._h2: Any = H2Machine()
         self._streams: dict[int, Stream] = {}
         self._uploads: dict[int, Stream] = {}
+        self._partial = b""  # the beginning of a frame
         self._received = 0
         self._paused = False
         self._keepalive = Keepalive(self._loop, self)
@@ -167,8 +169,9 @@ class H2Connection(asyncio.Protocol):
             return
         self._keepalive.heard = self._loop.time()
         try:
-            events = self._h2.receive_data(data)
-        except jh2.exceptions.ProtocolError as error:
+            whole, self._partial = join(self._partial + data if self._partial else data)
+            events = self._h2.receive_data(whole) if whole else ()
+        except (jh2.exceptions.ProtocolError, FrameTooLongError) as error:
             self._flush()  # the GOAWAY that says which rule was broken
             self._lose(httpx.RemoteProtocolError(f"the upstream broke HTTP/2 ({type(error).__name__})"))
             self._transport.close()

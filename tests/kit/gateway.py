@@ -85,7 +85,11 @@ class RunningGateway:
         self.http = httpx.Client(verify=context, timeout=20)
 
     def __enter__(self) -> RunningGateway:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()  # a server that never got ready must not outlive its test
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

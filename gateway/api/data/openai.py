@@ -16,6 +16,9 @@ from gateway.errors import BadRequestError, GatewayError, UnprocessableError
 from gateway.exchange import Call
 from policies.facts import Action
 
+MODEL_NAME_MAX = 256
+"""Characters; an alias has 64 at most, and what does not exist is named in its error."""
+
 _fields = msgspec.json.Decoder(dict[str, Raw])
 REQUIRED = {Action.COMPLETE: "prompt", Action.CHAT: "messages", Action.EMBED: "input"}
 
@@ -51,8 +54,8 @@ def decode_call(task: Action, body: bytes) -> Call:
         if name not in fields:
             raise BadRequestError(f"'{name}' is required", param=name)
     model = _typed(fields, "model", str, "a string")
-    if not model:
-        raise UnprocessableError("'model' must not be empty", param="model")
+    if not 0 < len(model) <= MODEL_NAME_MAX:
+        raise UnprocessableError(f"'model' must have 1 to {MODEL_NAME_MAX} characters", param="model")
     prompts = _check_input(task, fields)
     stream = bool(_typed(fields, "stream", bool | None, "true or false")) if task is not Action.EMBED else False
     options = _typed(fields, "stream_options", dict[str, Raw] | None, "an object") or {}

@@ -36,6 +36,7 @@ def body(**fields: object) -> bytes:
         (body(model="m"), BadRequestError, "prompt"),
         (body(model=1, prompt="x"), UnprocessableError, "model"),
         (body(model="", prompt="x"), UnprocessableError, "model"),
+        (body(model="m" * 257, prompt="x"), UnprocessableError, "model"),
         (body(model="m", prompt={}), UnprocessableError, "prompt"),
         (body(model="m", prompt="x", suffix=3), UnprocessableError, "suffix"),
         (body(model="m", prompt="x", stream="yes"), UnprocessableError, "stream"),
