@@ -147,20 +147,23 @@ def _person(person: object) -> dict[str, str]:
         "orgate serve", "orgate serve --settings /srv/orgate/orgate.toml", "ORGATE_SERVER__WORKERS=4 orgate serve"
     )
 )
-def serve(settings: SettingsOption = None) -> int:
+def serve(settings: SettingsOption = None) -> None:
     """Run the gateway until it is told to stop (SIGTERM or Ctrl-C); streams in flight may end first."""
-    from gateway.serve import AlreadyServingError, run
+    from gateway.serve import AlreadyServingError, CannotServeError, run
     from gateway.settings import SettingsError
 
     file = settings_file(settings)
     try:
-        return run(file)
+        code = run(file)
     except SettingsError as error:
         raise UsageError(str(error), f"mend {file}, then `orgate doctor --settings {file}`") from None
     except AlreadyServingError as error:
         raise RefusedError(str(error), "stop that one first") from None
+    except CannotServeError as error:
+        raise RefusedError(str(error), error.fix) from None
     except KeyboardInterrupt:
-        return 0
+        return
+    raise typer.Exit(code)
 
 
 @command(app, examples("orgate doctor", "orgate doctor --settings /srv/orgate/orgate.toml --output json"))

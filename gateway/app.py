@@ -66,11 +66,11 @@ from gateway.upstream.urls import url_fault
 from tenants.snapshot import Snapshot
 from tenants.sql.reader import StoreReader
 from tenants.sql.store import SqlControlStore, open_store, sqlite_url
-from tenants.store import NewerSchemaError
+from tenants.store import StoreError
 
 log = logging.getLogger("orgate")
 
-FIRST_SNAPSHOT_S = 20.0
+FIRST_SNAPSHOT_S = 10.0
 METRICS_S = 1.0
 RECOVER_S = 5.0
 
@@ -348,7 +348,7 @@ def main(part: str, parent: int) -> int:
     }
     try:
         parts[part]()
-    except (DamagedError, NewerSchemaError, StoreUnavailableError) as error:
+    except (DamagedError, StoreError, StoreUnavailableError) as error:
         log.critical("%s", error)
         return HOPELESS
     return 0

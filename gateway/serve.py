@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -21,13 +22,16 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from gateway.settings import Settings, load
+from gateway.secrets.masterkey import MasterKeyError, read_master_key
+from gateway.settings import Listener, Settings, load
 
 log = logging.getLogger("orgate.serve")
 
 SETTINGS_VARIABLE = "ORGATE_SETTINGS"
 RESTART_S = (0.2, 0.5, 1, 2, 5, 10)
 """Waits before a dead child is started again; the last one repeats. A minute of life begins the row anew."""
+
+NEVER_READY_S = 3
 
 HOPELESS = 78
 """Exit code (EX_CONFIG of sysexits.h) of a child that said why it cannot start and that waiting won't help.
@@ -41,6 +45,14 @@ class AlreadyServingError(Exception):
     """Another `orgate serve` holds this folder."""
 
 
+class CannotServeError(Exception):
+    """What makes serving impossible, found before anything is started; `fix` says what to do."""
+
+    def __init__(self, message: str, fix: str) -> None:
+        super().__init__(message)
+        self.fix = fix
+
+
 def die_with_parent(parent: int) -> None:
     """Ask for SIGTERM when the parent is gone (prctl(2)); called first thing in every child."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
@@ -49,11 +61,15 @@ def die_with_parent(parent: int) -> None:
 
 
 def run(settings_path: Path) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code. Raises `SettingsError`, `AlreadyServingError`."""
+    """Serve until SIGTERM or SIGINT; returns the exit code.
+
+    Raises `SettingsError`, `AlreadyServingError`, `CannotServeError`.
+    """
     settings = load(settings_path)
     configure_logging(settings.server.log_level)
     settings.bus_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _lock(settings.bus_socket.parent / "serve.lock"):
+        examine(settings)
         settings.bus_socket.unlink(missing_ok=True)
         return _Supervisor(settings, settings_path).run()
 
@@ -74,6 +90,51 @@ def _lock(path: Path) -> IO[str]:
         held.close()
         raise AlreadyServingError(f"another `orgate serve` runs on {path.parent.parent}") from None
     return held
+
+
+def examine(settings: Settings) -> None:
+    """Look at what every start needs, so that a mistake is told in a line and not by processes that die.
+
+    Raises `CannotServeError` for the first thing that is wrong.
+    """
+    for name, listener in (("public", settings.public), ("admin", settings.admin)):
+        certificate, key = settings.path(listener.certificate), settings.path(listener.key)
+        for part, path in (("certificate", certificate), ("key", key)):
+            if not os.access(path, os.R_OK):
+                raise CannotServeError(
+                    f"{name}.{part}: {path} cannot be read", "mend its name, or run `orgate init`"
+                )
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        except ssl.SSLError as error:
+            raise CannotServeError(
+                f"{name}: {certificate} and {key} cannot be used ({error.reason})", "they must be one PEM pair"
+            ) from None
+        _free(name, listener)
+    try:
+        read_master_key(settings.secrets.master_key, settings.home)
+    except MasterKeyError as error:
+        raise CannotServeError(str(error), "without its master key the sealed file opens for nobody") from None
+    logs = settings.path(settings.audit.path) / "orgs"
+    if not settings.database.exists() and logs.is_dir() and any(logs.iterdir()):
+        # An empty database would begin to count again, and nobody could sign in.
+        raise CannotServeError(
+            f"{settings.database} is missing, although there are audit logs", "restore it from a backup"
+        )
+
+
+def _free(name: str, listener: Listener) -> None:
+    """Workers share their port with each other (SO_REUSEPORT), and would share it with a stranger unasked."""
+    family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that are ending don't matter
+        try:
+            probe.bind((listener.host, listener.port))
+        except OSError as error:
+            raise CannotServeError(
+                f"{name}: {listener.host}:{listener.port} cannot be listened on ({error.strerror})",
+                f"stop what listens there, or change {name}.host or {name}.port",
+            ) from None
 
 
 class _Child:
@@ -153,7 +214,8 @@ class _Supervisor:
                 time.sleep(0.05)
         finally:
             # Workers first: what they settle while draining still reaches the control process.
-            self._public.end(self._settings.server.drain_s)
+            # One that never got ready has nothing to drain, and may have missed the signal while it started.
+            self._public.end(self._settings.server.drain_s if announced else NEVER_READY_S)
             self._control.end(10)
             log.info("stopped")
         return 0

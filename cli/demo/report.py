@@ -38,7 +38,7 @@ class Screen:
         self._print(f"● {what}", "bold cyan")
 
     def command(self, arguments: Sequence[str]) -> None:
-        self._print("  $ orgate " + shlex.join(_hidden(arguments)), "dim")
+        self._print("  $ orgate " + shlex.join(hidden(arguments)), "dim")
 
     def note(self, text: str) -> None:
         self._print("  " + text.strip().replace("\n", "\n  "), "dim")
@@ -95,7 +95,7 @@ def _indented(text: str) -> str:
     return text.replace("\n", "\n    ")
 
 
-def _hidden(arguments: Sequence[str]) -> list[str]:
+def hidden(arguments: Sequence[str]) -> list[str]:
     """Invitation codes are not shown: the habit of showing them is not one to teach."""
     shown = list(arguments)
     for place, argument in enumerate(shown[:-1]):

@@ -19,13 +19,14 @@ from msgspec import json
 
 from cli.demo.editor import Editor, Seen
 from cli.demo.processes import Processes, free_port, stoppable
-from cli.demo.report import Row, Screen
+from cli.demo.report import Row, Screen, hidden
 from cli.errors import RefusedError
 
 PASSWORD = "a demo password, known to everybody"  # noqa: S105  # it opens an installation that is thrown away
 MARKER = "orgate_demo_marker_5f1c"
 PROMPT = f"# {MARKER}\n\ndef fib(n):\n"
 LIMIT = 5
+INTERRUPTED = 130
 
 
 @dataclass
@@ -52,8 +53,10 @@ class Stage:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _stdin(given):
             code = main(list(arguments))
+        if code == INTERRUPTED:  # the person stopped the demo, not only this command
+            raise KeyboardInterrupt
         if code != expect:
-            raise RefusedError(f"`orgate {' '.join(arguments)}` ended with {code}", err.getvalue().strip())
+            raise RefusedError(f"`orgate {' '.join(hidden(arguments))}` ended with {code}", err.getvalue().strip())
         return out.getvalue() + (err.getvalue() if expect else "")
 
     @contextmanager

@@ -244,7 +244,8 @@ class BusClient:
                 reason = type(error).__name__
             except (OutOfStepError, msgspec.DecodeError) as error:
                 reason = str(error)
-            log.info("out of touch with the control process: %s", reason)
+            if self._heard_us is not None:  # before the first contact both are still starting
+                log.info("out of touch with the control process: %s", reason)
             backoff = FIRST_BACKOFF_S if self._heard_us != before else min(backoff * 2, LAST_BACKOFF_S)
             # Spread, so that the workers of a node do not all come back in the same instant.
             await asyncio.sleep(backoff * (0.5 + self._spread()))
