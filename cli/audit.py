@@ -300,8 +300,19 @@ def _line(session: Session, entry: dict[str, Any]) -> None:
 def _key(given: str | None) -> str | None:
     if given is None:
         return None
+    from gateway.audit.note import NoteError, parse_key
+
     path = Path(given)
     try:
-        return path.read_text(encoding="utf-8").strip() if path.is_file() else given
+        is_file = path.is_file()
+        text = path.read_text(encoding="utf-8").strip() if is_file else given
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the key file {path} cannot be read: {error}") from None
+        raise UsageError(f"--key {printable(given)}: cannot be read: {error}") from None
+    try:
+        parse_key(text)
+    except NoteError as error:
+        wrong = str(error) if is_file or "+" in given else "there is no such file, and it is no key"
+        raise UsageError(
+            f"--key {printable(given)}: {wrong}", "give the log's key, name+id+base64, or the file that holds it"
+        ) from None
+    return text

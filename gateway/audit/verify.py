@@ -90,6 +90,10 @@ class _Verifier:
         except OSError as error:
             self._fault(str(self._folder), f"cannot be read as a folder ({error.strerror})")
             return False
+        if MANIFEST not in found:
+            # Whatever this folder is, its files are not a pack's, and there may be very many of them.
+            self._fault(str(self._folder), f"this is no pack: {MANIFEST} is missing")
+            return False
         for name in (MANIFEST, *FILES):
             if name not in found:
                 self._fault(name, "is missing: the pack is not complete")

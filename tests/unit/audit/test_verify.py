@@ -241,6 +241,8 @@ def test_the_folder_holds_the_pack_and_nothing_else(pack: Path, tmp_path: Path) 
     assert words(pack) == "key: is missing: the pack is not complete"
     (pack / "key").symlink_to(tmp_path / "key")
     assert words(pack) == "key: is not a plain file"
+    (pack / "manifest.json").unlink()
+    assert words(pack) == f"{pack}: this is no pack: manifest.json is missing"
     assert "cannot be read as a folder" in words(tmp_path / "nowhere")
     assert "cannot be read as a folder" in words(tmp_path / "key")
 

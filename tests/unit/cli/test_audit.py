@@ -111,6 +111,20 @@ def test_the_key_may_be_a_file_and_another_key_is_a_fault(
     assert signed_in("audit", "verify", "pack", "--key", other).code == 1
 
 
+@pytest.mark.parametrize("given", ["nope.key", "no.key", "acme+00000000+AQ==", "empty.key", "bytes.key"])
+def test_a_key_that_is_none_is_a_wrong_call_not_a_bad_pack(
+    signed_in: Cli, logged: ControlPlane, tmp_path: Path, given: str
+) -> None:
+    signed_in("audit", "export", str(tmp_path / "pack"))
+    (tmp_path / "no.key").write_text('{"title": "Not found"}')
+    (tmp_path / "empty.key").write_text("")
+    (tmp_path / "bytes.key").write_bytes(b"\xff\xfe")
+    said = signed_in("audit", "verify", "pack", "--key", given)
+    assert said.code == 2
+    assert f"--key {given}" in said.err
+    assert "does not verify" not in said.err
+
+
 def test_an_export_never_writes_over_and_leaves_nothing_half(
     signed_in: Cli, logged: ControlPlane, tmp_path: Path
 ) -> None:
@@ -136,7 +150,11 @@ def test_an_empty_log_exports_and_verifies(signed_in: Cli, plane: ControlPlane) 
 
 def test_verify_needs_no_server_and_no_login(cli: Cli, tmp_path: Path) -> None:
     assert cli("audit", "verify", str(tmp_path / "none")).code == 2
-    assert cli("audit", "verify", str(tmp_path)).code == 1
+    (tmp_path / "passwd").write_text("")
+    said = cli("audit", "verify", str(tmp_path))
+    assert said.code == 1
+    assert "this is no pack: manifest.json is missing" in said.err
+    assert "passwd" not in said.err
 
 
 def test_moments() -> None:
