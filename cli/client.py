@@ -84,7 +84,7 @@ class AdminClient:
         headers = {"authorization": f"Bearer {self._bearer.token()}", "accept": "*/*"}
         with self._connection.stream(path, params=params, headers=headers) as answer:
             if answer.status_code >= 300:
-                raise refusal(answer.status_code, answer.read(), what=what, origin=self.origin)
+                raise refusal(answer.status_code, answer.read(), what=what, origin=self.origin, path=path)
             yield from answer.iter_bytes()
 
     def _answer(
@@ -108,7 +108,7 @@ class AdminClient:
             # before anything is done, so that the same request may be sent again.
             answer = send(self._bearer.token(refused=token))
         if answer.status_code >= 300:
-            raise refusal(answer.status_code, answer.content, what=what, origin=self.origin)
+            raise refusal(answer.status_code, answer.content, what=what, origin=self.origin, path=path)
         return Answer(answer.content, _version(answer.headers.get("etag", "")))
 
 

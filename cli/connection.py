@@ -115,6 +115,12 @@ def _unreachable(origin: str, error: httpx.TransportError) -> UnreachableError:
         return UnreachableError(
             f"no connection to {origin}: {reason}", "check the address; on the server, is `orgate serve` running?"
         )
+    if origin.startswith("http:"):
+        # A port that speaks TLS ends a connection that begins with anything else.
+        return UnreachableError(
+            f"the connection to {origin} broke off before the answer was whole ({type(error).__name__})",
+            f"gateways speak TLS: use https://{origin.removeprefix('http://')}",
+        )
     return UnreachableError(
         f"the connection to {origin} broke off before the answer was whole ({type(error).__name__})",
         "look at what is so with `orgate ... show`, then try again",

@@ -92,7 +92,9 @@ def set_(
     amount: Annotated[int | None, typer.Option(help="How many.", min=1)] = None,
     scope: Annotated[LimitScope | None, typer.Option(help="Whose bucket: one for each.")] = None,
     unit: Annotated[LimitUnit | None, typer.Option(help="Of what.")] = None,
-    per: Annotated[Period | None, typer.Option(help="Refilled evenly over this time.")] = None,
+    per: Annotated[
+        Period | None, typer.Option(help="Refilled evenly over this time; minute, when a new limit is not told.")
+    ] = None,
     burst: Annotated[int | None, typer.Option(help="How much may come at once; 0: the amount.", min=0)] = None,
     subject: Annotated[str | None, typer.Option(help="Only this member, model or client; '': each.")] = None,
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec import DecodeError, Struct, ValidationError, json
 
 from cli.errors import CliError, NotAllowedError, NotFoundError, RefusedError, StaleVersionError
@@ -16,6 +18,7 @@ class FieldFault(Struct, frozen=True):
 class Problem(Struct, frozen=True):
     """`application/problem+json`, with the extensions the admin API adds."""
 
+    type: str = ""
     title: str = ""
     detail: str = ""
     status: int = 0
@@ -31,8 +34,18 @@ def problem_of(status: int, body: bytes) -> Problem:
         return Problem(title=f"HTTP {status}", detail="the answer is not Orgate's: is a proxy in between?")
 
 
-def refusal(status: int, body: bytes, *, what: str, origin: str) -> CliError:
-    """The error to raise for an answer of 400 or more to `what` (e.g. `model 'code'`)."""
+_OF_AN_ORG = re.compile(r"/admin/v1/orgs/([^/]+)/(?:[a-z]+|audit/[a-z]+)")
+"""Paths that every organization has: 404 there is about the organization."""
+
+_CONFLICTS = {
+    "already-exists": "choose another name, or change the one that is there: `list` shows what there is",
+    "in-use": "change or delete what needs it, then try again",
+}
+"""What to do about a 409, by the last word of the problem's type."""
+
+
+def refusal(status: int, body: bytes, *, what: str, origin: str, path: str = "") -> CliError:
+    """The error to raise for an answer of 400 or more to `what` (e.g. `model 'code'`), asked for at `path`."""
     problem = problem_of(status, body)
     said = printable(problem.detail or problem.title)
     faults = "".join(f"\n  {printable(fault.field)}: {printable(fault.message)}" for fault in problem.errors)
@@ -43,16 +56,20 @@ def refusal(status: int, body: bytes, *, what: str, origin: str) -> CliError:
         return NotAllowedError(
             f"not allowed: {said}", "`orgate whoami` shows your organization and roles; ask an owner for the role"
         )
+    if status == 404 and (found := _OF_AN_ORG.fullmatch(path)):
+        return NotFoundError(
+            f"organization '{found[1]}' does not exist, or is not yours to see",
+            "check `--org`; `orgate whoami` shows your own",
+        )
     if status == 404:
         return NotFoundError(
             f"{what} does not exist, or is not yours to see",
             "check the name and `--org`; `list` shows what there is",
         )
-    if status in (409, 412):
-        kind = StaleVersionError if status == 412 else RefusedError
-        return kind(
-            f"{what} was not changed: {said}", "look at it with `show`, then try again" if status == 412 else ""
-        )
+    if status == 412:
+        return StaleVersionError(f"{what} was refused: {said}", "look at it with `show`, then try again")
+    if status == 409:
+        return RefusedError(f"{what} was refused: {said}", _CONFLICTS.get(problem.type.rpartition(":")[2], ""))
     if status == 429:
         return RefusedError(f"too many requests: {said}", "wait a moment, then try again")
     if status >= 500:
@@ -60,4 +77,5 @@ def refusal(status: int, body: bytes, *, what: str, origin: str) -> CliError:
             f"{origin} failed on {what}: {said}{trace}", "look for the request in the server's log"
         )
     # With a fault for each field, `detail` would only say them a second time.
-    return RefusedError(f"{what} was refused: {'' if faults else said}{faults}")
+    because = faults or (f" {said}" if said else "")
+    return RefusedError(f"{what} was refused{':' if because else ''}{because}")

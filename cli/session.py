@@ -18,7 +18,7 @@ from cli.oauth import AuthorizationServer
 from cli.output import Format, Printer
 from cli.profiles import Profile, ProfileStore, config_folder
 from cli.resources import Resource, T
-from cli.tokens import TokenSource
+from cli.tokens import TokenSource, not_signed_in
 from tenants.ids import InvalidIdError, org_id
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ class Session:
         chosen = self.options.org or self.profile.org
         if not chosen:
             login = self.credentials.load(self.profile_name)
-            chosen = login.org if login else ""
+            if login is None:
+                raise not_signed_in(self.profile_name)
+            chosen = login.org
         if not chosen:
             raise UsageError("which organization?", "add `--org ORG`, or `orgate login --org ORG` to keep it")
         try:

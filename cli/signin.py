@@ -154,6 +154,14 @@ def _accept_invitation(connection: Connection, code: str, *, org: str, email: st
             "password_again": password.reveal().decode(),
         },
     )
+    if answer.status_code >= 300:
+        error = oauth_error(answer)
+        if isinstance(error, OAuthError) and error.error == "invalid_request":
+            # Said of what was typed, before the invitation is looked at.
+            raise RefusedError(
+                f"the password was not set: {error.message}",
+                "the invitation was not used: run the command again with another password",
+            )
     _accepted(answer, "the invitation", "ask an admin for a new one: `orgate member invite`")
 
 

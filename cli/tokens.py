@@ -76,8 +76,13 @@ class TokenSource:
     def _login(self) -> Login:
         login = self._credentials.load(self._profile)
         if login is None:
-            raise NotAllowedError(f"not signed in (profile '{self._profile}')", "run `orgate login`")
+            raise not_signed_in(self._profile)
         return login
+
+
+def not_signed_in(profile: str) -> NotAllowedError:
+    """The error of every command that needs a login where there is none."""
+    return NotAllowedError(f"not signed in (profile '{profile}')", "run `orgate login`")
 
 
 def remember(login: Login, fresh: Tokens, audience: str, now: float) -> Login:

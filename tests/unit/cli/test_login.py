@@ -72,6 +72,8 @@ def test_an_invitation_sets_the_password_first(cli: Cli, plane: ControlPlane) ->
     short = cli(*argv, "--invitation", "inv-1", stdin="short\n")
     assert short.code == 1
     assert "12 characters" in short.err
+    assert "the invitation was not used" in short.err
+    assert "member invite" not in short.err
 
 
 def test_login_shows_address_and_code_and_polls(cli: Cli, plane: ControlPlane) -> None:
