@@ -21,7 +21,7 @@ from gateway.clock import SystemClock
 from gateway.pki import write_development_tls
 from gateway.secrets.masterkey import create_master_key, read_master_key
 from gateway.secrets.sealed import SealedFile
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError, validated
 from policies.facts import Role
 from tenants.ids import PLATFORM, MemberId, OrgId, new_member_id, org_id
 from tenants.models import Member, Org
@@ -172,7 +172,11 @@ allow_networks = ["127.0.0.0/8", "::1/128"]  # private networks that upstream UR
 
 
 def _parsed(text: str, home: Path) -> Settings:
-    return Settings.model_validate({**tomllib.loads(text), "home": home})
+    try:
+        return validated({**tomllib.loads(text), "home": home})
+    except SettingsError as error:
+        # The file is not written yet: these are faults of what the caller asked for.
+        raise ValueError(str(error)) from None
 
 
 def _write(file: Path, text: str) -> None:

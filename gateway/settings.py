@@ -42,9 +42,16 @@ def _origin(text: str) -> str:
     return text.rstrip("/")
 
 
+def _sqlite(text: str) -> str:
+    if not text.startswith("sqlite:") or text == "sqlite:":
+        raise ValueError("must be sqlite:PATH")
+    return text
+
+
 Origin = Annotated[str, AfterValidator(_origin)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Network = Annotated[str, AfterValidator(_network)]
+StoreUrl = Annotated[str, AfterValidator(_sqlite)]
 
 
 class _Section(BaseModel):
@@ -129,7 +136,7 @@ class Tokens(_Section):
 class Store(_Section):
     """Organizations, members, upstreams, models, limits, rules, accounts."""
 
-    url: str = Field(default="sqlite:control.db", pattern=r"^sqlite:.+", description="`sqlite:` and a file.")
+    url: StoreUrl = Field(default="sqlite:control.db", description="`sqlite:` and a file.")
 
 
 class Secrets(_Section):
@@ -184,7 +191,7 @@ class Settings(_Section):
     @model_validator(mode="after")
     def _listeners_apart(self) -> Settings:
         if (self.public.host, self.public.port) == (self.admin.host, self.admin.port):
-            raise ValueError("public and admin listen on the same address; give admin.port another number")
+            raise ValueError("is the public listener's address and port too")
         return self
 
     def path(self, relative: Path | str) -> Path:
@@ -212,13 +219,21 @@ def load(file: Path, environment: dict[str, str] | None = None) -> Settings:
     faults = [(key, "is not known", "remove it or mend its name") for key in _override(found, environ)]
     found["home"] = file.resolve().parent
     try:
-        settings = Settings.model_validate(found)
-    except ValidationError as error:
-        faults += [_fault(item) for item in error.errors(include_url=False, include_context=False)]
-        raise SettingsError(faults) from None
+        settings = validated(found)
+    except SettingsError as error:
+        raise SettingsError(faults + error.faults) from None
     if faults:
         raise SettingsError(faults)
     return settings
+
+
+def validated(found: dict[str, Any]) -> Settings:
+    """Judge settings that were read, with `home` among them. Raises `SettingsError` with every fault at once."""
+    try:
+        return Settings.model_validate(found)
+    except ValidationError as error:
+        faults = [_fault(item) for item in error.errors(include_url=False, include_context=False)]
+        raise SettingsError(faults) from None
 
 
 def _override(found: dict[str, Any], environ: dict[str, str]) -> list[str]:
@@ -242,10 +257,21 @@ def _override(found: dict[str, Any], environ: dict[str, str]) -> list[str]:
 
 
 def _fault(item: Any) -> tuple[str, str, str]:
-    key = ".".join(str(part) for part in item["loc"]) or "settings"
+    # A list's fault is told of its key: the value shown says which element.
+    key = ".".join(part for part in item["loc"] if isinstance(part, str))
     given = item.get("input")
     shown = "" if isinstance(given, dict | Settings | None) else f" (it is {given!r})"
     if item["type"] == "extra_forbidden":
         return key, "is not known", "remove it or mend its name"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    return key, message[0].lower() + message[1:] + shown, f"see docs/reference/settings.md for {key}"
+    if not key:  # the one rule about the whole: `Settings._listeners_apart`
+        key, fix = "admin.port", "give it another number"
+    else:
+        fix = f"see docs/reference/settings.md for {key}"
+    if item["type"] in _WORDS:
+        return key, _WORDS[item["type"]] + shown, fix
+    message = str(item["msg"]).removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    return key, message[0].lower() + message[1:] + shown, fix
+
+
+_WORDS = {"model_type": "must be a table", "tuple_type": "must be a list", "path_type": "must be a path"}
+"""Where pydantic would speak of Python."""

@@ -77,6 +77,56 @@ def test_not_signed_in(cli: Cli, plane: ControlPlane) -> None:
     assert "orgate login" in said.err
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [("audit", "tail"), ("audit", "export", "p"), ("model", "create", "c", "--upstream", "u", "--model", "m")],
+)
+def test_not_signed_in_comes_before_the_organization(cli: Cli, argv: tuple[str, ...]) -> None:
+    said = cli(*argv)
+    assert said.code == 3
+    assert "not signed in" in said.err
+    assert "orgate login" in said.err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [("model", "list"), ("audit", "tail"), ("audit", "export", "p")],
+)
+def test_an_organization_that_is_not_yours_is_named(
+    signed_in: Cli, plane: ControlPlane, argv: tuple[str, ...]
+) -> None:
+    for path in ("models", "audit/checkpoint"):
+        plane.script("GET", f"/admin/v1/orgs/globex/{path}", _problem(404))
+    said = signed_in("--org", "globex", *argv)
+    assert said.code == 1
+    assert "organization 'globex' does not exist, or is not yours to see" in said.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [("in-use", "what needs it"), ("already-exists", "another name"), ("busy", "")],
+)
+def test_a_conflict_says_what_to_do(signed_in: Cli, plane: ControlPlane, kind: str, advice: str) -> None:
+    answer = _problem(409, type=f"urn:orgate:problem:{kind}")
+    plane.script("POST", "/admin/v1/orgs/acme/models", answer)
+    plane.put("acme", "models", "code", upstream="u", model="m")
+    plane.script("DELETE", "/admin/v1/orgs/acme/models/code", answer)
+    for argv in (
+        ("model", "create", "code", "--upstream", "u", "--model", "m"),
+        ("model", "delete", "code", "--yes"),
+    ):
+        said = signed_in(*argv)
+        assert said.code == 1
+        assert "model 'code' was refused: because" in said.err
+        assert advice in said.err
+        assert ("→" in said.err) is bool(advice)
+
+
+def test_a_refusal_of_no_words_ends_without_a_colon(signed_in: Cli, plane: ControlPlane) -> None:
+    plane.script("GET", "/admin/v1/orgs/acme/models/code", _problem(400, title="", detail=""))
+    assert signed_in("model", "show", "code").err == "orgate: model 'code' was refused\n"
+
+
 def test_an_ended_login_is_forgotten_and_not_tried_twice(signed_in: Cli, plane: ControlPlane) -> None:
     plane.families[0].alive = False
     said = signed_in("whoami")
@@ -116,6 +166,7 @@ def test_a_server_that_hangs_up(cli: Cli) -> None:
         thread.join()
     assert said.code == 4
     assert "broke off" in said.err
+    assert f"https://127.0.0.1:{port}" in said.err
 
 
 def _tls(folder: Path) -> tuple[ssl.SSLContext, Path]:
@@ -230,6 +281,11 @@ def test_settings_faults_are_all_said(cli: Cli, tmp_path: Path) -> None:
         assert said.code == code
         for key in ("server.workers", "server.nonsense", "public.port", "tokens.access_s"):
             assert key in said.out + said.err
+    file.write_text('[store]\nurl = "postgres:x"\n[admin]\nport = 8443\n')
+    assert "store.url: must be sqlite:PATH (it is 'postgres:x')" in cli("serve", "--settings", str(file)).err
+    file.write_text("[admin]\nport = 8443\n")
+    said = cli("serve", "--settings", str(file))
+    assert "admin.port: is the public listener's address and port too; give it another number" in said.err
     missing = cli("serve", "--settings", str(tmp_path / "none.toml"))
     assert missing.code == 2
     assert "orgate init" in missing.err
