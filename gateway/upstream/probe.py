@@ -46,7 +46,8 @@ class UpstreamProbe:
             return self._result(0, start, f"no answer in {PROBE_S:.0f} s")
         except httpx.HTTPError as error:
             return self._result(0, start, translate(error).message)
-        return self._result(response.status_code, start, _SAYS.get(response.status_code, "the upstream answered"))
+        says = _SAYS if credential is not None else _SAYS | _SAYS_WITHOUT_KEY
+        return self._result(response.status_code, start, says.get(response.status_code, "the upstream answered"))
 
     def _result(self, status: int, start: int, detail: str) -> ProbeResult:
         return ProbeResult(status == 200, status, (self._monotonic_us() - start) / 1000, detail)
@@ -58,4 +59,9 @@ _SAYS = {
     403: "the upstream refuses the key",
     404: "the upstream answers, but has no /v1/models: check base_url",
     429: "the upstream is at its limit",
+}
+_SAYS_WITHOUT_KEY = {
+    200: "the upstream answers; no key is set",
+    401: "the upstream wants a key; none is set",
+    403: "the upstream wants a key; none is set",
 }
