@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
 from msgspec import Struct
@@ -76,12 +79,16 @@ class Screen:
         )
         return good
 
-    def editor_lines(self, url: str, ca: str, config: str) -> None:
-        self._print("\nFor an editor or any OpenAI client (while the gateway runs, see --keep):", "bold")
+    def editor_lines(self, url: str, ca: str, config: str, *, keep: bool = True) -> None:
+        """What to paste into a fresh shell. Without `keep` there is nothing to connect to any more."""
+        if not keep:
+            self._print("\nrun `orgate demo --keep` to try it from an editor", "bold")
+            return
+        self._print("\nFor an editor or any OpenAI client, while this runs:", "bold")
         for line in (
             f"export ORGATE_CONFIG_DIR={shlex.quote(config)}",
             f"export OPENAI_BASE_URL={url}/v1",
-            'export OPENAI_API_KEY="$(orgate --profile ada token)"',
+            f'export OPENAI_API_KEY="$({shlex.quote(_program())} --profile ada token)"',
             f"export SSL_CERT_FILE={shlex.quote(ca)}",
             "model: code",
         ):
@@ -89,6 +96,12 @@ class Screen:
 
     def _print(self, text: str, style: str = "") -> None:
         self._console.print(Text(text, style=style))
+
+
+def _program() -> str:
+    """`orgate` as a fresh shell finds it: by its name, else beside this Python."""
+    beside = Path(sys.executable).with_name("orgate")
+    return str(beside) if shutil.which("orgate") is None and beside.is_file() else "orgate"
 
 
 def _indented(text: str) -> str:
