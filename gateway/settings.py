@@ -257,8 +257,7 @@ def _override(found: dict[str, Any], environ: dict[str, str]) -> list[str]:
 
 
 def _fault(item: Any) -> tuple[str, str, str]:
-    # A list's fault is told of its key: the value shown says which element.
-    key = ".".join(part for part in item["loc"] if isinstance(part, str))
+    key = ".".join(str(part) for part in item["loc"])
     given = item.get("input")
     shown = "" if isinstance(given, dict | Settings | None) else f" (it is {given!r})"
     if item["type"] == "extra_forbidden":
@@ -266,7 +265,8 @@ def _fault(item: Any) -> tuple[str, str, str]:
     if not key:  # the one rule about the whole: `Settings._listeners_apart`
         key, fix = "admin.port", "give it another number"
     else:
-        fix = f"see docs/reference/settings.md for {key}"
+        documented = ".".join(part for part in item["loc"] if isinstance(part, str))  # no place in a list
+        fix = f"see docs/reference/settings.md for {documented}"
     if item["type"] in _WORDS:
         return key, _WORDS[item["type"]] + shown, fix
     message = str(item["msg"]).removeprefix("Value error, ").replace("Input should be", "must be", 1)
