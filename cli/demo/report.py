@@ -80,11 +80,9 @@ class Screen:
         return good
 
     def editor_lines(self, url: str, ca: str, config: str, *, keep: bool = True) -> None:
-        """What to paste into a fresh shell. Without `keep` there is nothing to connect to any more."""
-        if not keep:
-            self._print("\nrun `orgate demo --keep` to try it from an editor", "bold")
-            return
-        self._print("\nFor an editor or any OpenAI client, while this runs:", "bold")
+        """What to paste into a fresh shell. Without `keep` the lines only show what they look like."""
+        when = "while this runs" if keep else "with `orgate demo --keep`, which prints its own"
+        self._print(f"\nFor an editor or any OpenAI client ({when}):", "bold")
         for line in (
             f"export ORGATE_CONFIG_DIR={shlex.quote(config)}",
             f"export OPENAI_BASE_URL={url}/v1",

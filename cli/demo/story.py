@@ -8,6 +8,7 @@ import os
 import shutil
 import ssl
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -98,7 +99,7 @@ def tell(home: Path, *, keep: bool) -> int:
             for act in (_sign_in, _connect_model, _complete, _cancel, _limit, _other_org, _audit, _traces):
                 act(stage)
             good = screen.table(stage.rows)
-            screen.editor_lines(stage.url, str(stage.ca), str(home / "config"))
+            screen.editor_lines(stage.url, str(stage.ca), str(home / "config"), keep=keep)
             if keep:
                 screen.note("everything is left running; Ctrl-C ends it")
                 while True:
@@ -322,7 +323,7 @@ def _invitation(output: str) -> str:
 def _one_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     wrong = [line for line in lines if "entr" in line or "line" in line]
-    return (wrong or lines or ["detected"])[0][:100]
+    return textwrap.shorten((wrong or lines or ["detected"])[0], 100, placeholder=" …")
 
 
 @contextmanager
