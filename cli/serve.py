@@ -64,7 +64,9 @@ def init(
     ] = None,
     host: Annotated[
         list[str] | None,
-        typer.Option(help="Host name or address of the server; may be repeated.", show_default=False),
+        typer.Option(
+            help="Host name or address of the server; may be repeated.", metavar="HOST", show_default=False
+        ),
     ] = None,
     public_port: Annotated[int, typer.Option(help="Completions and sign-in.", min=1, max=65535)] = 8443,
     admin_port: Annotated[int, typer.Option(help="Administration.", min=1, max=65535)] = 8444,

@@ -39,6 +39,12 @@ def _origin(text: str) -> str:
         raise ValueError("must be https://host or https://host:port")
     if parts.path not in ("", "/"):
         raise ValueError("must have no path")
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("must have a port from 1 to 65535, or none")
     return text.rstrip("/")
 
 
@@ -217,6 +223,8 @@ def load(file: Path, environment: dict[str, str] | None = None) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError([(str(file), f"is not TOML ({error})", "mend that line")]) from None
     faults = [(key, "is not known", "remove it or mend its name") for key in _override(found, environ)]
+    if "home" in found:
+        faults.append(("home", "is not known", "remove it: it is always the folder of this file"))
     found["home"] = file.resolve().parent
     try:
         settings = validated(found)
