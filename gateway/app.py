@@ -63,6 +63,7 @@ from gateway.upstream.probe import UpstreamProbe
 from gateway.upstream.relay import Relay
 from gateway.upstream.transport import TransportPool
 from gateway.upstream.urls import url_fault
+from tenants.ids import OrgId
 from tenants.snapshot import Snapshot
 from tenants.sql.reader import StoreReader
 from tenants.sql.store import SqlControlStore, open_store, sqlite_url
@@ -86,11 +87,16 @@ def worker() -> Litestar:
     boot = secrets.token_hex(16)
     in_flight = InFlight()
     transports = TransportPool(allowed=settings.upstreams.networks())
+
+    def reset(org: OrgId, member: str) -> None:
+        count = in_flight.reset(org, member)
+        log.info("access was taken back: %d streams of %s are reset", count, org)
+
     bus = BusClient(
         settings.bus_socket,
         boot,
         on_snapshot=lambda snapshot: transports.keep(snapshot.upstreams),
-        on_reset=lambda org, member: log.info("reset %d streams of %s", in_flight.reset(org, member), org),
+        on_reset=reset,
         clock=clock,
         reader=_Fallback(settings, clock),
         max_staleness_s=settings.server.max_staleness_s,

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import httpx
-
 from gateway.audit.log import ReceiptSink
 from gateway.authorize.stage import authorize, resolve, visible_models
 from gateway.clock import Clock
@@ -200,7 +198,8 @@ class Pipeline:
             ledger.bytes_out += len(body)
             return body, self._head(inbound, ledger, route, b"application/json")
         finally:
-            await _close(response)
+            # Resets the upstream's stream if it has not ended; the transport does so before its first await.
+            await response.aclose()
 
     def _settle(self, inbound: Inbound, ledger: Ledger) -> None:
         """Stage 8, for every outcome. It never awaits, so nothing can cancel it.
@@ -246,8 +245,3 @@ def rate_limit_headers(standings: Sequence[Standing]) -> Headers:
                 (b"x-ratelimit-reset-" + unit, b"%dms" % standing.reset_ms),
             ]
     return headers
-
-
-async def _close(response: httpx.Response) -> None:
-    """Reset the upstream's stream if it has not ended: the transport does so before its first await."""
-    await response.aclose()

@@ -80,11 +80,12 @@ class Relay:
     async def open(self, route: Route, progress: Progress) -> httpx.Response:
         """Send the request; returns at the answer's head, which is a success. Raises what stage 7 refuses with."""
         call = route.reservation.permit.call
+        url = self._url(route.upstream.base_url, call.task)
         request = httpx.Request(
             "POST",
-            self._url(route.upstream.base_url, call.task),
+            url,
             headers=[
-                (b"host", self._url(route.upstream.base_url, call.task).netloc),
+                (b"host", url.netloc),
                 (b"authorization", b"Bearer " + route.credential.secret.reveal()),
                 (b"content-type", b"application/json"),
                 (b"accept", b"text/event-stream" if call.stream else b"application/json"),
