@@ -6,6 +6,7 @@ Leaving a check out is a type error: nothing but `authorize` makes a `Permit`, n
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Protocol
 
@@ -127,12 +128,18 @@ class Credential(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True):
-    """Where an admitted call goes, under which model name, with which key."""
+    """Where an admitted call goes, under which model name, with which key.
+
+    `ends`: the event loop's clock, seconds, by which the whole answer must have passed; `lane`: its place in line
+    when the upstream is full, lower first.
+    """
 
     reservation: Reservation
     upstream: Upstream
     model: str
     credential: Credential
+    ends: float = math.inf
+    lane: int = 0
 
 
 class Outcome(StrEnum):

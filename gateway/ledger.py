@@ -75,7 +75,7 @@ class Ledger:
         self._rule = ""
         self._limit = ""
         self.principal: Principal | None = None
-        self.progress = Progress()
+        self.progress = Progress(clock.monotonic_us)
         self.bytes_out = 0
 
     def entered(self, principal: Principal) -> None:

@@ -45,11 +45,15 @@ class Transports(Protocol):
 class Progress:
     """What has happened so far, for settling at any moment. Written by the relay, read by stage 8."""
 
-    __slots__ = ("done", "events", "sent", "usage")
+    __slots__ = ("_clock", "done", "events", "sent", "sent_us", "usage")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], int]) -> None:
+        """`clock`: microseconds that never go back (`gateway.clock.Clock.monotonic_us`)."""
+        self._clock = clock
         self.sent = False
         """The request may have reached the upstream: from here on it costs."""
+        self.sent_us = 0
+        """When it was handed to a connection, on `clock`; the last time, if it was sent again. 0: it never was."""
         self.usage: Usage | None = None
         self.events = 0
         self.done = False
@@ -57,6 +61,7 @@ class Progress:
 
     def note_sent(self) -> None:
         self.sent = True
+        self.sent_us = self._clock()
 
 
 class UpstreamRefusalError(GatewayError):

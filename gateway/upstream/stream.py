@@ -8,6 +8,7 @@ moment in which a cancellation can lose it.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import NamedTuple, Protocol
 
 import httpx
@@ -17,7 +18,8 @@ Header = tuple[bytes, bytes]
 
 class Outgoing(NamedTuple):
     """A request ready to be written. Header names are lower-case; `deadline`: the loop's clock, seconds, by
-    which the head of the answer must be there; `idle_s`: the longest silence after that."""
+    which the head of the answer must be there; `idle_s`: the longest silence after that; `ends`: the same clock,
+    by which everything must be there; `lane`: its place in line when the upstream is full, lower first."""
 
     method: bytes
     path: bytes
@@ -25,6 +27,8 @@ class Outgoing(NamedTuple):
     body: bytes
     deadline: float
     idle_s: float
+    ends: float = math.inf
+    lane: int = 0
 
 
 class Head(NamedTuple):
