@@ -20,12 +20,20 @@ class State(StrEnum):
 
 
 class Org(Struct, frozen=True):
-    """An organization. `id` is immutable and never given out twice. `hosts` only narrow (design §6)."""
+    """An organization. `id` is immutable and never given out twice. `hosts` only narrow (design §6).
+
+    `supersede`: a member's newer completion of the same document ends the older one. `deadline_ms`: how long
+    a call may take in all, 0 for the server's own limit; a caller may ask for less. `holds`: see
+    `policies.holds`.
+    """
 
     id: OrgId
     name: str
     state: State = State.ACTIVE
     hosts: tuple[str, ...] = ()
+    supersede: bool = False
+    deadline_ms: int = 0
+    holds: tuple[str, ...] = ()
     created_at: int = 0
     version: int = 1
 
@@ -60,7 +68,13 @@ class Upstream(Struct, frozen=True):
     """A model server an organization may use. The key is not here: it is in the secret store.
 
     `base_url` is everything before `/v1/...`, e.g. `https://api.example.com`. `ca_pem`: own CA, else the
-    system's. `key_version` counts the keys set so far; a worker that sees it rise reads the key again.
+    system's. `key_version` counts the keys set so far; a worker that sees it rise reads the key again; so with
+    `client_cert_version` and the certificate the gateway shows (0: none).
+
+    Each worker holds `connections` of them. `max_in_flight`: requests it may have there at once (0: as many as
+    the connections take); up to `max_queue` of each organization's lane wait beyond that. A connection is
+    replaced after `connection_age_s` or `connection_resets` cancelled requests (0: never), before the peer's own
+    limits end it. `total_timeout_ms`: how long a call may take in all (0: as long as the caller's may).
     """
 
     org: OrgId
@@ -72,6 +86,12 @@ class Upstream(Struct, frozen=True):
     connect_timeout_ms: int = 2_000
     first_byte_timeout_ms: int = 60_000
     idle_timeout_ms: int = 60_000
+    total_timeout_ms: int = 0
+    max_in_flight: int = 0
+    max_queue: int = 64
+    connection_age_s: int = 3_600
+    connection_resets: int = 900
+    client_cert_version: int = 0
     key_version: int = 0
     version: int = 1
 

@@ -14,6 +14,8 @@ from urllib.parse import SplitResult, urlsplit
 from msgspec import Struct
 
 from policies.facts import Action, Role
+from policies.holds import HoldError
+from policies.holds import parse as parse_hold
 from tenants.ids import PLATFORM, InvalidIdError, member_id, org_id, resource_name
 from tenants.models import (
     Limit,
@@ -34,6 +36,7 @@ MAX_TEXT: Final = 200
 MAX_LIST: Final = 100
 MAX_TIMEOUT_MS: Final = 600_000
 MAX_CONNECTIONS: Final = 64
+MAX_IN_FLIGHT: Final = 100_000
 MAX_AMOUNT: Final = 10**12
 MAX_PERIOD_S: Final = 31 * 86_400
 MAX_TOKENS: Final = 10_000_000
@@ -78,6 +81,13 @@ def _org(item: Org) -> Iterator[Fault]:
         if not is_dns_name(host) or "." not in host:
             yield "hosts", f"'{_shown(host)}' is not a full host name in lower case"
     yield from _each_once("hosts", item.hosts)
+    yield from _range("deadline_ms", item.deadline_ms, 0, MAX_TIMEOUT_MS)
+    for text in item.holds:
+        try:
+            parse_hold(text)
+        except HoldError as error:
+            yield "holds", f"'{_shown(text)}' {error}"
+    yield from _each_once("holds", item.holds)
     if item.id == PLATFORM and item.state is not State.ACTIVE:
         yield "state", "of the platform's own organization is always active"
     if item.id == PLATFORM and item.hosts:
@@ -108,7 +118,13 @@ def _upstream(item: Upstream) -> Iterator[Fault]:
     yield from _range("connect_timeout_ms", item.connect_timeout_ms, 1, MAX_TIMEOUT_MS)
     yield from _range("first_byte_timeout_ms", item.first_byte_timeout_ms, 1, MAX_TIMEOUT_MS)
     yield from _range("idle_timeout_ms", item.idle_timeout_ms, 1, MAX_TIMEOUT_MS)
+    yield from _range("total_timeout_ms", item.total_timeout_ms, 0, MAX_TIMEOUT_MS)
+    yield from _range("max_in_flight", item.max_in_flight, 0, MAX_IN_FLIGHT)
+    yield from _range("max_queue", item.max_queue, 0, MAX_IN_FLIGHT)
+    yield from _range("connection_age_s", item.connection_age_s, 0, MAX_PERIOD_S)
+    yield from _range("connection_resets", item.connection_resets, 0, MAX_COUNT)
     yield from _range("key_version", item.key_version, 0, MAX_COUNT)
+    yield from _range("client_cert_version", item.client_cert_version, 0, MAX_COUNT)
 
 
 def _base_url(item: Upstream) -> Iterator[Fault]:

@@ -17,6 +17,7 @@ from tenants.models import Revocation
 from tenants.revocations import LEEWAY_S, LONGEST_TOKEN_S
 from tenants.sql import tables
 from tenants.sql.dialect import READ_ONLY, unavailable
+from tenants.sql.migrate import migrate
 from tenants.sql.rows import Detail, json_text
 from tenants.sql.version import SCHEMA_VERSION, refuse_newer
 from tenants.store import Actor, NotFoundError
@@ -177,7 +178,8 @@ class Database:
             callback()
 
     async def create_schema(self) -> None:
-        """Make the tables, once. Two processes that start together are serialized by the write lock."""
+        """Make the tables, once, or bring an older schema up to this one's. Two processes that start together
+        are serialized by the write lock. A crash in the middle leaves what stood before: it is one transaction."""
         with unavailable():
             async with self.engine.begin() as connection:
                 await connection.run_sync(tables.schema.create, checkfirst=True)
@@ -188,3 +190,6 @@ class Database:
                     await connection.execute(insert(tables.counters).values(id=1, version=0, seq=0))
                 else:
                     refuse_newer(found)
+                    if found < SCHEMA_VERSION:
+                        await connection.run_sync(migrate)
+                        await connection.execute(update(tables.schema).values(version=SCHEMA_VERSION))

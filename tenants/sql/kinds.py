@@ -56,7 +56,11 @@ class Upstreams(ScopedRepository[Upstream]):
 
     async def _admit(self, transaction: Transaction, old: Upstream | None, new: Upstream) -> Upstream:
         # Workers read a key again when its version rises: one that falls back would keep an old key in use.
-        return structs.replace(new, key_version=max(old.key_version if old else 0, new.key_version))
+        return structs.replace(
+            new,
+            key_version=max(old.key_version if old else 0, new.key_version),
+            client_cert_version=max(old.client_cert_version if old else 0, new.client_cert_version),
+        )
 
     async def _release(self, transaction: Transaction, old: Upstream) -> None:
         table = tables.models

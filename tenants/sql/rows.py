@@ -31,6 +31,8 @@ def encode(item: Struct) -> dict[str, Any]:
     for name, value in row.items():
         if isinstance(value, tuple):
             row[name] = json_text(value)
+        elif isinstance(value, bool):
+            row[name] = int(value)
     if isinstance(item, Member):
         row["email_key"] = email_key(item.email)
     return row
@@ -39,8 +41,11 @@ def encode(item: Struct) -> dict[str, Any]:
 def decode(kind: type[S], row: Mapping[Any, Any]) -> S:
     """The struct of a row. Columns that are no field of it are the store's own business."""
     values = {name: row[name] for name in fields(kind)}
-    for name in tuple_fields(kind):
-        values[name] = msgspec.json.decode(values[name])
+    for name, hint in fields(kind).items():
+        if get_origin(hint) is tuple:
+            values[name] = msgspec.json.decode(values[name])
+        elif hint is bool:
+            values[name] = bool(values[name])
     return msgspec.convert(values, kind)
 
 

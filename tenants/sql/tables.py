@@ -31,12 +31,13 @@ def _key(name: str) -> Column[str]:
     return Column(name, key_text(64), primary_key=True)
 
 
-def _text(name: str) -> Column[str]:
-    return Column(name, Text, nullable=False)
+def _text(name: str, added: str | None = None) -> Column[str]:
+    """`added`: the value of rows written before this column was (a later schema's)."""
+    return Column(name, Text, nullable=False, server_default=added)
 
 
-def _number(name: str) -> Column[int]:
-    return Column(name, BigInteger, nullable=False)
+def _number(name: str, added: int | None = None) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=None if added is None else str(added))
 
 
 schema = Table(
@@ -62,6 +63,9 @@ orgs = Table(
     _text("name"),
     _text("state"),
     _text("hosts"),
+    _number("supersede", 0),
+    _number("deadline_ms", 0),
+    _text("holds", "[]"),
     _number("created_at"),
     _number("version"),
     _number("touched"),  # the store's version at the last write the data plane should see
@@ -104,6 +108,12 @@ upstreams = Table(
     _number("connect_timeout_ms"),
     _number("first_byte_timeout_ms"),
     _number("idle_timeout_ms"),
+    _number("total_timeout_ms", 0),
+    _number("max_in_flight", 0),
+    _number("max_queue", 64),
+    _number("connection_age_s", 3_600),
+    _number("connection_resets", 900),
+    _number("client_cert_version", 0),
     _number("key_version"),
     _number("version"),
 )

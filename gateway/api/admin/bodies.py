@@ -17,7 +17,7 @@ from tenants.models import LimitScope, LimitUnit, State, WireProtocol
 
 T = TypeVar("T", bound=Struct)
 
-SERVER_SET = ("org", "id", "state", "not_before", "key_version", "created_at", "version")
+SERVER_SET = ("org", "id", "state", "not_before", "key_version", "client_cert_version", "created_at", "version")
 
 
 class OrgBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,6 +26,9 @@ class OrgBody(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     id: str | None = None
     hosts: tuple[str, ...] = ()
+    supersede: bool = False
+    deadline_ms: int = 0
+    holds: tuple[str, ...] = ()
     state: State | None = None
     created_at: int | None = None
     version: int | None = None
@@ -54,7 +57,13 @@ class UpstreamBody(Struct, frozen=True, forbid_unknown_fields=True):
     connect_timeout_ms: int = 2_000
     first_byte_timeout_ms: int = 60_000
     idle_timeout_ms: int = 60_000
+    total_timeout_ms: int = 0
+    max_in_flight: int = 0
+    max_queue: int = 64
+    connection_age_s: int = 3_600
+    connection_resets: int = 900
     key_version: int | None = None
+    client_cert_version: int | None = None
     org: str | None = None
     version: int | None = None
 

@@ -6,8 +6,10 @@ import sqlite3
 import stat
 from contextlib import AsyncExitStack
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
+from msgspec import structs
 from sqlalchemy import insert
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
@@ -112,6 +114,36 @@ async def test_a_newer_schema_is_refused_and_left_alone(file: Path) -> None:
     other.close()
     with pytest.raises(NewerSchemaError, match="schema 99"):
         StoreReader(file)
+
+
+async def test_an_older_schema_is_brought_up_with_all_it_holds(file: Path) -> None:
+    """Version 1 had none of the columns dropped here."""
+    store = await open_store(sqlite_url(file))
+    await store.orgs.create(org("acme"), OPERATOR)
+    await store.for_org(ACME).upstreams.create(upstream("acme"), OPERATOR)
+    await store.close()
+    other = sqlite3.connect(file)
+    for table, columns in (
+        ("orgs", ("supersede", "deadline_ms", "holds")),
+        ("upstreams", ("total_timeout_ms", "max_in_flight", "max_queue", "connection_age_s", "connection_resets")),
+        ("upstreams", ("client_cert_version",)),
+    ):
+        for column in columns:
+            other.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    other.execute("UPDATE control_schema SET version = 1")
+    other.commit()
+    other.close()
+
+    store = await open_store(sqlite_url(file))
+    assert await store.orgs.get("acme") == structs.replace(org("acme"), created_at=ANY, version=1)
+    assert await store.for_org(ACME).upstreams.get("main") == upstream("acme")
+    held = structs.replace(await store.orgs.get("acme"), supersede=True, deadline_ms=900, holds=("vim/*=3",))
+    assert await store.orgs.replace(held, 1, OPERATOR) == structs.replace(held, version=2)
+    assert (await store.orgs.get("acme")).supersede is True
+    await store.close()
+    reader = StoreReader(file)
+    assert reader.load()[1][0].org.holds == ("vim/*=3",)
+    reader.close()
 
 
 async def test_two_stores_on_one_file_keep_one_order(file: Path) -> None:
