@@ -7,7 +7,7 @@ the same lines in a form that a checkpoint can sign and a proof can be made for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -55,9 +55,14 @@ class Chain:
     def copy(self) -> Chain:
         return Chain(self.tree.copy(), self.last)
 
-    def seal(self, fields: Mapping[str, object]) -> bytes:
-        """Make `fields` the next entry: add its place, return its line. Raises `CanonicalError`."""
-        line = canonical({**fields, "schema": SCHEMA, "index": self.size, "prev": self.last})
+    def seal(
+        self, fields: Mapping[str, object], spell: Callable[[Mapping[str, object]], bytes] = canonical
+    ) -> bytes:
+        """Make `fields` the next entry: add its place, return its line. Raises `CanonicalError`.
+
+        `spell` is another way to the same bytes as `canonical`.
+        """
+        line = spell({**fields, "schema": SCHEMA, "index": self.size, "prev": self.last})
         self._append(line)
         return line
 

@@ -29,6 +29,7 @@ from gateway.audit.canonical import CanonicalError, canonical, parse
 from gateway.audit.chain import Chain, ChainError, line_hash
 from gateway.audit.disk import Disk, replace_file, sync_folder
 from gateway.audit.entry import Draft
+from gateway.audit.line import spell
 from gateway.audit.merkle import Tree
 from gateway.audit.note import Checkpoint, NoteError, parse_checkpoint
 from gateway.audit.seen import Seen
@@ -103,7 +104,11 @@ class OrgLog:
         """
         chain, seen = self._chain.copy(), self._seen.copy()
         known = self._written(seen.suspects(drafts))
-        lines = [chain.seal(draft.fields) for draft in drafts if seen.add(draft, known)]
+        lines = [
+            chain.seal(draft.fields, spell if draft.boot else canonical)
+            for draft in drafts
+            if seen.add(draft, known)
+        ]
         if lines:
             self._write(b"".join(line + b"\n" for line in lines))
         self._chain, self._seen = chain, seen
