@@ -1,0 +1,168 @@
+"""What must hold after any cancellation, whatever was done and whenever: one checker for all of them.
+
+Judged from outside alone: by what the upstream saw, by the budget that is left, by the metrics and by the audit
+log as an auditor exports it. Nothing here knows how the gateway does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.audit.pack import PackWriter
+from gateway.audit.verify import verify_pack
+from tests.integration.gateway.world import Entry
+from tests.kit.gateway import RunningGateway, Session
+from tests.kit.h2client import H2Client, H2Stream
+from tests.kit.upstream import RecordingUpstream
+
+CLIENT = "cancelled_by_client"
+SERVED = "served"
+
+REQUESTS, TOKENS = 50_000, 5_000_000
+"""Each model's budgets: never reached, and refilled by less than one in a test's time."""
+PERIOD_S = 31 * 86_400
+SETTLED_S = 15.0
+
+_SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? ([0-9.e+]+)$")
+_ID = re.compile(rb"req-test-\d{6}")
+"""What `world.new_request_id` makes; `bed.prepare` puts it into the body."""
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+@dataclass
+class Asked:
+    """One request of a test: the client's end, and the outcome its audit entry must have."""
+
+    stream: H2Stream
+    request_id: str
+    outcome: str = SERVED
+    entry: dict[str, Any] = field(default_factory=dict)
+    """What else its entry must say."""
+
+
+def budgets() -> list[Entry]:
+    """Limits that count everything and refuse nothing."""
+    return [
+        {"unit": "requests", "amount": REQUESTS, "period_s": PERIOD_S},
+        {"unit": "tokens", "amount": TOKENS, "period_s": PERIOD_S},
+    ]
+
+
+def judge_upstream(
+    upstream: RecordingUpstream, asked: Iterable[Asked], *, resets: int, connections: int | range
+) -> None:
+    """Nothing is left open, what was cancelled is reset once, what was not cancelled never is."""
+    assert upstream.open_streams == 0
+    assert not upstream.faults, upstream.faults
+    assert upstream.resets == resets, f"{upstream.resets} resets, not {resets}"
+    accepted = len(upstream.connections)
+    assert accepted in (connections if isinstance(connections, range) else (connections,)), accepted
+    sent = {each.request_id: each for each in asked}
+    for request in upstream.requests:
+        assert request.was_reset or request.ended, f"request {request.number} dangles"
+        found = _ID.search(request.body)
+        whose = sent.get(found[0].decode()) if found else None
+        spurious = request.was_reset and whose is not None and whose.outcome == SERVED
+        assert not spurious, f"request {request.number} was reset and nobody had cancelled it"
+
+
+def judge_client(client: H2Client) -> None:
+    """The client's own connection has not been touched."""
+    assert not client.closed
+    assert client.goaway_code is None
+    assert not client.faults, client.faults
+
+
+def judge_entries(asked: Iterable[Asked], entries: Mapping[str, Entry]) -> None:
+    """Each request's entry says what became of it, and one that never went upstream costs nothing."""
+    for each in asked:
+        entry = entries[each.request_id]
+        assert entry["outcome"] == each.outcome, entry
+        for name, value in each.entry.items():
+            assert entry[name] == value, (name, entry)
+        if not entry["sent"]:
+            assert (entry["prompt_tokens"], entry["completion_tokens"]) == (0, 0), entry
+
+
+def budget_fault(fresh: H2Stream, fresh_id: str, entries: Iterable[Entry]) -> str:
+    """What is wrong with the budgets that the answer `fresh` reports, '' when they are exact to the token.
+
+    Settled twice, or not at all, they would differ. `entries`: of every request to this model, `fresh` too.
+    """
+    sent = [entry for entry in entries if entry["sent"]]
+    own = next(entry for entry in sent if entry["request_id"] == fresh_id)
+    used = sum(e["prompt_tokens"] + e["completion_tokens"] for e in sent if e is not own)
+    reserved = -(-own["bytes_in"] // 4) + 16
+    expected = (REQUESTS - len(sent), TOKENS - used - reserved)
+    found = tuple(int(fresh.headers[f"x-ratelimit-remaining-{unit}"]) for unit in ("requests", "tokens"))
+    return "" if found == expected else f"remaining {found}, by the audit log {expected}"
+
+
+async def judge_log(session: Session) -> None:
+    """The organization's whole log verifies, and the metrics' books agree with it: each request that ended was
+    settled once and has one entry. When they do, nothing is in flight."""
+    with tempfile.TemporaryDirectory() as folder:
+        lines = await asyncio.to_thread(_verified, session, Path(folder) / "pack")
+    entries = [entry for entry in map(json.loads, lines) if "total_us" in entry]
+    ids = Counter(entry["request_id"] for entry in entries)
+    assert not (twice := [each for each, count in ids.items() if count > 1]), twice
+    logged = Counter(entry["outcome"] for entry in entries)
+    # Workers report once a second: what they reported when the sums agree was read after the last request.
+    end = asyncio.get_running_loop().time() + SETTLED_S
+    while True:
+        series = await asyncio.to_thread(metrics, session.gateway)
+        counted: Counter[str] = Counter()
+        for labels, value in series.get("orgate_requests_total", []):
+            if labels["org"] == session.org:
+                counted[labels["outcome"]] += int(value)
+        if counted == logged and in_flight(series) == 0:
+            return
+        assert asyncio.get_running_loop().time() < end, (
+            f"metrics count {dict(counted)}, the log {dict(logged)},"
+            f" in flight {in_flight(series)}"
+        )
+        await asyncio.sleep(0.05)
+
+
+Series = dict[str, list[tuple[dict[str, str], float]]]
+
+
+def metrics(gateway: RunningGateway) -> Series:
+    """What `/metrics` shows now: name → (labels, value)."""
+    found: Series = {}
+    for line in gateway.http.get(gateway.admin_url + "/metrics").raise_for_status().text.splitlines():
+        if (match := _SERIES.match(line)) is not None:
+            found.setdefault(match[1], []).append((dict(_LABEL.findall(match[2] or "")), float(match[3])))
+    return found
+
+
+def in_flight(series: Series) -> float:
+    return total(series, "orgate_in_flight") if "orgate_in_flight" in series else 0
+
+
+def total(series: Series, name: str) -> float:
+    """The sum over all labels. Raises `KeyError` for a metric that is not shown."""
+    return sum(value for _, value in series[name])
+
+
+def _verified(session: Session, folder: Path) -> list[bytes]:
+    """The whole log's lines, exported and verified as an auditor does it."""
+    path = f"/admin/v1/orgs/{session.org}/audit/"
+    note = session.admin("GET", path + "checkpoint").content
+    size = int(note.split(b"\n", 2)[1])
+    lines = session.admin("GET", f"{path}log?start=0&end={size}").content
+    with PackWriter(folder, org=session.org) as pack:
+        pack.write(lines)
+        pack.finish(note.decode(), session.admin("GET", path + "key").text, 0)
+    verdict = verify_pack(folder)
+    assert verdict.ok, verdict.faults
+    assert verdict.entries == size
+    return lines.splitlines()
