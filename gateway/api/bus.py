@@ -9,18 +9,20 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import parse_qs
 
-from litestar import MediaType, Response, asgi, post
-from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
-from litestar.params import JSONBody
+import msgspec
+from litestar import MediaType, Response, asgi
+from litestar.handlers import ASGIRouteHandler
 from litestar.types import Receive, Scope, Send
+from msgspec import Struct
 
 from gateway.api.failure import bare
 from gateway.bus.client import BusClient
 from gateway.bus.hub import Hub
 from gateway.bus.messages import ACK, METRICS, SLICES, SPOOL, STREAM, AckUp, MetricsUp, SpoolAck, SpoolUp
+from gateway.errors import GatewayError
 from gateway.limits.messages import SliceAnswer, SliceAsk
 
 log = logging.getLogger("orgate.bus")
@@ -29,6 +31,7 @@ MAX_POST_BYTES = 64 * 1024 * 1024
 """A spool after a long silence is the largest thing that comes up."""
 
 _OPT = {"tenancy": "none"}
+T = TypeVar("T", bound=Struct)
 
 
 class SliceOwner(Protocol):
@@ -52,30 +55,87 @@ def bus_routes(
     owner: SliceOwner,
     spool_sink: Callable[[SpoolUp], Awaitable[int]],
     metrics_sink: Callable[[MetricsUp], None],
-) -> list[ASGIRouteHandler | HTTPRouteHandler]:
+) -> list[ASGIRouteHandler]:
     """The handlers of the bus. `spool_sink` answers the last `seq` whose entry is durable.
 
     A worker whose stream ends has left: `owner` is told.
     """
     hub.on_leave(owner.left)
 
-    @post(ACK, status_code=204, opt=_OPT)
-    async def ack(data: JSONBody[AckUp]) -> None:
-        hub.ack(data.worker, data.version)
+    async def ack(message: AckUp) -> None:
+        hub.ack(message.worker, message.version)
 
-    @post(SPOOL, status_code=200, opt=_OPT, request_max_body_size=MAX_POST_BYTES)
-    async def spool(data: JSONBody[SpoolUp]) -> SpoolAck:
-        return SpoolAck(await spool_sink(data))
+    async def spool(message: SpoolUp) -> SpoolAck:
+        return SpoolAck(await spool_sink(message))
 
-    @post(SLICES, status_code=200, opt=_OPT, request_max_body_size=MAX_POST_BYTES)
-    async def slices(data: JSONBody[SliceAsk]) -> SliceAnswer:
-        return owner.answer(data)
+    async def slices(message: SliceAsk) -> SliceAnswer:
+        return owner.answer(message)
 
-    @post(METRICS, status_code=204, opt=_OPT, request_max_body_size=MAX_POST_BYTES)
-    async def metrics(data: JSONBody[MetricsUp]) -> None:
-        metrics_sink(data)
+    async def metrics(message: MetricsUp) -> None:
+        metrics_sink(message)
 
-    return [_stream(hub), ack, spool, slices, metrics]
+    return [
+        _stream(hub),
+        _post(ACK, AckUp, ack),
+        _post(SPOOL, SpoolUp, spool),
+        _post(SLICES, SliceAsk, slices),
+        _post(METRICS, MetricsUp, metrics),
+    ]
+
+
+def _post(path: str, kind: type[T], take: Callable[[T], Awaitable[Struct | None]]) -> ASGIRouteHandler:
+    """A post of one message. Raw: they come dozens of times a second, and a message is checked by its decoder."""
+    decoder = msgspec.json.Decoder(kind)
+
+    @asgi(path, opt=_OPT, copy_scope=False)
+    async def post(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") != "POST":
+            await _answer(send, 405, b"POST only\n", (b"allow", b"POST"))
+            return
+        body = await _body(receive)
+        if body is None:
+            await _answer(send, 413, b"the message is too large\n")
+            return
+        try:
+            message = decoder.decode(body)
+        except msgspec.DecodeError as error:
+            await _answer(send, 400, f"{error}\n".encode("utf-8", "replace"))
+            return
+        try:
+            answer = await take(message)
+        except GatewayError as error:
+            await _answer(send, error.status, f"{error}\n".encode("utf-8", "replace"))
+            return
+        if answer is None:
+            await _answer(send, 204, b"")
+        else:
+            await _answer(send, 200, msgspec.json.encode(answer), (b"content-type", b"application/json"))
+
+    return post
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body; None when it is larger than any message is."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            return b""  # cut off: no message at all
+        if event["type"] != "http.request":
+            continue
+        parts.append(event["body"])
+        size += len(event["body"])
+        if size > MAX_POST_BYTES:
+            return None
+        if not event["more_body"]:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    fields = [*headers, (b"content-length", b"%d" % len(body))] if status != 204 else list(headers)
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _stream(hub: Hub) -> ASGIRouteHandler:

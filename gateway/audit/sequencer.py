@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_S = 5.0
 """Between looks for logs whose checkpoint file is behind: with the time it takes, well under 10 s."""
-OUTBOX_S = 0.2
+OUTBOX_S = 1.0
+"""Between looks at the outbox for what another process committed; what this one does is told by `nudge`."""
 RETRY_S = 1.0
 
 T = TypeVar("T")

@@ -31,6 +31,7 @@ from gateway.bus.messages import (
     SpoolAck,
     SpoolUp,
 )
+from gateway.bus.posts import Posts
 from gateway.clock import Clock
 from gateway.errors import UnavailableError
 from tenants.ids import OrgId
@@ -112,6 +113,7 @@ class BusClient:
         self._max_staleness_us = int(max_staleness_s * 1e6)
         self._spread = spread
         self._transport = httpx.AsyncHTTPTransport(uds=str(socket), retries=0)
+        self._posts = Posts(socket)
         self._snapshot = Snapshot()
         self._known = asyncio.Event()  # set once there is a snapshot
         self._heard_us: int | None = None  # the last message
@@ -163,6 +165,7 @@ class BusClient:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         self._reading.shutdown(wait=False, cancel_futures=True)
+        self._posts.close()
         await self._transport.aclose()
 
     async def __aenter__(self) -> Self:
@@ -202,8 +205,7 @@ class BusClient:
             raise UnavailableError("the control process gave an answer that cannot be read") from None
 
     async def _post(self, path: str, body: bytes) -> bytes:
-        headers = {"content-type": "application/json"}
-        status, _, answer = await self._send("POST", path, headers, body, POST_TIMEOUT_S)
+        status, answer = await self._posts.post(path, body, POST_TIMEOUT_S)
         if status // 100 != 2:
             raise UnavailableError(f"the control process answered {status} to {path}", retry_after_s=1)
         return answer

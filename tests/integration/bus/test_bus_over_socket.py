@@ -101,11 +101,23 @@ class Control:
         server.uds_permissions = 0o600
         serving = asyncio.ensure_future(server.serve())
         try:
+            await self._listening()
             yield
         finally:
             self.hub.close()
             server.stop()  # type: ignore[no-untyped-call]
             await serving
+
+    async def _listening(self) -> None:
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    _, writer = await asyncio.open_unix_connection(self.socket)
+                except OSError:
+                    await asyncio.sleep(0.01)
+                else:
+                    writer.close()
+                    return
 
 
 @asgi("/oauth/token", copy_scope=False)
