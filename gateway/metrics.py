@@ -7,7 +7,7 @@ address or anything a caller wrote.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -74,16 +74,53 @@ class Gauge(Struct, frozen=True):
     labels: tuple[tuple[str, str], ...] = ()
 
 
+class _Histogram:
+    """Durations of one name and label set: counted apart by bucket, summed in microseconds."""
+
+    __slots__ = ("buckets", "total_us")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * len(_BOUNDS)
+        self.total_us = 0
+
+    def put(self, microseconds: int) -> None:
+        self.buckets[bisect_left(_BUCKETS_US, microseconds)] += 1
+        self.total_us += microseconds
+
+
+class _Task:
+    """What is counted for one organization and task, whatever the outcome."""
+
+    __slots__ = ("bytes_in", "bytes_out", "completion_tokens", "first_byte", "overhead", "prompt_tokens", "whole")
+
+    def __init__(self) -> None:
+        self.bytes_in = self.bytes_out = self.prompt_tokens = self.completion_tokens = 0
+        self.whole, self.first_byte, self.overhead = _Histogram(), _Histogram(), _Histogram()
+
+
+class _Cell:
+    """What is counted for one organization, task and outcome: found once for each request."""
+
+    __slots__ = ("requests", "task", "unsent")
+
+    def __init__(self, task: _Task) -> None:
+        self.task = task
+        self.requests = self.unsent = 0
+
+
 class Counters:
     """One worker's. Cumulative since its boot; used by one event loop. An increment is a dict update.
 
-    A histogram takes two: its bucket (`name_bucket`, one more label) and its sum (`name_sum`).
+    A histogram takes two: its bucket (`name_bucket`, one more label) and its sum (`name_sum`). What is counted
+    for every request has cells of its own, which become counters when they are reported.
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ("_cells", "_tasks", "_values")
 
     def __init__(self) -> None:
         self._values: dict[Key, float] = {}
+        self._tasks: dict[tuple[str, str], _Task] = {}
+        self._cells: dict[tuple[str, str, str], _Cell] = {}
 
     def add(self, name: str, labels: tuple[str, ...], amount: float = 1) -> None:
         key = (name, labels)
@@ -96,30 +133,65 @@ class Counters:
 
     def observe(self, receipt: Receipt) -> None:
         """Count one settled request."""
-        both = (receipt.org, receipt.action.value)
-        outcome = (*both, receipt.outcome.value)
-        self.add("orgate_requests_total", outcome)
+        cell = self._cells.get((receipt.org, receipt.action, receipt.outcome))
+        if cell is None:
+            cell = self._cell(receipt)
+        cell.requests += 1
         if not receipt.sent:
-            self.add("orgate_unsent_total", outcome)
-        for amount, name, label in (
-            (receipt.bytes_in, "orgate_bytes_total", "in"),
-            (receipt.bytes_out, "orgate_bytes_total", "out"),
-            (receipt.prompt_tokens, "orgate_tokens_total", "prompt"),
-            (receipt.completion_tokens, "orgate_tokens_total", "completion"),
-        ):
-            if amount:
-                self.add(name, (*both, label), amount)
-        self.time("orgate_request_seconds", both, receipt.total_us)
+            cell.unsent += 1
+        task = cell.task
+        task.bytes_in += receipt.bytes_in
+        task.bytes_out += receipt.bytes_out
+        task.prompt_tokens += receipt.prompt_tokens
+        task.completion_tokens += receipt.completion_tokens
+        task.whole.put(receipt.total_us)
         if receipt.first_byte_us:
-            self.time("orgate_first_byte_seconds", both, receipt.first_byte_us)
+            task.first_byte.put(receipt.first_byte_us)
         if receipt.overhead_us:
-            self.time("orgate_overhead_seconds", both, receipt.overhead_us)
+            task.overhead.put(receipt.overhead_us)
 
     def message(self, worker: str, boot: str) -> MetricsUp:
         """All of them, for the bus. Sent again it changes nothing: it is a state, not an increment."""
-        return MetricsUp(
-            worker, boot, tuple((name, labels, value) for (name, labels), value in self._values.items())
-        )
+        values = dict(self._values)
+        for key, value in self._observed():
+            values[key] = values.get(key, 0) + value
+        return MetricsUp(worker, boot, tuple((name, labels, value) for (name, labels), value in values.items()))
+
+    def _cell(self, receipt: Receipt) -> _Cell:
+        """The first request of its kind. Plain strings as keys: they live as long as this worker."""
+        org, action, outcome = receipt.org, receipt.action.value, receipt.outcome.value
+        task = self._tasks.setdefault((org, action), _Task())
+        return self._cells.setdefault((org, action, outcome), _Cell(task))
+
+    def _observed(self) -> Iterator[tuple[Key, float]]:
+        """What the cells stand for. What was never counted is no counter yet."""
+        plain: list[tuple[str, tuple[str, ...], float]] = []
+        for outcome, cell in self._cells.items():
+            plain += [
+                ("orgate_requests_total", outcome, cell.requests),
+                ("orgate_unsent_total", outcome, cell.unsent),
+            ]
+        for both, task in self._tasks.items():
+            plain += [
+                ("orgate_bytes_total", (*both, "in"), task.bytes_in),
+                ("orgate_bytes_total", (*both, "out"), task.bytes_out),
+                ("orgate_tokens_total", (*both, "prompt"), task.prompt_tokens),
+                ("orgate_tokens_total", (*both, "completion"), task.completion_tokens),
+            ]
+            for name, times in (
+                ("orgate_request_seconds", task.whole),
+                ("orgate_first_byte_seconds", task.first_byte),
+                ("orgate_overhead_seconds", task.overhead),
+            ):
+                if any(times.buckets):
+                    yield (f"{name}_sum", both), times.total_us / 1_000_000
+                plain += [
+                    (f"{name}_bucket", (*both, bound), count)
+                    for bound, count in zip(_BOUNDS, times.buckets, strict=True)
+                ]
+        for name, labels, value in plain:
+            if value:
+                yield (name, labels), value
 
 
 class Metrics:
