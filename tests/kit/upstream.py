@@ -48,7 +48,8 @@ class Connection(Protocol):
         """Cut without warning."""
 
     def goaway(self, last_stream_id: int | None = None, code: int = 0) -> None:
-        """Announce the end (HTTP/2 only). `last_stream_id` None: every stream so far will be finished."""
+        """Announce the end (HTTP/2 only). `last_stream_id` None: every stream so far will be finished; those above
+        it have not been processed, and are forgotten here."""
 
     def update_settings(self, **values: int) -> None:
         """Send SETTINGS (HTTP/2 only): `max_concurrent_streams`, `initial_window_size`, ..."""
@@ -60,6 +61,8 @@ class Connection(Protocol):
     def write_reset(self, request: Request, code: int) -> None: ...
 
     def write_late(self, request: Request, data: bytes) -> None: ...
+
+    def write_late_head(self, request: Request, status: int, headers: Headers) -> None: ...
 
     def mute(self) -> None:
         """Read nothing more and so answer nothing, like a peer whose machine is gone."""
@@ -149,6 +152,10 @@ class Request:
     def send_late(self, data: bytes) -> None:
         """A DATA frame although the caller has reset the stream: it was under way already."""
         self.connection.write_late(self, data)
+
+    def respond_late(self, status: int = 200, headers: Headers = ()) -> None:
+        """HEADERS although the caller has reset the stream. They count in HPACK's table (RFC 7541) all the same."""
+        self.connection.write_late_head(self, status, headers)
 
     def _gone(self) -> bool:
         if self.was_reset or self.ended:

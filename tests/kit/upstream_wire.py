@@ -11,7 +11,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 import h11
-from hyperframe.frame import DataFrame, Frame, GoAwayFrame, RstStreamFrame
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, RstStreamFrame
 
 from tests.kit.upstream import Headers, RecordingUpstream, Request
 
@@ -199,8 +199,12 @@ class Http2(asyncio.Protocol):
     def goaway(self, last_stream_id: int | None = None, code: int = 0) -> None:
         # Past hyper-h2, which would end the streams in flight too; RFC 9113 section 6.8 lets them finish.
         last = max((r.stream_id for r in self.upstream.requests if r.connection.number == self.number), default=0)
-        frame = GoAwayFrame(last_stream_id=last if last_stream_id is None else last_stream_id, error_code=code)
-        self.transport.write(frame.serialize())
+        if last_stream_id is not None:
+            last = last_stream_id
+            for stream_id in [number for number in self.streams if number > last]:
+                refused = self.streams.pop(stream_id)
+                refused.ended = refused.body_ended = True
+        self.transport.write(GoAwayFrame(last_stream_id=last, error_code=code).serialize())
 
     def update_settings(self, **values: int) -> None:
         self._h2.update_settings({h2.settings.SettingCodes[name.upper()]: value for name, value in values.items()})
@@ -237,6 +241,11 @@ class Http2(asyncio.Protocol):
 
     def write_late(self, request: Request, data: bytes) -> None:
         self.transport.write(DataFrame(request.stream_id, data).serialize())
+
+    def write_late_head(self, request: Request, status: int, headers: Headers) -> None:
+        frame = HeadersFrame(request.stream_id, self._h2.encoder.encode([(":status", str(status)), *headers]))
+        frame.flags.add("END_HEADERS")
+        self.transport.write(frame.serialize())
 
 
 class Http1(asyncio.Protocol):
@@ -347,4 +356,7 @@ class Http1(asyncio.Protocol):
         self.transport.abort()
 
     def write_late(self, request: Request, data: bytes) -> None:
+        raise AssertionError("HTTP/1.1 has no streams")
+
+    def write_late_head(self, request: Request, status: int, headers: Headers) -> None:
         raise AssertionError("HTTP/1.1 has no streams")

@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.integration.gateway.invariants import (
     CLIENT,
+    MAX_TOKENS,
     SETTLED_S,
     Asked,
     budget_fault,
@@ -68,6 +69,8 @@ class Bed:
     canary: Canary
     log: Log
     gate: Gate
+    laid_at: float
+    """When its budgets began, on the loop's clock, seconds."""
     connections: int | range = 1
     """How many the upstream may have accepted in the end."""
     asked: list[Asked] = field(default_factory=list)
@@ -136,21 +139,23 @@ class Bed:
     async def _settled(self) -> dict[str, Entry]:
         """Wait until the budgets are exact. The limits' owner hears of what was spent in batches, so the answer
         of the moment may lag by one; a request counted twice or never stays wrong for good."""
-        end = asyncio.get_running_loop().time() + SETTLED_S
+        now = asyncio.get_running_loop().time
+        end = now() + SETTLED_S
         while True:
             entries = await self.log.of([each.request_id for each in self.asked])
             last = self.asked[-1]
             mine = [entry for entry in entries.values() if entry.get("model") == self.model]
-            if not (fault := budget_fault(last.stream, last.request_id, mine)):
+            if not (fault := budget_fault(last.stream, last.request_id, mine, now() - self.laid_at)):
                 return entries
-            assert asyncio.get_running_loop().time() < end, fault
+            assert now() < end, fault
             await self.fresh()
 
 
 def prepare(session: Session, model: str, **fields: Any) -> tuple[Asked, list[tuple[str, str]], bytes]:
     """The parts of one completion request."""
     request_id = new_request_id()
-    asked = {"model": model, "user": request_id, "prompt": "def fib(n):", "stream": True, "max_tokens": 16}
+    asked = {"model": model, "user": request_id, "prompt": "def fib(n):", "stream": True}
+    asked["max_tokens"] = MAX_TOKENS
     body = {**asked, **fields}
     headers = [*session.bearer.items(), ("content-type", "application/json"), ("x-request-id", request_id)]
     return Asked(None, request_id), headers, json.dumps(body).encode()  # type: ignore[arg-type]  # set on sending
@@ -175,6 +180,7 @@ async def lay(
         )
         gate = await stack.enter_async_context(Gate(upstream.port))
         limits = [{"unit": "concurrency", "amount": slots, "period_s": 0}, *budgets()]
+        laid_at = asyncio.get_running_loop().time()
         url = gate.url if door else upstream.url
         model = await asyncio.to_thread(bind, world.owner, world.pki, url, limits=limits, **(binding or {}))
         async with await world.connect() as client:
@@ -185,4 +191,4 @@ async def lay(
             canary = Canary(asked, request)
             await canary.beat()
             log = await asyncio.to_thread(Log, world.owner)
-            yield Bed(world, upstream, model, client, canary, log, gate, asked=[asked])
+            yield Bed(world, upstream, model, client, canary, log, gate, laid_at, asked=[asked])
