@@ -118,6 +118,7 @@ def from_receipt(receipt: Receipt, boot: str, seq: int) -> Draft:
     }
     for name, text in (
         ("client", receipt.client),
+        ("client_version", receipt.client_version),
         ("error", receipt.error),
         ("limit", receipt.limit),
         ("model", receipt.model),

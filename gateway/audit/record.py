@@ -26,13 +26,20 @@ _decoder = msgspec.msgpack.Decoder(SpooledReceipt)
 
 def encode(spooled: SpooledReceipt) -> bytes:
     """The record, at most RECORD_MAX bytes whatever the receipt holds: settling cannot fail on a long text."""
+    return fitted(spooled)[1]
+
+
+def fitted(spooled: SpooledReceipt) -> tuple[SpooledReceipt, bytes]:
+    """The record, and what will be read back from it: the same receipt, or one whose texts were cut."""
     try:
         payload = _encoder.encode(spooled)
     except UnicodeEncodeError:
-        payload = _encoder.encode(_cut(spooled))
+        spooled = _cut(spooled)
+        payload = _encoder.encode(spooled)
     if len(payload) > RECORD_MAX - _HEAD.size:
-        payload = _encoder.encode(_cut(spooled))
-    return _HEAD.pack(len(payload), crc32(payload)) + payload
+        spooled = _cut(spooled)
+        payload = _encoder.encode(spooled)
+    return spooled, _HEAD.pack(len(payload), crc32(payload)) + payload
 
 
 def decode(data: bytes, offset: int = 0) -> Iterator[tuple[SpooledReceipt, int]]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from gateway.audit.disk import Disk
 from gateway.audit.log import Send
-from gateway.audit.record import RECORD_MAX, decode, encode
+from gateway.audit.record import RECORD_MAX, decode, fitted
 from gateway.audit.segments import Segment, make_folder, remove_folder
 from gateway.errors import UnavailableError
 from gateway.exchange import Receipt, SpooledReceipt, SpoolUp
@@ -30,6 +30,8 @@ from gateway.exchange import Receipt, SpooledReceipt, SpoolUp
 log = logging.getLogger(__name__)
 
 BATCH_BYTES = 256 * 1024
+RECENT_BYTES = 256 * 1024
+"""Records whose receipts are kept in memory too, to be sent from there while the sequencer keeps up."""
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -67,6 +69,8 @@ class Spool:
         self._reserved = 0
         self._segments: deque[Segment] = deque()  # the forwarder reads [0], `append` writes [_at]
         self._at = 0
+        self._recent: deque[tuple[SpooledReceipt, Segment, int, int]] = deque()  # the newest: end and size of each
+        self._recent_bytes = 0
         self._stuck: dict[tuple[int, int], bytes] = {}  # (segment, offset) → a record that a write refused
         self._fault = ""
         self._fault_seq = 0
@@ -113,7 +117,7 @@ class Spool:
             raise RuntimeError("append without admit: no room was set aside for this receipt")
         self._seq += 1
         self._reserved -= 1
-        record = encode(SpooledReceipt(self._seq, receipt))
+        spooled, record = fitted(SpooledReceipt(self._seq, receipt))
         segment = self._segments[self._at]
         if segment.sealed or segment.size - segment.end < len(record):
             segment.sealed = True
@@ -128,12 +132,20 @@ class Spool:
             self._stuck[segment.number, segment.end] = record
             self._fail(error)
         segment.end += len(record)
+        self._recent_bytes += len(record)
+        if self._recent_bytes > RECENT_BYTES:  # the sequencer is slow: read back from disk until it has caught up
+            self._recent.clear()
+            self._recent_bytes = 0
+        else:
+            self._recent.append((spooled, segment, segment.end, len(record)))
         self._unsynced.add(segment)
         if not self._appended.is_set():
             self._appended.set()
 
     def _room(self) -> int:
-        return sum(self._segments[i].room for i in range(self._at, len(self._segments)))
+        """How many more records fit for certain: behind the segment in use all are empty."""
+        behind = len(self._segments) - self._at - 1
+        return self._segments[self._at].room + behind * (self._size // RECORD_MAX)
 
     def _allocate(self) -> Segment:
         self._numbers += 1
@@ -235,7 +247,18 @@ class Spool:
         return upto >= batch[0].seq
 
     def _batch(self) -> tuple[list[SpooledReceipt], list[tuple[int, Segment, int]]]:
-        """What comes next, read back from the page cache: memory stays flat however long the outage."""
+        """What comes next: from memory while the sequencer keeps up, else read back from the page cache, so that
+        memory stays flat however long the outage."""
+        recent = self._recent
+        while recent and recent[0][0].seq <= self._acked:
+            self._recent_bytes -= recent.popleft()[3]
+        if recent and recent[0][0].seq == self._acked + 1:
+            return [item[0] for item in recent], [
+                (spooled.seq, segment, end) for spooled, segment, end, _ in recent
+            ]
+        return self._read_back()
+
+    def _read_back(self) -> tuple[list[SpooledReceipt], list[tuple[int, Segment, int]]]:
         batch: list[SpooledReceipt] = []
         ends: list[tuple[int, Segment, int]] = []
         size = 0

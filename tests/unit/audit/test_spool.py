@@ -213,11 +213,50 @@ async def test_what_is_acknowledged_in_part_is_sent_again_from_there(tmp_path: P
 
 async def test_large_backlogs_go_in_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.audit.spool.BATCH_BYTES", RECORD_MAX)
+    monkeypatch.setattr("gateway.audit.spool.RECENT_BYTES", 0)
     spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
     fill(spool, 30)
     await finish(spool, there.send)
     assert there.seqs == list(range(1, 31))
     assert there.calls > 1
+
+
+async def test_what_is_sent_at_once_is_not_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+    fill(spool, 20, model="\ud800")  # cut on disk, and sent as it is there
+
+    def pread(fd: int, size: int, at: int) -> bytes:
+        raise AssertionError
+
+    monkeypatch.setattr("gateway.audit.spool.os.pread", pread)
+    there.most = 7
+    sent: list[SpooledReceipt] = []
+
+    async def send(up: SpoolUp) -> int:
+        sent.extend(up.receipts)
+        return await there.send(up)
+
+    await finish(spool, send)
+    assert there.seqs == list(range(1, 21))
+    assert {item.receipt.model for item in sent} == {"?"}
+
+
+async def test_a_sequencer_that_was_away_gets_all_in_order_from_disk_and_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.audit.spool.RECENT_BYTES", 8 * 200)
+    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+    there.away = UnavailableError("not yet")
+    running = asyncio.create_task(spool.run(there.send))
+    for _ in range(10):
+        fill(spool, 3)
+        there.called.clear()
+        await there.called.wait()
+    there.away = None
+    fill(spool, 2)
+    spool.stop()
+    await running
+    assert there.seqs == list(range(1, 33))
 
 
 async def test_a_spare_is_made_before_it_is_needed(tmp_path: Path) -> None:
@@ -377,6 +416,7 @@ async def test_a_failed_sync_refuses_until_the_sequencer_has_everything(tmp_path
 async def test_a_record_that_reads_back_broken_is_said_and_not_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("gateway.audit.spool.RECENT_BYTES", 0)
     spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
     fill(spool, 2)
     real = os.pread
