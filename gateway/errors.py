@@ -76,6 +76,20 @@ class MethodNotAllowedError(GatewayError):
         self.allow = allow
 
 
+class RequestTimeoutError(GatewayError):
+    """The body was not there within `server.body_timeout_s` (RFC 9110 section 15.5.9)."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class SupersededError(GatewayError):
+    """A newer completion of the same member, client and document took its place. Not to be sent again."""
+
+    status = 409
+    code = "superseded"
+
+
 class TooLargeError(GatewayError):
     """The body is longer than `server.max_body_bytes`."""
 

@@ -149,6 +149,7 @@ class Outcome(StrEnum):
     UPSTREAM_ERROR = "upstream_error"
     UPSTREAM_TIMEOUT = "upstream_timeout"
     REVOKED = "revoked"
+    SUPERSEDED = "superseded"
     FAILED = "failed"
 
 
@@ -156,7 +157,7 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     """What one request leaves behind, whatever its end: the source of its audit entry and its metrics.
 
     No field can hold a prompt or an answer. Times in microseconds, sizes in bytes. `sent`: whether any byte
-    of the request reached the upstream.
+    of the request reached the upstream. `client_version`: what the program calls itself, bounded.
     """
 
     org: OrgId
@@ -185,6 +186,7 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     overhead_us: int = 0
     first_byte_us: int = 0
     total_us: int = 0
+    client_version: str = ""
 
 
 class SpooledReceipt(Struct, frozen=True):

@@ -18,20 +18,32 @@ class Abort(Enum):
     CLIENT = "the client went away"
     DEADLINE = "the deadline passed"
     REVOKED = "access was taken back"
+    SUPERSEDED = "a newer request took its place"
+    BODY = "the body did not come in time"
+    STOPPING = "the gateway stops"
 
 
 class Abortable(Protocol):
+    @property
+    def peer(self) -> tuple[str, str]:
+        """The address and port at the other end of the request's connection."""
+        ...
+
     def abort(self, reason: Abort) -> None: ...
 
 
 class InFlight:
-    """Keyed by organization and member: a reset of one can reach no other. One loop's own; never awaits."""
+    """Keyed by organization and member: a reset of one can reach no other. One loop's own; never awaits.
 
-    __slots__ = ("_counts", "_held", "count")
+    `closed`: the worker is on its way out and takes no request any more.
+    """
+
+    __slots__ = ("_counts", "_held", "closed", "count")
 
     def __init__(self) -> None:
         self._held: dict[OrgId, dict[str, set[Abortable]]] = {}
         self._counts: dict[OrgId, int] = {}
+        self.closed = False
         self.count = 0
 
     def has_room(self, org: OrgId, most: int) -> bool:
@@ -62,3 +74,17 @@ class InFlight:
         for request in requests:
             request.abort(Abort.REVOKED)
         return len(requests)
+
+    def end(self, reason: Abort) -> int:
+        """End everything, whoever's it is; returns how many were told to end."""
+        requests = self._all()
+        for request in requests:
+            request.abort(reason)
+        return len(requests)
+
+    def peers(self) -> set[tuple[str, str]]:
+        """The connections that have a request in flight."""
+        return {request.peer for request in self._all()}
+
+    def _all(self) -> list[Abortable]:
+        return [r for members in self._held.values() for requests in members.values() for r in requests]

@@ -8,6 +8,7 @@ from gateway.clock import Clock
 from gateway.errors import ForbiddenError, GatewayError, LimitExceededError
 from gateway.exchange import Call, Hold, Outcome, Permit, Principal, Receipt, Reservation, Route, Usage
 from gateway.inflight import Abort
+from gateway.latest import Turn
 from gateway.upstream.relay import Progress, UpstreamRefusalError
 from policies.facts import Action
 from tenants.ids import OrgId
@@ -27,6 +28,9 @@ _ABORTS = {
     Abort.CLIENT: (Outcome.CANCELLED_BY_CLIENT, 499),
     Abort.DEADLINE: (Outcome.UPSTREAM_TIMEOUT, 504),
     Abort.REVOKED: (Outcome.REVOKED, 401),
+    Abort.SUPERSEDED: (Outcome.SUPERSEDED, 409),
+    Abort.BODY: (Outcome.REFUSED, 408),
+    Abort.STOPPING: (Outcome.FAILED, 503),
 }
 
 
@@ -51,9 +55,12 @@ class Ledger:
         "_status",
         "_task",
         "_trace_id",
+        "_waited_us",
         "bytes_out",
+        "client_version",
         "principal",
         "progress",
+        "turn",
     )
 
     def __init__(self, request_id: str, trace_id: str, task: Action, clock: Clock) -> None:
@@ -65,6 +72,7 @@ class Ledger:
         self._task = task
         self._sent_at = 0
         self._head_at = 0
+        self._waited_us = 0
         self._call: Call | None = None
         self._permit: Permit | None = None
         self._hold: Hold | None = None
@@ -75,11 +83,14 @@ class Ledger:
         self._rule = ""
         self._limit = ""
         self.principal: Principal | None = None
+        self.client_version = ""
+        self.turn: Turn | None = None
         self.progress = Progress(clock.monotonic_us)
         self.bytes_out = 0
 
-    def entered(self, principal: Principal) -> None:
+    def entered(self, principal: Principal, client_version: str) -> None:
         self.principal = principal
+        self.client_version = client_version
 
     def decoded(self, call: Call) -> Call:
         self._call = call
@@ -97,6 +108,14 @@ class Ledger:
     def routed(self, route: Route) -> Route:
         self._route = route
         return route
+
+    async def waiting(self, pause: Awaitable[object]) -> None:
+        """Await `pause`, which is somebody's wish and none of the gateway's own time, however it ends."""
+        began = self._clock.monotonic_us()
+        try:
+            await pause
+        finally:
+            self._waited_us += self._clock.monotonic_us() - began
 
     def sending(self) -> None:
         self._sent_at = self._clock.monotonic_us()
@@ -135,14 +154,16 @@ class Ledger:
         OpenAI's SDKs close their connection at `[DONE]`, which may be before the upstream's last byte is here:
         such a caller has the whole answer.
         """
-        if reason is Abort.CLIENT and self.progress.done:
+        if reason in (Abort.CLIENT, Abort.SUPERSEDED) and self.progress.done:
             self.served()
             return
         self._outcome, self._status = (Outcome.FAILED, 503) if reason is None else _ABORTS[reason]
 
     def overhead_us(self) -> int:
-        """The gateway's own time up to now: all of it but the wait for the upstream's head."""
-        waited = max(self._head_at - self._sent_at, 0) if self._head_at else 0
+        """The gateway's own time up to now: all of it but a hold and the wait for the upstream's head."""
+        waited = self._waited_us
+        if self._head_at:
+            waited += max(self._head_at - self._sent_at, 0)
         return self._clock.monotonic_us() - self._start - waited
 
     def usage(self) -> Usage:
@@ -195,7 +216,8 @@ class Ledger:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             tokens_counted=usage.counted,
-            overhead_us=self.overhead_us() if self._head_at else end - self._start,
+            overhead_us=self.overhead_us() if self._head_at else end - self._start - self._waited_us,
             first_byte_us=self._head_at - self._sent_at if self._head_at else 0,
             total_us=end - self._start,
+            client_version=self.client_version,
         )

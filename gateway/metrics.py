@@ -1,7 +1,7 @@
 """Counters: cheap increments in a worker, summed in the control process, shown as Prometheus text.
 
-Labels are the organization, the task and the outcome, from fixed sets or the tenant list: never a member, an
-address or anything a caller wrote.
+Labels are the organization, the task and the outcome, from fixed sets or the tenant list: never a member or an
+address. What a caller wrote is in one alone, its program's name and version: bounded in form and in number.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from gateway.bus.messages import MetricsUp
-from gateway.exchange import Receipt
+from gateway.exchange import Outcome, Receipt
 
 Key = tuple[str, tuple[str, ...]]
 
@@ -41,6 +41,11 @@ _BUCKETS_US: Final = tuple(round(bound * 1_000_000) for bound in BUCKETS_S)
 _BOUNDS: Final = (*(str(bound) for bound in BUCKETS_S), "+Inf")
 _KEPT_BOOTS: Final = 2
 
+FAST_CANCEL_US: Final = 5_000
+CLIENTS_MAX: Final = 100
+"""Versions of clients that a worker tells apart, for each organization by itself: one cannot fill another's."""
+OTHER: Final = "other"
+
 
 class Family(Struct, frozen=True):
     """One metric: its type as Prometheus names it, what it says, the names of its labels."""
@@ -62,6 +67,12 @@ FAMILIES: Final[Mapping[str, Family]] = {
         "histogram", "From sending to the upstream's first byte.", ("org", "task")
     ),
     "orgate_overhead_seconds": Family("histogram", "Spent in the gateway itself.", ("org", "task")),
+    "orgate_fast_cancels_total": Family(
+        "counter",
+        "Requests whose client was gone before they were sent upstream, or within 5 ms. Many of one version: a"
+        " broken build.",
+        ("org", "client"),
+    ),
 }
 
 
@@ -115,10 +126,11 @@ class Counters:
     for every request has cells of its own, which become counters when they are reported.
     """
 
-    __slots__ = ("_cells", "_tasks", "_values")
+    __slots__ = ("_cells", "_clients", "_tasks", "_values")
 
     def __init__(self) -> None:
         self._values: dict[Key, float] = {}
+        self._clients: dict[str, set[str]] = {}
         self._tasks: dict[tuple[str, str], _Task] = {}
         self._cells: dict[tuple[str, str, str], _Cell] = {}
 
@@ -149,6 +161,19 @@ class Counters:
             task.first_byte.put(receipt.first_byte_us)
         if receipt.overhead_us:
             task.overhead.put(receipt.overhead_us)
+        if receipt.outcome is Outcome.CANCELLED_BY_CLIENT and (
+            not receipt.sent or receipt.total_us < FAST_CANCEL_US
+        ):
+            self._fast_cancel(receipt.org, receipt.client_version)
+
+    def _fast_cancel(self, org: str, client: str) -> None:
+        known = self._clients.setdefault(org, set())
+        if client not in known:
+            if len(known) < CLIENTS_MAX:
+                known.add(client)
+            else:
+                client = OTHER
+        self.add("orgate_fast_cancels_total", (org, client))
 
     def message(self, worker: str, boot: str) -> MetricsUp:
         """All of them, for the bus. Sent again it changes nothing: it is a state, not an increment."""

@@ -9,14 +9,16 @@ from typing import Protocol
 from gateway.audit.log import ReceiptSink
 from gateway.authorize.stage import authorize, resolve, visible_models
 from gateway.clock import Clock
-from gateway.errors import GatewayError, UnavailableError
+from gateway.errors import GatewayError, UnavailableError, UpstreamTimeoutError
 from gateway.exchange import Call, Credential, Permit, Principal, Receipt, Reservation, Route, Standing
 from gateway.inflight import Abort, Abortable, InFlight
+from gateway.latest import Latest, Place
 from gateway.ledger import Ledger
 from gateway.limits.claims import claims_for
 from gateway.limits.store import LimitStore
 from gateway.upstream.relay import Relay, UpstreamRefusalError, is_event_stream, pass_on, read_answer
 from policies.facts import Action
+from policies.holds import hold_ms
 from tenants.ids import OrgId
 from tenants.models import LimitUnit, ModelAlias
 from tenants.snapshot import Snapshot
@@ -25,7 +27,12 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Inbound(Abortable, Protocol):
-    """One request as the edge hands it over. `body` may be awaited once; it enforces the size cap."""
+    """One request as the edge hands it over. `body` may be awaited once; it enforces the size cap.
+
+    `arrived` and `ends` are the event loop's clock, seconds: when its head came, and when it is ended by
+    `abort`. `end_within`: not later than so many seconds after it arrived. `check` raises what is wrong with its
+    head. `document`: what the caller is typing in, if it says.
+    """
 
     @property
     def request_id(self) -> str: ...
@@ -37,6 +44,16 @@ class Inbound(Abortable, Protocol):
     def host(self) -> str: ...
     @property
     def aborted(self) -> Abort | None: ...
+    @property
+    def client_version(self) -> str: ...
+    @property
+    def document(self) -> bytes | None: ...
+    @property
+    def arrived(self) -> float: ...
+    @property
+    def ends(self) -> float: ...
+    def check(self) -> None: ...
+    def end_within(self, seconds: float) -> None: ...
     async def body(self) -> bytes: ...
 
 
@@ -71,7 +88,8 @@ class World(Protocol):
 
 
 class Pipeline:
-    """Eight stages. Stateless but for what it is given; one per worker, shared by all its requests."""
+    """Eight stages. Stateless but for what it is given and who types where (`Latest`); one per worker, shared by
+    all its requests."""
 
     def __init__(
         self,
@@ -97,6 +115,7 @@ class Pipeline:
         self._observe = observe
         self._clock = clock
         self._max_in_flight = max_in_flight
+        self._latest = Latest()
 
     async def complete(
         self, task: Action, inbound: Inbound, decode: Callable[[bytes], Call], answer: Answer
@@ -106,10 +125,14 @@ class Pipeline:
         try:
             principal, snapshot = self._enter(inbound, ledger)
             tenant = resolve(principal, snapshot)
+            if tenant.org.deadline_ms:
+                inbound.end_within(tenant.org.deadline_ms / 1000)
             call = ledger.decoded(decode(await inbound.body()))
             permit = ledger.permitted(authorize(principal, tenant, call))
+            if tenant.org.supersede or tenant.org.holds:
+                await self._wait_turn(permit, inbound, ledger)
             reservation = await self._admit(permit, ledger)
-            route = ledger.routed(await self._route(reservation))
+            route = ledger.routed(await self._route(reservation, inbound))
             last, head = await self._answered(route, inbound, answer, ledger)
             ledger.served()
         except GatewayError as error:
@@ -145,6 +168,8 @@ class Pipeline:
         """Stage 1, and the room this request needs: a place in flight and one in the audit log."""
         if not self._world.accepting:
             raise UnavailableError("the gateway is not ready to serve", retry_after_s=1)
+        if self._in_flight.closed:
+            raise UnavailableError("the gateway is stopping; send the request again", retry_after_s=1)
         if self._in_flight.count >= self._max_in_flight:
             raise UnavailableError("the gateway has too many requests in flight", retry_after_s=1)
         snapshot = self._world.snapshot
@@ -153,16 +178,33 @@ class Pipeline:
             # A body may be minutes in coming, and no limit is asked before it is there.
             raise UnavailableError("your organization has too many requests in flight", retry_after_s=1)
         self._receipts.admit()
-        ledger.entered(principal)
+        ledger.entered(principal, inbound.client_version)
         self._in_flight.enter(principal.org, principal.member, inbound)
+        inbound.check()
         return principal, snapshot
+
+    async def _wait_turn(self, permit: Permit, inbound: Inbound, ledger: Ledger) -> None:
+        """What an organization may ask for before anything is claimed or sent: that the latest keystroke wins,
+        and that a client which abandons at once is kept a moment. A cancel in here costs nothing.
+
+        A hold is counted from the request's arrival.
+        """
+        org, principal = permit.tenant.org, permit.principal
+        if org.supersede and inbound.document is not None and permit.call.task is Action.COMPLETE:
+            place = Place(org.id, principal.member, principal.client, inbound.client_version, inbound.document)
+            ledger.turn = self._latest.enter(place, inbound)
+            await ledger.turn.alone()
+        if held_ms := hold_ms(org.holds, inbound.client_version):
+            left = inbound.arrived + held_ms / 1000 - asyncio.get_running_loop().time()
+            if left > 0:
+                await ledger.waiting(asyncio.sleep(left))
 
     async def _admit(self, permit: Permit, ledger: Ledger) -> Reservation:
         """Stage 5. Between the grant and `ledger.admitted` nothing awaits: a cancel cannot lose a hold."""
         return ledger.admitted(permit, await self._limits.reserve(claims_for(permit)))
 
-    async def _route(self, reservation: Reservation) -> Route:
-        """Stage 6: the deployment behind the alias and its leased key."""
+    async def _route(self, reservation: Reservation, inbound: Inbound) -> Route:
+        """Stage 6: the deployment behind the alias and its leased key, and by when it must be over."""
         permit = reservation.permit
         upstream = permit.tenant.upstreams.get(permit.alias.upstream)
         if upstream is None or upstream.key_version == 0:
@@ -174,7 +216,18 @@ class Pipeline:
         credential = self._keys.peek(permit.tenant.id, upstream.name, wanted)
         if credential is None:
             credential = await self._keys.lease(permit.tenant.id, upstream.name, wanted)
-        return Route(reservation=reservation, upstream=upstream, model=permit.alias.model, credential=credential)
+        if upstream.total_timeout_ms:
+            inbound.end_within(upstream.total_timeout_ms / 1000)
+        if asyncio.get_running_loop().time() >= inbound.ends:
+            # Its timer may be waiting for this very turn of the loop: what is late is not sent all the same.
+            raise UpstreamTimeoutError("the request took longer than it may")
+        return Route(
+            reservation=reservation,
+            upstream=upstream,
+            model=permit.alias.model,
+            credential=credential,
+            ends=inbound.ends,
+        )
 
     async def _answered(
         self, route: Route, inbound: Inbound, answer: Answer, ledger: Ledger
@@ -208,6 +261,8 @@ class Pipeline:
         page cache and reaches the log whatever becomes of this process.
         """
         ledger.settle_hold()
+        if ledger.turn is not None:
+            ledger.turn.end()
         receipt = ledger.receipt()
         self._observe(receipt)
         if ledger.principal is not None:

@@ -19,6 +19,18 @@ REQUEST_HEADERS = {
     "content-encoding": "None but `identity`; anything else is answered 415.",
     "x-request-id": "8 to 64 of `A-Z a-z 0-9 . _ -`: kept and answered; else one is made.",
     "traceparent": "W3C Trace Context: its trace id goes into the audit entry.",
+    "x-request-timeout-ms": "How long the answer may take in all, from the request's arrival: a positive whole"
+    " number, else 400. It only shortens what the gateway allows; then 504.",
+    "grpc-timeout": "The same in gRPC's form: 1 to 8 digits and `H`, `M`, `S`, `m`, `u` or `n` (`1500m`). Of both"
+    " headers the shorter counts.",
+    "x-orgate-document": "What the caller is typing in: 1 to 128 visible ASCII characters of its choice, else 400."
+    " Where the organization supersedes, a newer completion of the same member, client and document ends the"
+    " older one with `superseded`. Neither logged nor stored.",
+    "vscode-sessionid": "Stands in for a missing `x-orgate-document`, together with `openai-intent`:"
+    " GitHub Copilot's clients send both.",
+    "x-orgate-client": "The program as `name/version`: at most 64 letters, digits and `._+-`. Else"
+    " `editor-plugin-version`, `editor-version`, or the first product of `user-agent` says it. For holds, metrics"
+    " and the audit entry.",
 }
 RESPONSE_HEADERS = {
     "x-request-id": "Every answer. The same id is in the audit entry.",
@@ -29,6 +41,7 @@ RESPONSE_HEADERS = {
     "x-ratelimit-remaining-requests": "What is left of it. Also `-tokens`.",
     "x-ratelimit-reset-requests": "When it is full again, e.g. `1000ms`. Also `-tokens`.",
     "retry-after": "Seconds. With 429 and 503.",
+    "x-should-retry": "`false`, with 409: OpenAI's SDKs then do not send it again by themselves.",
     "www-authenticate": '`Bearer error="invalid_token"`, with 401: renew the token and try again.',
     "allow": "With 405: the method that the path takes.",
     "cache-control": "`no-store`.",

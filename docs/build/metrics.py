@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from docs.build.markdown import code, codes, page, table
+from gateway.client_version import UNKNOWN
 from gateway.exchange import Outcome
-from gateway.metrics import BUCKETS_S, FAMILIES
+from gateway.metrics import BUCKETS_S, CLIENTS_MAX, FAMILIES, OTHER
 from policies.facts import Action
 
 
@@ -29,8 +30,14 @@ def render() -> str:
                 ("`outcome`", codes(outcome.value for outcome in Outcome)),
                 ("`direction`", "`in`, `out`"),
                 ("`kind`", "`prompt`, `completion`"),
+                (
+                    "`client`",
+                    f"The program's `name/version` as it gives it, at most {CLIENTS_MAX} of an organization and"
+                    f" worker, then `{OTHER}`; `{UNKNOWN}` when it gives none. See [data-plane.md](data-plane.md).",
+                ),
             ],
         ),
-        "No label is a member, an address, or anything that a caller wrote.",
+        "No label is a member or an address. `client` alone is what a caller wrote: at most 64 letters, digits"
+        " and `._+-/`.",
         "Histogram buckets, in seconds: " + ", ".join(f"{bound:g}" for bound in BUCKETS_S) + ".",
     )

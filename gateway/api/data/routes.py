@@ -21,7 +21,10 @@ from gateway.api.failure import bare
 from gateway.errors import (
     GatewayError,
     MethodNotAllowedError,
+    RequestTimeoutError,
+    SupersededError,
     UnauthenticatedError,
+    UnavailableError,
     UnknownModelError,
     UpstreamTimeoutError,
 )
@@ -63,10 +66,11 @@ ROUTES: tuple[DataRoute, ...] = (
 class DataPlane:
     """Turns the table into Litestar's raw handlers around one `Pipeline`."""
 
-    def __init__(self, pipeline: Pipeline, *, max_body: int, timeout_s: float) -> None:
+    def __init__(self, pipeline: Pipeline, *, max_body: int, timeout_s: float, body_timeout_s: float = 10) -> None:
         self._pipeline = pipeline
         self._max_body = max_body
         self._timeout_s = timeout_s
+        self._body_timeout_s = body_timeout_s
 
     def handlers(self) -> list[ASGIRouteHandler]:
         return [self._handler(route) for route in ROUTES]
@@ -103,7 +107,14 @@ class DataPlane:
         try:
             if scope["method"] != route.method:
                 raise MethodNotAllowedError(route.method)
-            inbound = HttpInbound(scope, receive, task, self._max_body)
+            inbound = HttpInbound(
+                scope,
+                receive,
+                task,
+                max_body=self._max_body,
+                body_timeout_s=self._body_timeout_s,
+                request_timeout_s=self._timeout_s,
+            )
         except GatewayError as error:
             await _refuse(answer, error, new_request_id())
             return
@@ -129,6 +140,9 @@ class DataPlane:
 _ABORTED: dict[Abort, GatewayError] = {
     Abort.DEADLINE: UpstreamTimeoutError("the request took longer than it may"),
     Abort.REVOKED: UnauthenticatedError("the access token was revoked"),
+    Abort.SUPERSEDED: SupersededError("a newer completion of the same document took this one's place"),
+    Abort.BODY: RequestTimeoutError("the request's body did not come in time"),
+    Abort.STOPPING: UnavailableError("the gateway is stopping; send the request again", retry_after_s=1),
 }
 
 
@@ -145,6 +159,9 @@ async def _refuse(answer: HttpAnswer, error: GatewayError, request_id: str) -> N
     ]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
+    if isinstance(error, SupersededError):
+        # OpenAI's SDKs send a 409 again by themselves: the old keystroke would end the new one.
+        headers.append((b"x-should-retry", b"false"))
     if isinstance(error, MethodNotAllowedError):
         headers.append((b"allow", error.allow.encode()))
     if isinstance(error, UnauthenticatedError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import httpx
@@ -168,6 +169,11 @@ class FakeInbound:
     request_id = "req_test0001"
     trace_id = ""
     host = "localhost"
+    client_version = "editor/1.0"
+    document: bytes | None = None
+    arrived = 0.0
+    ends = math.inf
+    fault: GatewayError | None = None
 
     def __init__(self, body: bytes = BODY, authorization: bytes | None = b"Bearer t") -> None:
         self._body = body
@@ -177,6 +183,14 @@ class FakeInbound:
 
     async def body(self) -> bytes:
         return self._body
+
+    def check(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+
+    def end_within(self, seconds: float) -> None:
+        """Notes it; a test calls `abort` itself."""
+        self.ends = min(self.ends, self.arrived + seconds)
 
     def abort(self, reason: Abort) -> None:
         self.aborted = reason
