@@ -56,7 +56,7 @@ from gateway.pipeline import Pipeline
 from gateway.secrets.lease import KeyLeases
 from gateway.secrets.masterkey import read_master_key
 from gateway.secrets.sealed import SealedFile
-from gateway.secrets.store import StoreUnavailableError
+from gateway.secrets.store import StoreUnavailableError, UpstreamKeys
 from gateway.serve import HOPELESS, SETTINGS_VARIABLE, configure_logging, die_with_parent
 from gateway.settings import Settings, load
 from gateway.upstream.probe import UpstreamProbe
@@ -104,11 +104,12 @@ def worker() -> Litestar:
     limits = SlicedLimits(boot, slices_over(bus))
     spool = Spool(_spools(settings), boot, settings.audit.spool_bytes, settings.audit.fsync_ms)
     counters = Counters()
+    keys = _upstream_keys(settings, clock)
     pipeline = Pipeline(
         world=bus,
         authn=Authenticator(settings.server.url, data_audience(settings), clock.now),
         limits=limits,
-        keys=KeyLeases(_sealed(settings), clock.now),
+        keys=KeyLeases(keys, lambda: clock.monotonic_us() / 1e6),
         relay=Relay(transports),
         receipts=spool,
         in_flight=in_flight,
@@ -157,6 +158,7 @@ def worker() -> Litestar:
                     await forwarding
             await _end(others)
             await transports.aclose()
+            await keys.aclose()
             await bus.close()
 
     return Litestar(
@@ -201,6 +203,7 @@ async def control(settings: Settings) -> None:
 
     store = await open_store(sqlite_url(settings.database), clock=clock.now)
     sealed = _sealed(settings)
+    keys = _upstream_keys(settings, clock)
     oauth = await open_oauth(settings, store, sealed, clock)
 
     settings.path(settings.audit.path).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -223,7 +226,7 @@ async def control(settings: Settings) -> None:
     admin = admin_app(
         AdminDependencies(
             store=store,
-            keys=sealed,
+            keys=keys,
             sessions=oauth,
             verifier=Authenticator(settings.server.url, admin_audience(settings), clock.now),
             audit=LogReader(sequencer),
@@ -269,6 +272,7 @@ async def control(settings: Settings) -> None:
             await sequencer.drain_once(store)
         await sequencer.close()
         await transports.aclose()
+        await keys.aclose()
         await store.close()
 
 
@@ -327,6 +331,16 @@ def _sealed(settings: Settings) -> SealedFile:
     return SealedFile(
         settings.path(settings.secrets.path), read_master_key(settings.secrets.master_key, settings.home)
     )
+
+
+def _upstream_keys(settings: Settings, clock: Clock) -> UpstreamKeys:
+    sealed = _sealed(settings)
+    if settings.secrets.upstream_keys == "sealed-file":
+        return sealed
+    # hvac and requests take a tenth of a second to import and 10 MB: only who uses them pays for them.
+    from gateway.secrets.vault import VaultKeys  # noqa: PLC0415
+
+    return VaultKeys(settings.vault, settings.home, sealed, lambda: clock.monotonic_us() / 1e6)
 
 
 def _spools(settings: Settings) -> Path:

@@ -143,6 +143,10 @@ class UpstreamError(GatewayError):
     code = "upstream_error"
 
 
+class KeyRefusedError(UpstreamError):
+    """The model does not take the organization's key (401): it was revoked or changed there."""
+
+
 class UpstreamTimeoutError(GatewayError):
     """The model did not connect, begin or go on in time, or the request's whole time is over."""
 

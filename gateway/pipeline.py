@@ -9,7 +9,7 @@ from typing import Protocol
 from gateway.audit.log import ReceiptSink
 from gateway.authorize.stage import authorize, resolve, visible_models
 from gateway.clock import Clock
-from gateway.errors import GatewayError, UnavailableError, UpstreamTimeoutError
+from gateway.errors import GatewayError, KeyRefusedError, UnavailableError, UpstreamTimeoutError
 from gateway.exchange import Call, Credential, Permit, Principal, Receipt, Reservation, Route, Standing
 from gateway.inflight import Abort, Abortable, InFlight
 from gateway.latest import Latest, Place
@@ -76,6 +76,7 @@ class Keys(Protocol):
 
     def peek(self, org: OrgId, upstream: str, key_version: int) -> Credential | None: ...
     async def lease(self, org: OrgId, upstream: str, key_version: int) -> Credential: ...
+    def refused(self, org: OrgId, upstream: str, version: int) -> None: ...
 
 
 class World(Protocol):
@@ -238,6 +239,9 @@ class Pipeline:
         ledger.sending()
         try:
             response = await self._relay.open(route, ledger.progress)
+        except KeyRefusedError:
+            self._keys.refused(route.upstream.org, route.upstream.name, route.credential.version)
+            raise
         except UpstreamRefusalError as refusal:
             ledger.refused_upstream(refusal)
             await answer.start(refusal.answer_status, self._head(inbound, ledger, route, b"application/json"))

@@ -78,7 +78,7 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
-    for library in ("httpx", "httpcore", "aiosqlite"):  # they write URLs and statements at INFO and DEBUG
+    for library in ("httpx", "httpcore", "aiosqlite", "urllib3", "hvac"):  # they write URLs and statements at INFO and DEBUG
         logging.getLogger(library).setLevel(logging.WARNING)
 
 

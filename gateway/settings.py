@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gateway.vault_settings import VaultSettings, vault_faults
+
 ENV_PREFIX = "ORGATE_"
 
 
@@ -148,6 +150,11 @@ class Store(_Section):
 class Secrets(_Section):
     """`master_key` is a file with mode 0600, or `env:NAME` (development only, warned about)."""
 
+    upstream_keys: Literal["sealed-file", "vault"] = Field(
+        default="sealed-file",
+        description="Where the keys of upstreams are: in the sealed file, or in Vault or OpenBao (`[vault]`)."
+        " Signing keys are in the sealed file either way.",
+    )
     path: Path = Field(
         default=Path("secrets.sealed"), description="The sealed file: upstream keys and signing keys, AES-256-GCM."
     )
@@ -191,6 +198,7 @@ class Settings(_Section):
     tokens: Tokens = Tokens()
     store: Store = Store()
     secrets: Secrets = Secrets()
+    vault: VaultSettings = VaultSettings()
     audit: Audit = Audit()
     upstreams: Upstreams = Upstreams()
 
@@ -238,10 +246,13 @@ def load(file: Path, environment: dict[str, str] | None = None) -> Settings:
 def validated(found: dict[str, Any]) -> Settings:
     """Judge settings that were read, with `home` among them. Raises `SettingsError` with every fault at once."""
     try:
-        return Settings.model_validate(found)
+        settings = Settings.model_validate(found)
     except ValidationError as error:
         faults = [_fault(item) for item in error.errors(include_url=False, include_context=False)]
         raise SettingsError(faults) from None
+    if settings.secrets.upstream_keys == "vault" and (wrong := vault_faults(settings.vault)):
+        raise SettingsError(wrong)
+    return settings
 
 
 def _override(found: dict[str, Any], environ: dict[str, str]) -> list[str]:

@@ -1,6 +1,8 @@
 """Upstream keys as a worker holds them: leased for a minute, renewed behind the requests' back.
 
-A store that is down is not felt for 15 minutes by whoever has a key cached; the others get 503.
+A store that is down is not felt for 15 minutes by whoever has a key cached; the others get 503. Once a key is
+here, no request waits for the store: what is renewed is renewed in the background, when a lease is 48 to 60 s
+old, so that the workers' renewals spread out.
 """
 
 from __future__ import annotations
@@ -8,43 +10,53 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from random import SystemRandom
 from typing import Final
 
 from gateway.errors import UnavailableError
 from gateway.exchange import Credential
-from gateway.secrets.store import NoSuchSecretError, StoreUnavailableError, UpstreamKeys
+from gateway.secrets.store import KeyReader, NoSuchSecretError, StoreUnavailableError
 from tenants.ids import OrgId
 
 SOFT_TTL_S: Final = 60.0
 STALE_IF_ERROR_S: Final = 15 * 60.0
-READ_TIMEOUT_S: Final = 2.0
+JITTER: Final = 0.2
+"""The part of the soft TTL within which a renewal falls at random."""
+
+READ_TIMEOUT_S: Final = 1.8
+"""Whoever has no key waits for this long at most: the answer is there within 2 s."""
+
 RETRY_S: Final = 2
 
+_random: Final = SystemRandom().random
 log = logging.getLogger(__name__)
 
 
 class _Lease:
     """What one worker knows of one upstream's key. Changed only by `KeyLeases`, on its loop.
 
-    `asked`: the highest key version the store has been asked for. `retry_at`: no refresh before this.
+    `asked`: the highest key version the store has been asked for. `renew_at`: when it is due. `retry_at`: the
+    store failed, and is not asked again before this.
     """
 
-    __slots__ = ("asked", "credential", "read_at", "reading", "retry_at")
+    __slots__ = ("asked", "credential", "read_at", "reading", "renew_at", "retry_at")
 
     def __init__(self) -> None:
         self.credential: Credential | None = None
         self.asked = -1
         self.read_at = 0.0
+        self.renew_at = 0.0
         self.retry_at = 0.0
         self.reading: asyncio.Task[Credential] | None = None
 
 
 class KeyLeases:
-    """The leases of one worker. `clock` gives monotonic seconds. Belongs to one event loop."""
+    """The leases of one worker. `clock` gives monotonic seconds, `random` 0 to 1. Belongs to one event loop."""
 
-    def __init__(self, keys: UpstreamKeys, clock: Callable[[], float]) -> None:
+    def __init__(self, keys: KeyReader, clock: Callable[[], float], random: Callable[[], float] = _random) -> None:
         self._keys = keys
         self._clock = clock
+        self._random = random
         self._leases: dict[tuple[OrgId, str], _Lease] = {}
         self._swept_at = clock()
 
@@ -56,13 +68,26 @@ class KeyLeases:
         held = self._leases.get((org, upstream))
         if held is None or held.credential is None or not 0 < key_version <= held.asked:
             return None
-        age = self._clock() - held.read_at
-        if age >= SOFT_TTL_S:
-            if age >= STALE_IF_ERROR_S:
+        now = self._clock()
+        if now >= held.renew_at:
+            if now - held.read_at >= STALE_IF_ERROR_S:
                 return None
-            if held.reading is None and self._clock() >= held.retry_at:
+            if held.reading is None and now >= held.retry_at:
                 self._read(held, org, upstream, key_version)
         return held.credential
+
+    def refused(self, org: OrgId, upstream: str, version: int) -> None:
+        """The upstream answered 401 to this version of its key: read the store again at once, in the background.
+
+        The key may have been changed in the store by another hand. At most once in 2 s: a key that is wrong
+        in the store too is no reason to ask it on every request.
+        """
+        held = self._leases.get((org, upstream))
+        if held is None or held.credential is None or held.credential.version != version:
+            return
+        now = self._clock()
+        if held.reading is None and now >= held.retry_at and now - held.read_at >= RETRY_S:
+            self._read(held, org, upstream, held.asked)
 
     async def lease(self, org: OrgId, upstream: str, key_version: int) -> Credential:
         """The key of `upstream`. Reads the store when `key_version` is newer than what is cached.
@@ -77,6 +102,8 @@ class KeyLeases:
         fresh_enough = held.credential is not None and self._clock() - held.read_at < STALE_IF_ERROR_S
         if key_version and fresh_enough and self._clock() < held.retry_at and held.credential is not None:
             return held.credential  # the store failed a moment ago: the older key beats no key
+        if held.credential is None and self._clock() < held.retry_at:
+            raise _unreadable(upstream)  # at once: the store failed a moment ago, and nobody need wait for it
         reading = held.reading
         if reading is not None and key_version > held.asked:
             await asyncio.wait([reading])  # it may have started before the new key was written
@@ -94,9 +121,7 @@ class KeyLeases:
             stale = held.credential
             if key_version and stale is not None and self._clock() - held.read_at < STALE_IF_ERROR_S:
                 return stale
-            raise UnavailableError(
-                f"the key for upstream '{upstream}' cannot be read now", retry_after_s=RETRY_S
-            ) from None
+            raise _unreadable(upstream) from None
 
     def _read(self, held: _Lease, org: OrgId, upstream: str, key_version: int) -> asyncio.Task[Credential]:
         held.reading = asyncio.ensure_future(self._fetch(held, org, upstream, key_version))
@@ -119,6 +144,7 @@ class KeyLeases:
             raise
         else:
             held.credential, held.read_at = credential, self._clock()
+            held.renew_at = held.read_at + SOFT_TTL_S * (1 - JITTER * self._random())
             # A store that lags behind `key_version` is asked again after the TTL, not on every request.
             held.asked = max(credential.version, key_version)
             return credential
@@ -135,6 +161,10 @@ class KeyLeases:
         for key, held in list(self._leases.items()):
             if held.reading is None and now - held.read_at >= STALE_IF_ERROR_S:
                 del self._leases[key]
+
+
+def _unreadable(upstream: str) -> UnavailableError:
+    return UnavailableError(f"the key for upstream '{upstream}' cannot be read now", retry_after_s=RETRY_S)
 
 
 def _observe(reading: asyncio.Task[Credential]) -> None:

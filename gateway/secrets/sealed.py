@@ -27,9 +27,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from gateway.exchange import Credential
 from gateway.secret import Secret
 from gateway.secrets.masterkey import KEY_BYTES, fsync_folder
-from gateway.secrets.store import NoSuchSecretError, StoreUnavailableError
-from tenants.ids import OrgId, resource_name
-from tenants.ids import org_id as parse_org
+from gateway.secrets.store import NoSuchSecretError, StoreUnavailableError, upstream_path
+from tenants.ids import OrgId
 
 FORMAT: Final = "orgate-sealed-1"
 _INFO: Final = b"orgate sealed file, AES-256-GCM, version 1"  # RFC 5869: binds the derived key to its use
@@ -72,7 +71,7 @@ class SealedFile:
         self._seen: tuple[tuple[int, int, int], _Opened] | None = None  # replaced whole: safe between threads
 
     async def get(self, org: OrgId, upstream: str) -> Credential:
-        path = _upstream_path(org, upstream)
+        path = upstream_path(org, upstream)
         found = await asyncio.to_thread(self._open, path)
         if found is None or not found[1]:
             raise NoSuchSecretError(f"no key is stored at {path}")
@@ -82,15 +81,18 @@ class SealedFile:
         """As the Protocol says; raises `ValueError` for an empty secret."""
         if not secret.reveal():
             raise ValueError("an upstream key cannot be empty")
-        return await asyncio.to_thread(self._write, _upstream_path(org, upstream), secret)
+        return await asyncio.to_thread(self._write, upstream_path(org, upstream), secret)
 
     async def delete(self, org: OrgId, upstream: str) -> None:
         """Forget the key. Its version number is spent: the next `put` counts on from it."""
-        path = _upstream_path(org, upstream)
+        path = upstream_path(org, upstream)
         found = await asyncio.to_thread(self._open, path)
         if found is None or not found[1]:
             raise NoSuchSecretError(f"no key is stored at {path}")
         await asyncio.to_thread(self._write, path, Secret(b""))
+
+    async def aclose(self) -> None:
+        """Nothing is held: each call opens the file and closes it."""
 
     async def load(self, name: str) -> Secret | None:
         found = await asyncio.to_thread(self._open, f"system/{name}")
@@ -197,11 +199,6 @@ class SealedFile:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 Path(temporary).unlink(missing_ok=True)
             raise StoreUnavailableError(f"{self._path} cannot be written: {error.strerror}") from None
-
-
-def _upstream_path(org: OrgId, upstream: str) -> str:
-    # Parsed again here: a slash or a '#' in either part would let one organization name another's path.
-    return f"orgs/{parse_org(org)}/upstreams/{resource_name(upstream)}"
 
 
 def _aad(path: str, version: int) -> bytes:

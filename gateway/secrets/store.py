@@ -1,4 +1,4 @@
-"""The secret store's Protocol. Backends: `sealed` (a file); Vault later behind the same."""
+"""The secret store's Protocols. Backends: `sealed` (a file) for both, `vault` for the keys of upstreams."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Protocol
 
 from gateway.exchange import Credential
 from gateway.secret import Secret
-from tenants.ids import OrgId
+from tenants.ids import OrgId, resource_name
+from tenants.ids import org_id as parse_org
 
 
 class NoSuchSecretError(Exception):
@@ -17,7 +18,22 @@ class StoreUnavailableError(Exception):
     """The store cannot be read now (sealed, down, wrong master key). Says which, never a secret."""
 
 
-class UpstreamKeys(Protocol):
+def upstream_path(org: OrgId, upstream: str) -> str:
+    """Where a key is, in every backend. Raises `tenants.ids.InvalidIdError`.
+
+    Parsed again here: a slash or a '#' in either part would let one organization name another's path.
+    """
+    return f"orgs/{parse_org(org)}/upstreams/{resource_name(upstream)}"
+
+
+class KeyReader(Protocol):
+    """The half of `UpstreamKeys` that a request needs."""
+
+    async def get(self, org: OrgId, upstream: str) -> Credential:
+        """The newest version. Raises `NoSuchSecretError` and `StoreUnavailableError`."""
+
+
+class UpstreamKeys(KeyReader, Protocol):
     """Keys of upstreams, at a path that begins with the organization. Versions count up from 1.
 
     Durable when `put` returns (fsync), atomic: a reader sees the old version or the new one, also after
@@ -25,11 +41,15 @@ class UpstreamKeys(Protocol):
     Trusted: whoever can read this and the master key can spend every organization's money.
     """
 
-    async def get(self, org: OrgId, upstream: str) -> Credential: ...
     async def put(self, org: OrgId, upstream: str, secret: Secret) -> int:
-        """Store a new version and return its number."""
+        """Store a new version and return its number. The older ones are gone for good. Raises `ValueError`
+        for a key that is empty or that no header could carry."""
 
-    async def delete(self, org: OrgId, upstream: str) -> None: ...
+    async def delete(self, org: OrgId, upstream: str) -> None:
+        """Destroy the key. Its version number is spent: the next `put` counts on from it."""
+
+    async def aclose(self) -> None:
+        """Give back what the store holds elsewhere: connections, tokens. Nothing is called after it."""
 
 
 class SystemSecrets(Protocol):

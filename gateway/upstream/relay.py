@@ -13,7 +13,7 @@ import httpx
 import msgspec
 from msgspec import Raw
 
-from gateway.errors import GatewayError, UpstreamBusyError, UpstreamError, UpstreamTimeoutError
+from gateway.errors import GatewayError, KeyRefusedError, UpstreamBusyError, UpstreamError, UpstreamTimeoutError
 from gateway.exchange import Call, Route, Usage
 from gateway.upstream.errors import RefusedError
 from gateway.upstream.transport import SENT
@@ -202,7 +202,8 @@ async def _refusal(response: httpx.Response, route: Route) -> GatewayError:
         # 401 and 403 often quote part of the key; 5xx may quote anything: none of it goes on.
         await response.aclose()
         if status in (401, 403):
-            return UpstreamError("the model refused the organization's key; an admin must set a new one")
+            kind = KeyRefusedError if status == 401 else UpstreamError
+            return kind("the model refused the organization's key; an admin must set a new one")
         return UpstreamError(f"the model answered status {status}")
     try:
         body = await _read(response, ERROR_LIMIT)

@@ -101,6 +101,7 @@ class World:
         self.limit_error: GatewayError | None = None
         self.limit_gate: asyncio.Event | None = None
         self.in_flight = InFlight()
+        self.refused_keys: list[tuple[OrgId, str, int]] = []
         self.pipeline = Pipeline(
             world=self,
             authn=self,
@@ -132,6 +133,9 @@ class World:
 
     async def lease(self, org: OrgId, upstream: str, key_version: int) -> Credential:
         return Credential(key_version, Secret(KEY))
+
+    def refused(self, org: OrgId, upstream: str, version: int) -> None:
+        self.refused_keys.append((org, upstream, version))
 
     def admit(self) -> None:
         self.admitted += 1

@@ -49,7 +49,8 @@ class Bench:
     def __init__(self) -> None:
         self.now = 1000.0
         self.keys = Keys()
-        self.leases = KeyLeases(self.keys, lambda: self.now)
+        self.jitter = 0.0
+        self.leases = KeyLeases(self.keys, lambda: self.now, lambda: self.jitter)
 
     async def settle(self) -> None:
         """Let the background renewal that was started run to its end."""
@@ -152,6 +153,58 @@ async def test_without_a_cached_key_a_store_that_is_down_is_503(bench: Bench) ->
     bench.keys.down = True
     with pytest.raises(UnavailableError, match="cannot be read now"):
         await bench.leases.lease(ACME, "openai", 1)
+
+
+async def test_an_organization_without_a_key_does_not_wait_for_a_store_that_just_failed(bench: Bench) -> None:
+    bench.keys.down = True
+    for _ in range(20):
+        with pytest.raises(UnavailableError) as caught:
+            await bench.leases.lease(ACME, "openai", 1)
+        assert caught.value.retry_after_s
+    assert bench.keys.reads == 1
+    bench.keys.down = False
+    bench.now += 2
+    assert (await bench.leases.lease(ACME, "openai", 1)).version == 1
+
+
+@pytest.mark.parametrize(("jitter", "due"), [(0.0, 60), (0.5, 54), (1.0, 48)])
+async def test_renewals_are_spread_over_a_fifth_of_the_minute(bench: Bench, jitter: float, due: int) -> None:
+    bench.jitter = jitter
+    await bench.leases.lease(ACME, "openai", 1)
+    for later, reads in ((due - 1, 1), (1, 2)):
+        bench.now += later
+        assert bench.leases.peek(ACME, "openai", 1) is not None
+        await bench.settle()
+        assert bench.keys.reads == reads
+
+
+async def test_a_key_that_the_upstream_refused_is_read_again_at_once(bench: Bench) -> None:
+    await bench.leases.lease(ACME, "openai", 1)
+    bench.keys.versions[ACME, "openai"] = 2
+    bench.now += 3
+    bench.leases.refused(ACME, "openai", 1)
+    assert bench.leases.peek(ACME, "openai", 1) is not None  # nobody waits for it
+    await bench.settle()
+    renewed = bench.leases.peek(ACME, "openai", 1)
+    assert renewed is not None
+    assert renewed.version == 2
+    assert bench.keys.reads == 2
+
+
+async def test_refusals_do_not_ask_the_store_again_and_again(bench: Bench) -> None:
+    await bench.leases.lease(ACME, "openai", 1)
+    bench.now += 3
+    for version in (1, 1, 0, 2):  # another version than the one that is held was refused: nothing new in that
+        bench.leases.refused(ACME, "openai", version)
+        await bench.settle()
+    bench.leases.refused(GLOBEX, "openai", 1)
+    assert bench.keys.reads == 2
+    bench.keys.down = True
+    bench.now += 3
+    for _ in range(3):
+        bench.leases.refused(ACME, "openai", 1)
+        await bench.settle()
+    assert bench.keys.reads == 3
 
 
 async def test_another_organization_s_lease_is_not_mine(bench: Bench) -> None:
