@@ -32,8 +32,9 @@ def render() -> str:
                 ("`kind`", "`prompt`, `completion`"),
                 (
                     "`client`",
-                    f"The program's `name/version` as it gives it, at most {CLIENTS_MAX} of an organization and"
-                    f" worker, then `{OTHER}`; `{UNKNOWN}` when it gives none. See [data-plane.md](data-plane.md).",
+                    f"The program's `name/version` as it gives it, at most {CLIENTS_MAX} of an organization"
+                    f" and worker, then `{OTHER}`; `{UNKNOWN}` when it gives none: see"
+                    " [data-plane.md](data-plane.md).",
                 ),
             ],
         ),

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.bus.messages import MetricsUp
 from gateway.exchange import Outcome, Receipt
-from gateway.metrics import BUCKETS_S, Counters, Gauge, Metrics
+from gateway.metrics import BUCKETS_S, CLIENTS_MAX, FAST_CANCEL_US, Counters, Gauge, Metrics
 from policies.facts import Action
 from tenants.ids import OrgId
 
@@ -160,3 +160,41 @@ def test_gauges_are_grouped_and_label_values_escaped() -> None:
     found = samples(text)
     assert found["orgate_worker_version", (("worker", 'w"2\n\\'),)] == 3
     assert found["orgate_store_version", ()] == 4.5
+
+
+def fast(counters: Counters) -> dict[str, float]:
+    """The fast cancels of acme, by client."""
+    found = samples(exposed(counters.message("w1", "b1")))
+    return {
+        dict(labels)["client"]: value
+        for (name, labels), value in found.items()
+        if name == "orgate_fast_cancels_total" and dict(labels)["org"] == "acme"
+    }
+
+
+def test_a_cancel_is_fast_when_nothing_was_sent_or_hardly_any_time_had_passed() -> None:
+    counters = Counters()
+    cancelled = structs.replace(RECEIPT, outcome=Outcome.CANCELLED_BY_CLIENT, client_version="vim/1")
+    for sent, total_us in (
+        (False, 3_000_000),  # fast: it waited for its limit or in line, and the model never saw it
+        (True, FAST_CANCEL_US - 1),  # fast
+        (True, FAST_CANCEL_US),
+    ):
+        counters.observe(structs.replace(cancelled, sent=sent, total_us=total_us))
+    for outcome in Outcome:
+        if outcome is not Outcome.CANCELLED_BY_CLIENT:
+            counters.observe(structs.replace(cancelled, outcome=outcome, sent=False, total_us=1))
+    assert fast(counters) == {"vim/1": 2}
+
+
+def test_versions_are_bounded_for_each_organization_by_itself() -> None:
+    counters = Counters()
+    cancelled = structs.replace(RECEIPT, outcome=Outcome.CANCELLED_BY_CLIENT, sent=False)
+    for number in range(CLIENTS_MAX + 50):
+        counters.observe(structs.replace(cancelled, org=OrgId("globex"), client_version=f"made-up/{number}"))
+    assert fast(counters) == {}
+    for number in [*range(CLIENTS_MAX + 3), 0]:
+        counters.observe(structs.replace(cancelled, client_version=f"vim/{number}"))
+    found = fast(counters)
+    assert len(found) == CLIENTS_MAX + 1
+    assert (found["vim/0"], found["other"]) == (2, 3)
