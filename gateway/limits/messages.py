@@ -12,11 +12,25 @@ from gateway.exchange import Claim
 from tenants.ids import OrgId
 
 
+class Ahead(Struct, frozen=True):
+    """A bucket that is being spent from, and goes on being so while the owner is asked.
+
+    `claim.cost`: what one request takes. `keep`: what stays in the worker's hands of earlier slices, at most;
+    `back`: what came back to it and returns. `more`: lend more on top, so that no request has to wait for it.
+    """
+
+    claim: Claim
+    keep: int
+    back: int
+    more: bool
+
+
 class SliceAsk(Struct, frozen=True):
     """`asks`: one entry per request, each all or nothing, judged in order.
 
     `back`: what returns to each bucket beforehand: all that is left of earlier slices, refunds, or (negative)
     what was used beyond what had been reserved. A bucket named in `asks` is always named here.
+    `ahead`: buckets that are named in neither.
     `session` is what the owner gave this worker; `held`, sent with an unknown or empty session only, the slots
     of each concurrency limit that this worker has out.
     `seq` rises with each message. `seen` is the last one whose answer arrived: the owner takes the effects of
@@ -30,6 +44,7 @@ class SliceAsk(Struct, frozen=True):
     asks: tuple[tuple[Claim, ...], ...] = ()
     back: tuple[Claim, ...] = ()
     held: tuple[Claim, ...] = ()
+    ahead: tuple[Ahead, ...] = ()
 
 
 class Granted(Struct, frozen=True, tag="granted"):

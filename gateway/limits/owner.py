@@ -12,7 +12,7 @@ from collections.abc import Callable
 from itertools import count
 
 from gateway.exchange import Claim
-from gateway.limits.messages import Granted, Refused, Slice, SliceAnswer, SliceAsk
+from gateway.limits.messages import Ahead, Granted, Refused, Slice, SliceAnswer, SliceAsk
 from gateway.limits.table import Key, Table, key_of
 from tenants.models import LimitUnit
 
@@ -24,8 +24,11 @@ AHEAD = 64
 
 MOST_AHEAD = 4_096
 AGAIN_US = 500_000
-"""A worker that has spent a slice within this time gets twice as much, so that a busy bucket costs a message a
-few times a second and not for every 64 requests; one that has not begins anew."""
+"""A worker that has spent a slice within this time gets twice as much, so that a busy bucket costs a message
+every second or so and not for every 64 requests."""
+
+PAUSE_US = 4 * AGAIN_US
+"""One that has not spent it within this time begins anew."""
 
 SLOTS_AHEAD = 16
 
@@ -105,8 +108,10 @@ class LimitOwner:
             effect = self._effect(session, claim, now)
             self._table.at(claim, now).give(claim.cost, session.id)
             effect.given -= claim.cost
+        for part in ask.ahead:
+            self._renew(session, part, now)
         results = tuple(self._judge(session, claims, now) for claims in ask.asks)
-        slices = self._slices(session, ask, results, now)
+        slices = self._slices(session, ask, results, now) + self._more(session, ask, now)
         self._table.sweep(now, len(session.effects) + 1)
         return SliceAnswer(session=session.id, known=True, results=results, slices=slices)
 
@@ -155,18 +160,47 @@ class LimitOwner:
             slices.append(Slice(claim.org, claim.limit, claim.subject, amount, left))
         return tuple(slices)
 
-    def _slice(self, session: _Session, key: Key, claim: Claim, left: int, now_us: int) -> int:
+    def _renew(self, session: _Session, part: Ahead, now_us: int) -> None:
+        """What was spent of a slice is spent; the rest stays with the worker and goes on counting as lent."""
+        effect = self._effect(session, part.claim, now_us)
+        found = self._table.at(part.claim, now_us)
+        effect.given += found.keep(part.keep, effect.lent_before, session.id)
+        found.give(part.back, session.id)
+        effect.given -= part.back
+
+    def _more(self, session: _Session, ask: SliceAsk, now_us: int) -> tuple[Slice, ...]:
+        """On top of what is kept, as much as makes the slice that a request would be given now."""
+        slices = []
+        for part in ask.ahead:
+            claim = part.claim
+            found = self._table.at(claim, now_us)
+            left, amount = found.left, 0
+            if part.more:
+                kept = 0 if claim.unit is LimitUnit.CONCURRENCY else part.keep
+                whole = self._slice(session, key_of(claim), claim, left, now_us, kept=kept)
+                amount = max(0, min(whole - kept, left))
+            if amount:
+                effect = self._effect(session, claim, now_us)
+                found.lend(amount, session.id)
+                effect.given += amount
+            slices.append(Slice(claim.org, claim.limit, claim.subject, amount, left))
+        return tuple(slices)
+
+    def _slice(self, session: _Session, key: Key, claim: Claim, left: int, now_us: int, *, kept: int = 0) -> int:
         workers, cost = max(len(self._sessions), self._expected), max(claim.cost, 1)
         if left < SCARCE * workers * cost:
             return 0
         if claim.unit is LimitUnit.CONCURRENCY:
             return min(left // (2 * workers), SLOTS_AHEAD * cost)
         before, at_us = session.ahead.get(key, (0, 0))
-        ahead = min(before * 2, MOST_AHEAD) if before and now_us - at_us < AGAIN_US else AHEAD
+        if before and now_us - at_us < PAUSE_US:
+            ahead = min(before * 2, MOST_AHEAD) if now_us - at_us < AGAIN_US else before
+        else:
+            ahead = AHEAD
         if len(session.ahead) > FORGET:
             session.ahead.clear()
         session.ahead[key] = (ahead, now_us)
-        return min(left // (2 * workers), ahead * cost)
+        return min((left + kept) // (2 * workers), ahead * cost)
 
     def _effect(self, session: _Session, claim: Claim, now_us: int) -> _Effect:
         """The note on one bucket in this answer. First touched: all it was lent is back or spent."""

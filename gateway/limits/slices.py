@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.errors import GatewayError, UnavailableError
 from gateway.exchange import Claim, Hold, Standing
-from gateway.limits.messages import Refused, SliceAnswer, SliceAsk
+from gateway.limits.claims import costing
+from gateway.limits.messages import Ahead, Refused, SliceAnswer, SliceAsk
+from gateway.limits.parcel import NEVER, Local, Parcel
 from gateway.limits.refusal import exceeded
 from gateway.limits.table import Key, key_of, standings
 from tenants.models import LimitUnit
@@ -27,24 +29,7 @@ SOON_S = 0.005
 BATCH = 256
 """Requests asked about in one message."""
 
-
-class _Local:
-    """One bucket as this worker knows it."""
-
-    __slots__ = ("avail", "back", "claim", "out", "remaining", "scarce", "used")
-
-    def __init__(self, claim: Claim) -> None:
-        self.claim = claim  # as last seen: its amount and period
-        self.avail = 0  # to spend here; negative when more was used than had been reserved
-        self.back = 0  # came back from requests; not spendable here, or a refund could outlast the bucket's refill
-        self.out = 0  # concurrency: slots that the owner counts as ours
-        self.remaining = 0  # what the owner had left, less what was spent here since
-        self.scarce = True  # the owner lends none of it: every request is judged there
-        self.used = False  # since the last tick
-
-    @property
-    def slots(self) -> bool:
-        return self.claim.unit is LimitUnit.CONCURRENCY
+Batch = list[tuple[tuple[Claim, ...], asyncio.Future[Hold]]]
 
 
 class SlicedLimits:
@@ -52,6 +37,7 @@ class SlicedLimits:
 
     `worker` is unique to this process (a restarted worker takes another). Nobody is refused without the owner
     having said so just now. One message is under way at a time; requests that wait meanwhile share the next.
+    A slice that runs low is renewed while the rest of it is spent, so that at a steady rate nobody waits.
     When the owner cannot be asked, what is left of the slices is spent, then `UnavailableError` is raised.
     If this process dies, the owner charges what it was lent and frees its slots.
     """
@@ -59,12 +45,13 @@ class SlicedLimits:
     def __init__(self, worker: str, ask: Callable[[SliceAsk], Awaitable[SliceAnswer]]) -> None:
         self._worker = worker
         self._ask = ask
-        self._locals: dict[Key, _Local] = {}
-        self._waiting: list[tuple[tuple[Claim, ...], asyncio.Future[Hold]]] = []
+        self._locals: dict[Key, Local] = {}
+        self._waiting: Batch = []
         self._asking: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._soon: asyncio.TimerHandle | None = None
         self._owed: set[Key] = set()
+        self._low: set[Key] = set()
         self._session = ""
         self._seq = 0
         self._seen = 0
@@ -72,7 +59,7 @@ class SlicedLimits:
         self._closed = False
 
     async def reserve(self, claims: Sequence[Claim]) -> Hold:
-        wanted = tuple(claims)
+        wanted = claims if type(claims) is tuple else tuple(claims)
         if (hold := self._spend(wanted)) is not None:
             return hold
         if self._closed:
@@ -98,15 +85,17 @@ class SlicedLimits:
         """One tick: give unused parts and what came back to the owner; keep them when it cannot be asked."""
         self._ticks += 1
         slow = self._ticks % SLOW_TICKS == 0
-        idle = []
+        idle: list[Local] = []
+        busy: list[Local] = []
         for key, local in list(self._locals.items()):
             if (not local.used or slow) and (local.avail or local.back):
-                idle.append(local)
+                (busy if local.used and not local.scarce else idle).append(local)
             elif not (local.used or local.out or self._turn.locked()):  # a message under way may put some back
+                local.gone = True
                 del self._locals[key]
             local.used = False
-        if idle or (slow and any(local.out for local in self._locals.values())):
-            await self._exchange([], idle)
+        if idle or busy or (slow and any(local.out for local in self._locals.values())):
+            await self._exchange([], idle, busy)
 
     async def close(self) -> None:
         """Give everything back. What requests still in flight settle afterwards is not told any more."""
@@ -115,16 +104,16 @@ class SlicedLimits:
             self._soon.cancel()
         while self._asking is not None:
             await self._asking
-        await self._exchange([], list(self._locals.values()))
+        await self._exchange([], list(self._locals.values()), [])
 
     # What `_SlicedHold` calls: synchronous.
 
-    def charge(self, claim: Claim, at: _Local, reserved: int, used: int) -> None:
+    def charge(self, claim: Claim, at: Local, reserved: int, used: int) -> None:
         """`used` instead of `reserved`; for concurrency, 0 instead of the slot. `at` is where it was taken."""
-        local = self._local(claim)
+        local = self._local(claim) if at.gone else at
         if local is not at and (local.slots or at.slots):
             return  # the limit has been another one meanwhile: its bucket knows nothing of this slot
-        if local.slots:
+        if claim.unit is LimitUnit.CONCURRENCY:
             local.avail += reserved - used
         elif used > reserved:
             local.avail -= used - reserved
@@ -138,25 +127,37 @@ class SlicedLimits:
 
     def _spend(self, claims: tuple[Claim, ...]) -> Hold | None:
         """All of `claims` out of the slices, or nothing."""
-        found = [self._local(claim) for claim in claims]
-        for local, claim in zip(found, claims, strict=True):
+        found = []
+        for claim in claims:
+            local = self._locals.get((claim.org, claim.limit, claim.subject))
+            if local is None:
+                local = self._local(claim)
             local.used = True
-            if local.avail < claim.cost or not _same(local.claim, claim):
+            if local.avail < claim.cost or not (local.claim is claim or _same(local.claim, claim)):
                 return None
+            found.append(local)
+        remaining = []
         for local, claim in zip(found, claims, strict=True):
-            local.avail -= claim.cost
-            local.remaining -= claim.cost
-        return self._hold(claims)
+            local.claim = claim
+            local.avail = avail = local.avail - claim.cost
+            local.remaining = left = local.remaining - claim.cost
+            remaining.append(left)
+            if avail < local.low:
+                local.low = NEVER
+                self._low.add(key_of(claim))
+                self._begin()
+            local.spare = min(local.spare, avail)
+        return _SlicedHold(self, claims, found, remaining)
 
     def _hold(self, claims: tuple[Claim, ...]) -> Hold:
-        found = tuple(self._local(claim) for claim in claims)
-        return _SlicedHold(self, claims, found, standings(claims, [local.remaining for local in found]))
+        found = [self._local(claim) for claim in claims]
+        return _SlicedHold(self, claims, found, [local.remaining for local in found])
 
-    def _local(self, claim: Claim) -> _Local:
+    def _local(self, claim: Claim) -> Local:
         key = key_of(claim)
         local = self._locals.get(key)
         if local is None:
-            local = self._locals[key] = _Local(claim)
+            local = self._locals[key] = Local(claim)
         return local
 
     def _begin(self) -> None:
@@ -165,84 +166,80 @@ class SlicedLimits:
 
     async def _ask_for_waiting(self) -> None:
         try:
-            while self._waiting or self._owed:
+            while self._waiting or self._owed or self._low:
                 if self._soon is not None:
                     self._soon.cancel()
                     self._soon = None
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                owed = [self._locals[key] for key in self._owed if key in self._locals]
-                self._owed.clear()
-                await self._exchange(batch, owed)
+                owed, low = self._known(self._owed), self._known(self._low)
+                await self._exchange(batch, owed, [], low)
         finally:
             self._asking = None
 
+    def _known(self, keys: set[Key]) -> list[Local]:
+        found = [self._locals[key] for key in keys if key in self._locals]
+        keys.clear()
+        return found
+
     async def _exchange(
-        self, batch: list[tuple[tuple[Claim, ...], asyncio.Future[Hold]]], idle: list[_Local]
+        self, batch: Batch, idle: Sequence[Local], busy: Sequence[Local], low: Sequence[Local] = ()
     ) -> None:
-        """One message and its answer, applied. A message whose answer did not come has never been."""
+        """One message and its answer, applied. A message whose answer did not come has never been.
+
+        All of `idle` returns, and of `busy` what came back to it or was not needed; `low` gets more on top.
+        """
         async with self._turn:
             batch = [(claims, future) for claims, future in batch if not future.done()]
-            touched = {id(local): local for local in idle}
-            for claims, _ in batch:
-                for claim in claims:
-                    local = self._renewed(claim)
-                    touched[id(local)] = local
-            returned = [(local, local.avail, local.back) for local in touched.values()]
-            for local, _, _ in returned:
-                local.avail = local.back = 0
+            asked = [self._renewed(claim) for claims, _ in batch for claim in claims]
+            parcel = Parcel([*idle, *asked], busy, low)
             try:
-                answer = await self._asked(tuple(claims for claims, _ in batch), returned)
+                answer = await self._asked(tuple([claims for claims, _ in batch]), parcel)
             except BaseException as error:
-                for local, avail, back in returned:
-                    local.avail += avail
-                    local.back += back
+                parcel.put_back()
                 self._serve_alone(batch)
                 if not isinstance(error, Exception):
                     raise  # cancelled
                 if not isinstance(error, GatewayError):
                     log.exception("the owner of the limits cannot be asked")
                 return
-            for local, avail, back in returned:
-                if local.slots:
-                    local.out -= avail + back
-            self._apply(answer, batch)
+            parcel.arrived()
+            self._apply(answer, batch, parcel)
 
-    def _renewed(self, claim: Claim) -> _Local:
+    def _renewed(self, claim: Claim) -> Local:
         """The bucket of `claim`, with the amounts as the newest request knows them."""
         local = self._local(claim)
         if local.claim.unit is not claim.unit:
-            local = self._locals[key_of(claim)] = _Local(claim)
+            local.gone = True
+            local = self._locals[key_of(claim)] = Local(claim)
         local.claim = claim
         return local
 
-    async def _asked(
-        self, asks: tuple[tuple[Claim, ...], ...], returned: list[tuple[_Local, int, int]]
-    ) -> SliceAnswer:
-        back = tuple(_amount(local.claim, avail + back) for local, avail, back in returned if avail + back)
-        # A bucket that is asked about is named even with nothing to return: what was lent of it is spent.
-        named = {key_of(claim) for claim in back}
-        back += tuple(_amount(local.claim, 0) for local, _, _ in returned if key_of(local.claim) not in named)
-        answer = await self._send(asks, back)
+    async def _asked(self, asks: tuple[tuple[Claim, ...], ...], parcel: Parcel) -> SliceAnswer:
+        back, parts = parcel.back(), parcel.ahead()
+        answer = await self._send(asks, back, parts)
         if not answer.known:
             # The owner was restarted, or had taken this worker for dead: it is told again what is out here.
             self._session = ""
-            answer = await self._send(asks, back)
+            answer = await self._send(asks, back, parts)
         if len(answer.results) != len(asks):
             raise _unavailable()  # known by nobody, or overtaken by another process with this worker's name
         self._session = answer.session
         return answer
 
-    async def _send(self, asks: tuple[tuple[Claim, ...], ...], back: tuple[Claim, ...]) -> SliceAnswer:
+    async def _send(
+        self, asks: tuple[tuple[Claim, ...], ...], back: tuple[Claim, ...], ahead: tuple[Ahead, ...]
+    ) -> SliceAnswer:
         out = () if self._session else self._locals.values()
-        held = tuple(_amount(local.claim, local.out) for local in out if local.out)
+        held = tuple(costing(local.claim, local.out) for local in out if local.out)
         self._seq += 1
         seq = self._seq
-        answer = await self._ask(SliceAsk(self._worker, self._session, seq, self._seen, asks, back, held))
+        ask = SliceAsk(self._worker, self._session, seq, self._seen, asks, back, held, ahead)
+        answer = await self._ask(ask)
         if answer.known:
             self._seen = seq
         return answer
 
-    def _apply(self, answer: SliceAnswer, batch: list[tuple[tuple[Claim, ...], asyncio.Future[Hold]]]) -> None:
+    def _apply(self, answer: SliceAnswer, batch: Batch, parcel: Parcel) -> None:
         granted = []
         for (claims, future), result in zip(batch, answer.results, strict=True):
             if isinstance(result, Refused):
@@ -256,11 +253,7 @@ class SlicedLimits:
             granted.append((claims, future))
         for part in answer.slices:
             if (found := self._locals.get((part.org, part.limit, part.subject))) is not None:
-                found.avail += part.amount
-                found.remaining = part.remaining
-                found.scarce = part.amount == 0
-                if found.slots:
-                    found.out += part.amount
+                parcel.take(found, part)
         for claims, future in granted:
             hold = self._hold(claims)
             if future.done():  # the caller went away while the owner was asked
@@ -268,7 +261,7 @@ class SlicedLimits:
             else:
                 future.set_result(hold)
 
-    def _serve_alone(self, batch: list[tuple[tuple[Claim, ...], asyncio.Future[Hold]]]) -> None:
+    def _serve_alone(self, batch: Batch) -> None:
         """The owner cannot be asked: spend what there is here."""
         for claims, future in batch:
             if future.done():
@@ -280,24 +273,21 @@ class SlicedLimits:
 
 
 class _SlicedHold:
-    __slots__ = ("_at", "_claims", "_limits", "_open", "_standings")
+    __slots__ = ("_at", "_claims", "_limits", "_open", "_remaining")
 
     def __init__(
-        self,
-        limits: SlicedLimits,
-        claims: tuple[Claim, ...],
-        at: tuple[_Local, ...],
-        standing: tuple[Standing, ...],
+        self, limits: SlicedLimits, claims: tuple[Claim, ...], at: Sequence[Local], remaining: Sequence[int]
     ) -> None:
         self._limits = limits
         self._claims = claims
         self._at = at
-        self._standings = standing
+        self._remaining = remaining
         self._open = True
 
     @property
     def standings(self) -> tuple[Standing, ...]:
-        return self._standings
+        """As of the moment when all was granted."""
+        return standings(self._claims, self._remaining)
 
     def settle(self, tokens: int) -> None:
         self._close()
@@ -318,27 +308,13 @@ class _SlicedHold:
         self._open = False
 
 
-def _amount(claim: Claim, amount: int) -> Claim:
-    return Claim(
-        org=claim.org,
-        limit=claim.limit,
-        scope=claim.scope,
-        subject=claim.subject,
-        unit=claim.unit,
-        cost=amount,
-        amount=claim.amount,
-        burst=claim.burst,
-        period_s=claim.period_s,
-    )
-
-
 def _same(one: Claim, other: Claim) -> bool:
     """Whether both say the same of their bucket; a changed limit is asked about before it is spent from."""
-    return (one.unit, one.amount, one.burst, one.period_s) == (
-        other.unit,
-        other.amount,
-        other.burst,
-        other.period_s,
+    return (
+        one.unit is other.unit
+        and one.amount == other.amount
+        and one.burst == other.burst
+        and one.period_s == other.period_s
     )
 
 

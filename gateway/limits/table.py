@@ -48,6 +48,10 @@ class Bucket(Protocol):
     def unlend(self, session: str) -> int:
         """`session` has nothing of this bucket in its hands any more; returns what it had been thought to have."""
 
+    def keep(self, n: int, known: int, session: str) -> int:
+        """After `unlend`, which said `known`: `session` keeps `n` of them. Returns how many of these were taken
+        out of the bucket for it, because they had not been known to be lent."""
+
     def forget(self, session: str) -> None:
         """`session` is dead: what it may have spent is spent."""
 
@@ -102,6 +106,14 @@ class RateBucket:
     def unlend(self, session: str) -> int:
         return self._lent.pop(session, 0)
 
+    def keep(self, n: int, known: int, session: str) -> int:
+        unknown = max(n - known, 0)
+        if unknown:
+            self.take(unknown, session)
+        if n:
+            self._lent[session] = n
+        return unknown
+
     def forget(self, session: str) -> None:
         self._lent.pop(session, None)
 
@@ -149,6 +161,9 @@ class SlotBucket:
 
     def unlend(self, session: str) -> int:
         return 0  # slots that are out stay out until they are given back one by one
+
+    def keep(self, n: int, known: int, session: str) -> int:
+        return 0
 
     def forget(self, session: str) -> None:
         self._out.pop(session, None)
@@ -208,13 +223,19 @@ class Table:
 
 def standings(claims: Sequence[Claim], remaining: Sequence[int]) -> tuple[Standing, ...]:
     """What is left of the strictest limit of each unit. Where there is none, nothing is said."""
-    strictest: dict[LimitUnit, Standing] = {}
+    strictest: dict[LimitUnit, tuple[int, Claim]] = {}
     for claim, left in zip(claims, remaining, strict=True):
-        known = strictest.get(claim.unit)
-        if known is not None and known.remaining <= left:
-            continue
-        missing = max((claim.burst or claim.amount) - left, 0)
-        timed = claim.unit is not LimitUnit.CONCURRENCY and claim.amount > 0
-        reset_ms = -(-missing * max(claim.period_s, 1) * 1_000 // claim.amount) if timed else 0
-        strictest[claim.unit] = Standing(claim.unit, claim.amount, max(left, 0), reset_ms)
-    return tuple(strictest.values())
+        unit = claim.unit
+        if unit not in strictest or left < strictest[unit][0]:
+            strictest[unit] = left, claim
+    return tuple([_standing(claim, left) for left, claim in strictest.values()])
+
+
+def _standing(claim: Claim, left: int) -> Standing:
+    amount = claim.amount
+    reset_ms = 0
+    if amount > 0 and claim.unit is not LimitUnit.CONCURRENCY:
+        missing = (claim.burst or amount) - left
+        if missing > 0:
+            reset_ms = -(-missing * (claim.period_s or 1) * 1_000 // amount)
+    return Standing(claim.unit, amount, left if left > 0 else 0, reset_ms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.exchange import Claim
 from gateway.limits.messages import SliceAsk
-from gateway.limits.owner import AGAIN_US, AHEAD, MOST_AHEAD, LimitOwner
+from gateway.limits.owner import AGAIN_US, AHEAD, MOST_AHEAD, PAUSE_US, LimitOwner
 from tenants.ids import OrgId
 from tenants.models import LimitUnit
 
@@ -44,7 +44,8 @@ def test_a_busy_bucket_is_lent_twice_as_much_each_time_up_to_a_bound() -> None:
 def test_a_pause_begins_anew() -> None:
     asking = Asking(PLENTY)
     assert [asking.lent(1_000), asking.lent(1_000)] == [AHEAD, AHEAD * 2]
-    assert asking.lent(AGAIN_US) == AHEAD
+    assert asking.lent(AGAIN_US) == AHEAD * 2
+    assert asking.lent(PAUSE_US) == AHEAD
 
 
 def test_never_more_than_the_part_of_one_worker_is_lent() -> None:

@@ -8,11 +8,12 @@ import random
 import pytest
 
 from gateway.errors import LimitExceededError, UnavailableError
-from gateway.exchange import Claim, Hold
+from gateway.exchange import Claim
 from gateway.limits.memory import MemoryLimits
 from gateway.limits.messages import Granted, SliceAnswer, SliceAsk
 from gateway.limits.owner import LEASE_US, LimitOwner
-from gateway.limits.slices import SLOW_TICKS, SlicedLimits
+from gateway.limits.parcel import Parcel
+from gateway.limits.slices import SLOW_TICKS, Batch, SlicedLimits
 from tests.contract.test_limit_store import SECOND, FakeClock, admitted, claim, slots, tokens
 
 
@@ -222,8 +223,8 @@ async def test_a_caller_that_goes_away_as_it_is_granted_costs_nothing(
     waiting = asyncio.ensure_future(limits.reserve([claim(amount=1)]))
     apply = limits._apply
 
-    def apply_and_cancel(answer: SliceAnswer, batch: list[tuple[tuple[Claim, ...], asyncio.Future[Hold]]]) -> None:
-        apply(answer, batch)
+    def apply_and_cancel(answer: SliceAnswer, batch: Batch, parcel: Parcel) -> None:
+        apply(answer, batch, parcel)
         waiting.cancel()  # granted, and its task has not run yet
 
     monkeypatch.setattr(limits, "_apply", apply_and_cancel)
