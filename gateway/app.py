@@ -11,6 +11,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -42,6 +43,8 @@ from gateway.bus.hub import Hub
 from gateway.bus.publisher import Publisher
 from gateway.bus.streams import LiveStreams
 from gateway.clock import Clock, SystemClock
+from gateway.connections import keep_house
+from gateway.drain import Drain
 from gateway.errors import UnavailableError
 from gateway.exchange import SpoolUp
 from gateway.inflight import InFlight
@@ -59,6 +62,7 @@ from gateway.secrets.sealed import SealedFile
 from gateway.secrets.store import StoreUnavailableError, UpstreamKeys
 from gateway.serve import HOPELESS, SETTINGS_VARIABLE, configure_logging, die_with_parent
 from gateway.settings import Settings, load
+from gateway.tree import tell_ready
 from gateway.upstream.probe import UpstreamProbe
 from gateway.upstream.relay import Relay
 from gateway.upstream.transport import TransportPool
@@ -74,6 +78,7 @@ log = logging.getLogger("orgate")
 FIRST_SNAPSHOT_S = 10.0
 METRICS_S = 1.0
 RECOVER_S = 5.0
+ADMIN_CONNECTIONS = 1_024
 
 
 # -- the data plane: one of N workers ---------------------------------------------------------------------
@@ -118,7 +123,17 @@ def worker() -> Litestar:
         max_in_flight=settings.server.max_in_flight,
     )
     data = DataPlane(
-        pipeline, max_body=settings.server.max_body_bytes, timeout_s=settings.server.request_timeout_s
+        pipeline,
+        max_body=settings.server.max_body_bytes,
+        timeout_s=settings.server.request_timeout_s,
+        body_timeout_s=settings.server.body_timeout_s,
+    )
+    drain = Drain(
+        in_flight,
+        port=settings.public.port,
+        folder=settings.bus_socket.parent,
+        delay_s=settings.server.drain_delay_s,
+        drain_s=settings.server.drain_s,
     )
 
     def unready() -> Sequence[str]:
@@ -127,6 +142,7 @@ def worker() -> Litestar:
             for reason, holds in (
                 ("the control process and its store are out of reach", not bus.accepting),
                 ("the audit log cannot be written", not spool.healthy),
+                ("the gateway is stopping", drain.stopping),
             )
             if holds
         ]
@@ -147,10 +163,19 @@ def worker() -> Litestar:
             await bus.known()
         settle_heap()
         forwarding = asyncio.create_task(spool.run(forward))
-        others = [asyncio.create_task(report()), asyncio.create_task(limits.run())]
+        house = keep_house(
+            settings.public.port,
+            in_flight.peers,
+            idle_s=settings.server.idle_timeout_s,
+            most=settings.server.max_connections,
+        )
+        others = [asyncio.create_task(work) for work in (report(), limits.run(), house)]
+        drain.install()
+        tell_ready()
         try:
             yield
         finally:
+            await drain.aclose()
             await limits.close()
             spool.stop()
             with contextlib.suppress(TimeoutError):  # what is left on disk is recovered by the control process
@@ -247,7 +272,10 @@ async def control(settings: Settings) -> None:
         logging_config=None,
     )
     settings.bus_socket.unlink(missing_ok=True)
-    servers = [admin_server(settings, admin), bus_server(settings.bus_socket, bus)]
+    admin_listener = admin_server(settings, admin)
+    servers = [admin_listener, bus_server(settings.bus_socket, bus)]
+    # Its files are read anew: the supervisor has looked at them, and passes the signal on.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, admin_listener.reload)
     tasks = [
         asyncio.create_task(work)
         for work in (
@@ -256,6 +284,7 @@ async def control(settings: Settings) -> None:
             sequencer.run(),
             sequencer.drain_outbox(store),
             _recover_spools(settings, sequencer, hub),
+            keep_house(settings.admin.port, set, idle_s=settings.server.idle_timeout_s, most=ADMIN_CONNECTIONS),
         )
     ]
     stopping = asyncio.create_task(stop.wait())
@@ -362,6 +391,8 @@ def main(part: str, parent: int) -> int:
     die_with_parent(parent)
     settings = load(Path(os.environ[SETTINGS_VARIABLE]))
     configure_logging(settings.server.log_level)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is a descriptor; 1,024 is the usual
     parts: dict[str, Callable[[], None]] = {
         "control": lambda: uvloop.run(control(settings)),
         "public": lambda: public_tree(settings, "gateway.app:worker").serve(),

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import IO
 
 from gateway.secrets.masterkey import MasterKeyError, read_master_key
-from gateway.settings import Listener, Settings, load
+from gateway.settings import Listener, Settings, SettingsError, load
 
 log = logging.getLogger("orgate.serve")
 
@@ -32,6 +32,9 @@ RESTART_S = (0.2, 0.5, 1, 2, 5, 10)
 """Waits before a dead child is started again; the last one repeats. A minute of life begins the row anew."""
 
 NEVER_READY_S = 3
+
+LATE_S = 10
+"""Past what workers give themselves to drain and the tree gives them: then the whole session is killed."""
 
 HOPELESS = 78
 """Exit code (EX_CONFIG of sysexits.h) of a child that said why it cannot start and that waiting won't help.
@@ -98,18 +101,7 @@ def examine(settings: Settings) -> None:
     Raises `CannotServeError` for the first thing that is wrong.
     """
     for name, listener in (("public", settings.public), ("admin", settings.admin)):
-        certificate, key = settings.path(listener.certificate), settings.path(listener.key)
-        for part, path in (("certificate", certificate), ("key", key)):
-            if not os.access(path, os.R_OK):
-                raise CannotServeError(
-                    f"{name}.{part}: {path} cannot be read", "mend its name, or run `orgate init`"
-                )
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-        except ssl.SSLError as error:
-            raise CannotServeError(
-                f"{name}: {certificate} and {key} cannot be used ({error.reason})", "they must be one PEM pair"
-            ) from None
+        _pair(name, settings, listener)
         _free(name, listener)
     try:
         read_master_key(settings.secrets.master_key, settings.home)
@@ -121,6 +113,19 @@ def examine(settings: Settings) -> None:
         raise CannotServeError(
             f"{settings.database} is missing, although there are audit logs", "restore it from a backup"
         )
+
+
+def _pair(name: str, settings: Settings, listener: Listener) -> None:
+    certificate, key = settings.path(listener.certificate), settings.path(listener.key)
+    for part, path in (("certificate", certificate), ("key", key)):
+        if not os.access(path, os.R_OK):
+            raise CannotServeError(f"{name}.{part}: {path} cannot be read", "mend its name, or run `orgate init`")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        raise CannotServeError(
+            f"{name}: {certificate} and {key} cannot be used ({error.reason})", "they must be one PEM pair"
+        ) from None
 
 
 def _free(name: str, listener: Listener) -> None:
@@ -188,6 +193,7 @@ class _Child:
 class _Supervisor:
     def __init__(self, settings: Settings, settings_path: Path) -> None:
         self._settings = settings
+        self._settings_path = settings_path
         self._control = _Child("control", settings_path)
         self._public = _Child("public", settings_path)
         self._stop = False
@@ -207,7 +213,7 @@ class _Supervisor:
                     return 1
                 if self._reload:
                     self._reload = False
-                    self._public.signal(signal.SIGHUP)
+                    self._pass_on_reload()
                 if not announced and self._answers():
                     announced = True
                     log.info("serving %s; admin on %s", self._settings.server.url, self._settings.server.admin_url)
@@ -215,10 +221,25 @@ class _Supervisor:
         finally:
             # Workers first: what they settle while draining still reaches the control process.
             # One that never got ready has nothing to drain, and may have missed the signal while it started.
-            self._public.end(self._settings.server.drain_s if announced else NEVER_READY_S)
+            server = self._settings.server
+            patience_s = server.drain_delay_s + server.drain_s + LATE_S
+            self._public.end(patience_s if announced else NEVER_READY_S)
             self._control.end(10)
             log.info("stopped")
         return 0
+
+    def _pass_on_reload(self) -> None:
+        """Look first: settings or a certificate that cannot be used must not cost what is being served."""
+        try:
+            settings = load(self._settings_path)
+            for name, listener in (("public", settings.public), ("admin", settings.admin)):
+                _pair(name, settings, listener)
+        except (SettingsError, CannotServeError) as error:
+            log.error("not reloaded: %s", error)  # noqa: TRY400  # the message is all there is to say
+            return
+        log.info("reloading")
+        self._control.signal(signal.SIGHUP)
+        self._public.signal(signal.SIGHUP)
 
     def _answers(self) -> bool:
         for listener in (self._settings.public, self._settings.admin):

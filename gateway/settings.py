@@ -97,7 +97,20 @@ class Server(_Section):
     )
     admin_url: Origin = Field(default="https://127.0.0.1:8444", description="Where clients find the admin API.")
     workers: int = Field(default=1, ge=1, le=256, description="Processes of the data plane.")
-    drain_s: float = Field(default=30, gt=0, le=600, description="Seconds that streams have to end at a stop.")
+    drain_delay_s: float = Field(
+        default=0,
+        ge=0,
+        le=120,
+        description="Seconds between the signal to stop and its beginning: `/readyz` says no, all is served."
+        " Behind a load balancer a little longer than it takes to notice.",
+    )
+    drain_s: float = Field(
+        default=30,
+        gt=0,
+        le=600,
+        description="Seconds that streams have to end at a stop or a reload; those that remain are ended, and what"
+        " is still connected is cut.",
+    )
     max_body_bytes: int = Field(
         default=4 * 1024 * 1024,
         ge=1024,
@@ -112,6 +125,22 @@ class Server(_Section):
     )
     request_timeout_s: float = Field(
         default=300, gt=0, le=3600, description="Seconds from a request's head to its end; then 504."
+    )
+    body_timeout_s: float = Field(
+        default=10, gt=0, le=600, description="Seconds in which a request's body must be there; then 408."
+    )
+    idle_timeout_s: float = Field(
+        default=120,
+        ge=1,
+        description="Seconds after which a connection with no request in flight and no byte either way is ended."
+        " HTTP/2 clients are sent a PING each minute, so this ends what never spoke HTTP, or is gone.",
+    )
+    max_connections: int = Field(
+        default=8_192,
+        ge=16,
+        le=1_000_000,
+        description="Connections one worker holds at once. When nine tenths are taken, those silent longest and"
+        " without a request give way.",
     )
     max_staleness_s: float = Field(
         default=900,

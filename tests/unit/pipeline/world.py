@@ -173,6 +173,7 @@ class FakeInbound:
     request_id = "req_test0001"
     trace_id = ""
     host = "localhost"
+    peer = ("127.0.0.1", "50000")
     client_version = "editor/1.0"
     document: bytes | None = None
     arrived = 0.0
