@@ -18,8 +18,7 @@ from tests.integration.gateway.invariants import (
     MAX_TOKENS,
     SETTLED_S,
     Asked,
-    budget_fault,
-    budgets,
+    Budget,
     judge_client,
     judge_entries,
     judge_log,
@@ -32,6 +31,8 @@ from tests.kit.h2client import H2Client
 from tests.kit.upstream import RecordingUpstream, Request
 
 __all__ = ["CLIENT", "Asked", "Bed", "Canary", "lay", "prepare"]
+
+BUDGET = Budget()
 
 
 @dataclass
@@ -145,7 +146,7 @@ class Bed:
             entries = await self.log.of([each.request_id for each in self.asked])
             last = self.asked[-1]
             mine = [entry for entry in entries.values() if entry.get("model") == self.model]
-            if not (fault := budget_fault(last.stream, last.request_id, mine, now() - self.laid_at)):
+            if not (fault := BUDGET.fault(last, mine, now() - self.laid_at)):
                 return entries
             assert now() < end, fault
             await self.fresh()
@@ -179,7 +180,7 @@ async def lay(
             RecordingUpstream(tls=world.pki.server_context(alpn), **up)
         )
         gate = await stack.enter_async_context(Gate(upstream.port))
-        limits = [{"unit": "concurrency", "amount": slots, "period_s": 0}, *budgets()]
+        limits = [{"unit": "concurrency", "amount": slots, "period_s": 0}, *BUDGET.limits()]
         laid_at = asyncio.get_running_loop().time()
         url = gate.url if door else upstream.url
         model = await asyncio.to_thread(bind, world.owner, world.pki, url, limits=limits, **(binding or {}))

@@ -26,8 +26,6 @@ from tests.kit.upstream import RecordingUpstream
 CLIENT = "cancelled_by_client"
 SERVED = "served"
 
-REQUESTS, TOKENS = 10_000, 400_000
-"""Each model's budgets: never reached, and in a test's time refilled by less than any one request costs."""
 PERIOD_S = 31 * 86_400
 MAX_TOKENS = 16
 """What `bed.prepare` asks for."""
@@ -48,14 +46,6 @@ class Asked:
     outcome: str = SERVED
     entry: dict[str, Any] = field(default_factory=dict)
     """What else its entry must say."""
-
-
-def budgets() -> list[Entry]:
-    """Limits that count everything and refuse nothing."""
-    return [
-        {"unit": "requests", "amount": REQUESTS, "period_s": PERIOD_S},
-        {"unit": "tokens", "amount": TOKENS, "period_s": PERIOD_S},
-    ]
 
 
 def judge_upstream(
@@ -94,46 +84,67 @@ def judge_entries(asked: Iterable[Asked], entries: Mapping[str, Entry]) -> None:
             assert (entry["prompt_tokens"], entry["completion_tokens"]) == (0, 0), entry
 
 
-def budget_fault(fresh: H2Stream, fresh_id: str, entries: Iterable[Entry], since_s: float) -> str:
-    """What is wrong with the budgets that the answer `fresh` reports, '' when they are exact.
+@dataclass(frozen=True)
+class Budget:
+    """Limits on one model that count everything and refuse nothing.
 
-    Settled twice, or not at all, they would differ by a request's cost, which is more than what the budget has
-    been refilled by in the `since_s` seconds of its life. `entries`: of every request to this model.
+    `requests` and `tokens` for a month: never reached, and small enough that a test's time refills less than what
+    any one request costs.
     """
-    sent = [entry for entry in entries if entry["sent"]]
-    own = next(entry for entry in sent if entry["request_id"] == fresh_id)
-    used = sum(e["prompt_tokens"] + e["completion_tokens"] for e in sent if e is not own)
-    reserved = -(-own["bytes_in"] // 4) + MAX_TOKENS
-    expected = (REQUESTS - len(sent), TOKENS - used - reserved)
-    found = tuple(int(fresh.headers[f"x-ratelimit-remaining-{unit}"]) for unit in ("requests", "tokens"))
-    refilled = since_s * TOKENS / PERIOD_S + 1
-    if found[0] == expected[0] and 0 <= found[1] - expected[1] <= refilled:
-        return ""
-    return f"remaining {found}, by the audit log {expected}"
+
+    requests: int = 10_000
+    tokens: int = 400_000
+
+    def limits(self) -> list[Entry]:
+        return [
+            {"unit": "requests", "amount": self.requests, "period_s": PERIOD_S},
+            {"unit": "tokens", "amount": self.tokens, "period_s": PERIOD_S},
+        ]
+
+    def fault(self, fresh: Asked, entries: Iterable[Entry], since_s: float) -> str:
+        """What is wrong with what the answer `fresh` says is left, '' when it is exact.
+
+        Settled twice, or not at all, it would differ by a request's cost, which is more than the refill of the
+        `since_s` seconds of its life. `entries`: of every request to this model, `fresh` too.
+        """
+        sent = [entry for entry in entries if entry["sent"]]
+        own = next(entry for entry in sent if entry["request_id"] == fresh.request_id)
+        used = sum(e["prompt_tokens"] + e["completion_tokens"] for e in sent if e is not own)
+        reserved = -(-own["bytes_in"] // 4) + MAX_TOKENS
+        expected = (self.requests - len(sent), self.tokens - used - reserved)
+        headers = fresh.stream.headers
+        found = tuple(int(headers[f"x-ratelimit-remaining-{unit}"]) for unit in ("requests", "tokens"))
+        slack = [since_s * amount / PERIOD_S + part for amount, part in ((self.requests, 0), (self.tokens, 1))]
+        if all(0 <= left - least <= most for left, least, most in zip(found, expected, slack, strict=True)):
+            return ""
+        return f"remaining {found}, by the audit log {expected}"
 
 
-async def judge_log(session: Session) -> None:
+async def judge_log(session: Session) -> list[Entry]:
     """The organization's whole log verifies, and the metrics' books agree with it: each request that ended was
-    settled once and has one entry. When they do, nothing is in flight."""
+    settled once and has one entry. When they do, nothing is in flight. Returns the requests' entries."""
     with tempfile.TemporaryDirectory() as folder:
         lines = await asyncio.to_thread(_verified, session, Path(folder) / "pack")
     entries = [entry for entry in map(json.loads, lines) if "total_us" in entry]
     ids = Counter(entry["request_id"] for entry in entries)
-    assert not (twice := [each for each, count in ids.items() if count > 1]), twice
+    assert not (twice := [each for each, count in ids.items() if count > 1]), twice[:10]
     logged = Counter(entry["outcome"] for entry in entries)
+    logged["tokens"] = sum(entry["prompt_tokens"] + entry["completion_tokens"] for entry in entries)
     # Workers report once a second: what they reported when the sums agree was read after the last request.
     end = asyncio.get_running_loop().time() + SETTLED_S
     while True:
         series = await asyncio.to_thread(metrics, session.gateway)
-        counted: Counter[str] = Counter()
+        counted = Counter({"tokens": 0})
         for labels, value in series.get("orgate_requests_total", []):
             if labels["org"] == session.org:
                 counted[labels["outcome"]] += int(value)
+        for labels, value in series.get("orgate_tokens_total", []):
+            if labels["org"] == session.org:
+                counted["tokens"] += int(value)
         if counted == logged and in_flight(series) == 0:
-            return
+            return entries
         assert asyncio.get_running_loop().time() < end, (
-            f"metrics count {dict(counted)}, the log {dict(logged)},"
-            f" in flight {in_flight(series)}"
+            f"metrics count {dict(counted)}, the log {dict(logged)}, in flight {in_flight(series)}"
         )
         await asyncio.sleep(0.05)
 
