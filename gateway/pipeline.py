@@ -255,8 +255,7 @@ class Pipeline:
             ledger.bytes_out += len(body)
             return body, self._head(inbound, ledger, route, b"application/json")
         finally:
-            # Resets the upstream's stream if it has not ended; the transport does so before its first await.
-            await response.aclose()
+            response.cancel()  # resets the upstream's stream if it has not ended
 
     def _settle(self, inbound: Inbound, ledger: Ledger) -> None:
         """Stage 8, for every outcome. It never awaits, so nothing can cancel it.

@@ -14,3 +14,7 @@ class RefusedError(httpx.RemoteProtocolError):
 
 class AddressRefusedError(httpx.ConnectError):
     """The upstream's host leads to an address that the gateway may not talk to (see `addresses`)."""
+
+
+class TotalTimeoutError(httpx.ReadTimeout):
+    """The request's whole time is over, whatever it was waiting for."""

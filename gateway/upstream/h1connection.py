@@ -12,10 +12,12 @@ from typing import cast
 import h11
 import httpx
 
+from gateway.upstream.channel import STREAM_WINDOW
+from gateway.upstream.deadlines import Deadlines
+from gateway.upstream.engine import HEADER_LIST_LIMIT
 from gateway.upstream.errors import RefusedError
 from gateway.upstream.gauges import Gauges
-from gateway.upstream.http2 import HEADER_LIST_LIMIT, STREAM_WINDOW
-from gateway.upstream.stream import Head, Outgoing, Stream
+from gateway.upstream.stream import Head, Outgoing, Stream, sweep
 
 REUSE_WITHIN_S = 4.0
 """Idle connections are not used after this: common servers close theirs after 5 s, and a request that meets
@@ -28,6 +30,8 @@ class H1Connection(asyncio.Protocol):
     protocol = "HTTP/1.1"
     multiplexed = False
     limit = 1
+    resets = 0
+    """None: giving up a request ends its connection."""
 
     def __init__(self, authority: bytes, gauges: Gauges, changed: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -37,12 +41,13 @@ class H1Connection(asyncio.Protocol):
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADER_LIST_LIMIT)
         self._stream: Stream | None = None
         self._reading = True
+        self._deadlines = Deadlines(self._loop, self._look)
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self.reserved = 0
         self.started = 0
         self.closed = False
         self.draining = False
-        self.idle_since = self._loop.time()
+        self.made_at = self.idle_since = self._loop.time()
 
     @property
     def usable(self) -> bool:
@@ -57,7 +62,8 @@ class H1Connection(asyncio.Protocol):
         """Write the whole request. Raises `RefusedError` when the connection has ended meanwhile."""
         if self.closed or self.draining or self._stream is not None:
             raise RefusedError("the connection ended before the request was sent")
-        headers = [(b"host", self._authority), *outgoing.headers]
+        now = self._loop.time()
+        headers = [(b"host", self._authority), *outgoing.headers, *outgoing.own_headers(now)]
         try:
             parts = [self._h11.send(h11.Request(method=outgoing.method, target=outgoing.path, headers=headers))]
             if outgoing.body:
@@ -70,6 +76,7 @@ class H1Connection(asyncio.Protocol):
         stream = self._stream = Stream(self._loop, self, self.started, outgoing)
         self._gauges.streams += 1
         self._transport.write(b"".join(part for part in parts if part))
+        self._deadlines.by(stream.due(now))
         return stream
 
     def abandon(self, stream: Stream, error: Exception) -> None:
@@ -83,9 +90,6 @@ class H1Connection(asyncio.Protocol):
         if not self._reading and not self.closed and stream.unread < STREAM_WINDOW // 2:
             self._reading = True
             self._transport.resume_reading()
-
-    def timed_out(self) -> None:
-        self._gauges.timeouts += 1
 
     def drain(self) -> None:
         self.draining = True
@@ -125,6 +129,7 @@ class H1Connection(asyncio.Protocol):
                 event = self._h11.next_event()
                 if isinstance(event, h11.Response):
                     self._stream.head_received(Head(event.status_code, list(event.headers)))
+                    self._deadlines.by(self._stream.due(self._loop.time()))
                 elif isinstance(event, h11.Data):
                     self._stream.data_received(bytes(event.data), len(event.data))
                 elif isinstance(event, h11.EndOfMessage):
@@ -159,8 +164,14 @@ class H1Connection(asyncio.Protocol):
         if self.closed:
             return
         self.closed = True
+        self._deadlines.stop()
         if self._stream is not None:
             stream, self._stream = self._stream, None
             self._gauges.streams -= 1
             stream.finish(error)
         self._changed()
+
+    def _look(self, now: float) -> float:
+        expired, again = sweep([] if self._stream is None else [self._stream], now)
+        self._gauges.timeouts += expired
+        return again

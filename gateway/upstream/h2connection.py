@@ -1,8 +1,9 @@
-"""One HTTP/2 connection to an upstream.
+"""One HTTP/2 connection to an upstream: `engine` on a socket.
 
-The rule of this file: **no `await` between a change of state and `transport.write()`**. There is no `await` in
-it at all. A task may be cancelled at every one of its own awaits, and still no frame is lost, none is sent
-twice, and the count of open streams is always the peer's.
+The rule of this file: **no `await` between a change of state and the queueing of the bytes that tell of it**.
+There is no `await` in it at all. What streams say within one turn of the event loop leaves in one write; it is
+the connection's from the moment it is said, so a task that is cancelled in between takes no frame along: none is
+lost, none is sent twice, and the count of open streams is always the peer's.
 """
 
 from __future__ import annotations
@@ -12,25 +13,19 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import httpx
-import jh2.errors
-import jh2.events
-import jh2.exceptions
 
+from gateway.upstream import fields
+from gateway.upstream.channel import STREAM_WINDOW, Channel
+from gateway.upstream.deadlines import Deadlines
+from gateway.upstream.engine import Engine
 from gateway.upstream.errors import RefusedError
-from gateway.upstream.frames import FrameTooLongError, join
+from gateway.upstream.frames import Code
 from gateway.upstream.gauges import Gauges
-from gateway.upstream.http2 import CONNECTION_WINDOW, STREAM_WINDOW, H2Machine
 from gateway.upstream.keepalive import Keepalive
-from gateway.upstream.stream import Head, Header, Outgoing, Stream
+from gateway.upstream.stream import Head, Header, Outgoing, Stream, sweep
 
 MAX_STREAMS = 1_000
 """Streams on one connection at most, for peers that set no limit."""
-LAST_STREAM_ID = 2**31 - 1
-FRAME_SIZE = 65_536
-
-_CANCEL = int(jh2.errors.ErrorCodes.CANCEL)
-_NO_ERROR = int(jh2.errors.ErrorCodes.NO_ERROR)
-_REFUSED_STREAM = int(jh2.errors.ErrorCodes.REFUSED_STREAM)
 
 
 class H2Connection(asyncio.Protocol):
@@ -45,20 +40,20 @@ class H2Connection(asyncio.Protocol):
         self._pseudo: list[Header] = [(b":scheme", scheme), (b":authority", authority)]
         self._gauges = gauges
         self._changed = changed
-        self._h2: Any = H2Machine()
-        self._streams: dict[int, Stream] = {}
-        self._uploads: dict[int, Stream] = {}
-        self._partial = b""  # the beginning of a frame
-        self._received = 0
+        self._engine = Engine(self._loop.time())
+        self._streams = self._engine.channels
         self._paused = False
+        self._flushing = False
+        self._moved = False
         self._keepalive = Keepalive(self._loop, self)
+        self._deadlines = Deadlines(self._loop, self._look)
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self.peer_limit = 0
         self.reserved = 0
         self.started = 0
         self.closed = False
         self.draining = False
-        self.idle_since = self._loop.time()
+        self.made_at = self.idle_since = self._loop.time()
 
     @property
     def usable(self) -> bool:
@@ -72,47 +67,53 @@ class H2Connection(asyncio.Protocol):
     def limit(self) -> int:
         return self.peer_limit
 
+    @property
+    def resets(self) -> int:
+        return self._engine.resets
+
     # The caller's side.
 
     def start(self, outgoing: Outgoing) -> Stream:
-        """Open a stream and write its HEADERS, and as much of the body as windows allow. The rest follows by
+        """Open a stream and queue its HEADERS, and as much of the body as windows allow. The rest follows by
         itself as they open. Raises `RefusedError` when the connection has ended meanwhile."""
-        if not self.usable:
+        if self.closed or self.draining:
             raise RefusedError("the connection ended before the request was sent")
-        stream_id: int = self._h2.get_next_available_stream_id()
-        headers = [(b":method", outgoing.method), (b":path", outgoing.path), *self._pseudo, *outgoing.headers]
-        self._h2.send_headers(stream_id, headers, end_stream=not outgoing.body)
-        stream = self._streams[stream_id] = Stream(self._loop, self, stream_id, outgoing)
+        now = self._loop.time()
+        block = outgoing.block or fields.encode(
+            [(b":method", outgoing.method), (b":path", outgoing.path), *self._pseudo, *outgoing.headers]
+        )
+        own = outgoing.own_headers(now)
+        if own:
+            block += fields.encode(own)
+        channel = self._engine.start(block, outgoing.body, bodiless=outgoing.method == b"HEAD")
+        stream = channel.owner = Stream(self._loop, self, channel.id, outgoing)
+        stream.channel = channel
         self.started += 1
         self._gauges.streams += 1
-        if outgoing.body:
-            self._uploads[stream_id] = stream
+        if self._engine.uploads:
             self._pump()
-        self._flush()
-        if stream_id >= LAST_STREAM_ID - 2:
+        self._flush_soon()
+        if self._engine.exhausted:
             self.draining = True
+        self._deadlines.by(stream.due(now))
         self._keepalive.begin()
         return stream
 
     def abandon(self, stream: Stream, error: Exception) -> None:
         """RST_STREAM(CANCEL), now. Unread data costs the connection nothing: its credit went back on arrival."""
         if stream.id in self._streams:
-            if not self.closed:
-                self._gauges.resets_sent += 1
-                self._reset(stream.id, _CANCEL)
-                self._flush()
-            self._end(stream, error)
+            self._gauges.resets_sent += 1
+            self._engine.reset(stream.channel, Code.CANCEL)
+            self._flush()
+            self._over(stream, error)
             self._changed()
 
     def consumed(self, stream: Stream, credit: int) -> None:
         stream.credit += credit
-        if stream.credit >= STREAM_WINDOW // 2 and stream.id in self._streams and not self.closed:
-            self._h2.increment_flow_control_window(stream.credit, stream.id)
+        if stream.credit >= STREAM_WINDOW // 2 and not self.closed:
+            self._engine.give_credit(stream.channel, stream.credit)
             stream.credit = 0
-            self._flush()
-
-    def timed_out(self) -> None:
-        self._gauges.timeouts += 1
+            self._flush_soon()
 
     def drain(self) -> None:
         """Take no more requests; close when the last one has ended."""
@@ -122,12 +123,14 @@ class H2Connection(asyncio.Protocol):
     def close(self) -> None:
         """Say goodbye and close. Streams still open end with `httpx.RemoteProtocolError`."""
         if not self.closed:
-            for stream_id in self._streams:
+            error = httpx.RemoteProtocolError("the gateway closed the connection")
+            for channel in list(self._streams.values()):
                 self._gauges.resets_sent += 1
-                self._reset(stream_id, _CANCEL)
-            self._h2.close_connection()
+                self._engine.reset(channel, Code.CANCEL)
+                self._over(channel.owner, error)
+            self._engine.goaway(Code.NO_ERROR)
             self._flush()
-            self._lose(httpx.RemoteProtocolError("the gateway closed the connection"))
+            self._lose(error)
             self._transport.close()
 
     # What keepalive asks.
@@ -137,7 +140,7 @@ class H2Connection(asyncio.Protocol):
         return bool(self._streams) and not self.closed
 
     def ping(self) -> None:
-        self._h2.ping(b"orgate\0\0")
+        self._engine.ping(b"orgate\0\0")
         self._flush()
 
     def give_up(self) -> None:
@@ -149,7 +152,6 @@ class H2Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._gauges.connections += 1
-        self._h2.start()
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -165,87 +167,70 @@ class H2Connection(asyncio.Protocol):
         self._pump()
 
     def data_received(self, data: bytes) -> None:
+        if not self.closed:
+            self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
+        now = self._keepalive.heard = self._loop.time()
+        for kind, channel, value in self._engine.receive(data, now):
+            _HANDLERS[kind](self, channel, value)
         if self.closed:
             return
-        self._keepalive.heard = self._loop.time()
-        try:
-            whole, self._partial = join(self._partial + data if self._partial else data)
-            events = self._h2.receive_data(whole) if whole else ()
-        except (jh2.exceptions.ProtocolError, FrameTooLongError) as error:
-            self._flush()  # the GOAWAY that says which rule was broken
-            self._lose(httpx.RemoteProtocolError(f"the upstream broke HTTP/2 ({type(error).__name__})"))
-            self._transport.close()
-            return
-        before = (len(self._streams), self.peer_limit, self.draining)
-        for event in events:
-            handle = _HANDLERS.get(type(event))
-            if handle is not None:
-                handle(self, event)
-        if self._uploads:
+        if self._engine.uploads:
             self._pump()
         self._flush()
-        self._close_if_drained()
-        if before != (len(self._streams), self.peer_limit, self.draining):
+        if self.draining:
+            self._close_if_drained()
+        if self._moved:
+            self._moved = False
             self._changed()
 
-    def _on_settings(self, event: Any) -> None:
-        self.peer_limit = min(self._h2.remote_settings.max_concurrent_streams, MAX_STREAMS)
+    def _on_head(self, channel: Channel, value: Any) -> None:
+        stream: Stream = channel.owner
+        stream.head_received(Head(value.status, value.headers))
+        self._deadlines.by(stream.due(self._keepalive.heard))
+
+    def _on_data(self, channel: Channel, value: Any) -> None:
+        channel.owner.data_received(*channel.take_data())
+
+    def _on_end(self, channel: Channel, value: Any) -> None:
+        self._over(channel.owner, None)
+
+    def _on_reset(self, channel: Channel, code: int) -> None:
+        stream: Stream = channel.owner
+        if code == Code.REFUSED_STREAM and not stream.head.done():
+            self._gauges.refused += 1
+            self._over(stream, RefusedError("the upstream refused the stream"))
+            return
+        self._gauges.resets_received += 1
+        self._over(stream, httpx.RemoteProtocolError(f"the upstream reset the stream (error code {code})"))
+
+    def _on_broken(self, channel: Channel, what: str) -> None:
+        self._gauges.resets_sent += 1
+        self._over(channel.owner, httpx.RemoteProtocolError(f"the upstream broke HTTP/2 ({what})"))
+
+    def _on_settings(self, channel: None, value: None) -> None:
+        self.peer_limit = min(self._engine.peer_streams, MAX_STREAMS)
+        self._moved = True
         if not self.ready.done():
             self.ready.set_result(None)
 
-    def _on_head(self, event: Any) -> None:
-        stream = self._streams.get(event.stream_id)
-        if stream is not None:
-            stream.head_received(Head(int(event.headers[0][1]), event.headers[1:]))
-
-    def _on_data(self, event: Any) -> None:
-        size: int = event.flow_controlled_length
-        self._received += size
-        if self._received >= CONNECTION_WINDOW // 2:
-            self._h2.increment_flow_control_window(self._received)
-            self._received = 0
-        stream = self._streams.get(event.stream_id)
-        if stream is not None and size:
-            stream.data_received(event.data, size)
-
-    def _on_end(self, event: Any) -> None:
-        stream = self._streams.get(event.stream_id)
-        if stream is None:
-            return
-        if stream.id in self._uploads:
-            # Answered before the whole request was sent: it need not be (RFC 9113 section 8.1), but the stream
-            # must end on this side too, or the peer counts it as open for ever.
-            self._reset(stream.id, _NO_ERROR)
-        self._end(stream, None)
-
-    def _on_reset(self, event: Any) -> None:
-        stream = self._streams.get(event.stream_id)
-        if stream is None:
-            return
-        code = int(event.error_code)
-        if code == _REFUSED_STREAM and not stream.head.done():
-            self._gauges.refused += 1
-            self._end(stream, RefusedError("the upstream refused the stream"))
-            return
-        self._gauges.resets_received += 1
-        self._end(stream, httpx.RemoteProtocolError(f"the upstream reset the stream (error code {code})"))
-
-    def _on_goaway(self, event: Any) -> None:
+    def _on_goaway(self, channel: None, last: int) -> None:
         """What the peer will not process may go elsewhere; the rest finishes here (RFC 9113 section 6.8)."""
-        self.draining = True
-        for stream in [s for s in self._streams.values() if s.id > event.last_stream_id]:
+        self.draining = self._moved = True
+        for refused in [channel for channel in self._streams.values() if channel.id > last]:
             self._gauges.refused += 1
-            self._end(stream, RefusedError("the upstream is going away"))
+            self._engine.forget(refused)
+            self._over(refused.owner, RefusedError("the upstream is going away"))
 
-    def _reset(self, stream_id: int, code: int) -> None:
-        try:
-            self._h2.reset_stream(stream_id, code)
-        except jh2.exceptions.StreamClosedError:
-            return  # the peer's own reset is in the packet that is being handled
+    def _on_fault(self, channel: None, what: str) -> None:
+        self._flush()  # the GOAWAY that says which rule was broken
+        self._lose(httpx.RemoteProtocolError(f"the upstream broke HTTP/2 ({what})"))
+        self._transport.close()
 
-    def _end(self, stream: Stream, error: Exception | None) -> None:
-        del self._streams[stream.id]
-        self._uploads.pop(stream.id, None)
+    def _over(self, stream: Stream, error: Exception | None) -> None:
+        """The engine has let go of the stream."""
+        self._moved = True
         self._gauges.streams -= 1
         stream.finish(error)
         if not self._streams:
@@ -254,6 +239,7 @@ class H2Connection(asyncio.Protocol):
 
     def _close_if_drained(self) -> None:
         if self.draining and not self._streams and not self.closed:
+            self._flush()
             self._lose(httpx.RemoteProtocolError("the connection was drained"))
             self._transport.close()
 
@@ -263,41 +249,46 @@ class H2Connection(asyncio.Protocol):
             return
         self.closed = True
         self._keepalive.stop()
-        for stream in list(self._streams.values()):
-            self._end(stream, error)
+        self._deadlines.stop()
+        for channel in list(self._streams.values()):
+            self._engine.forget(channel)
+            self._over(channel.owner, error)
         if not self.ready.done():
             self.ready.set_exception(error)
             self.ready.exception()
         self._changed()
 
+    def _look(self, now: float) -> float:
+        expired, again = sweep([channel.owner for channel in self._streams.values()], now)
+        self._gauges.timeouts += expired
+        return again
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
     def _flush(self) -> None:
-        data = self._h2.data_to_send()
-        if data and not self.closed:
-            self._transport.write(data)
+        self._flushing = False
+        if not self.closed:
+            data = self._engine.take()
+            if data:
+                self._transport.write(data)
 
     def _pump(self) -> None:
         """Send what uploads the windows and the socket take, a frame of each in turn."""
-        progress = True
-        while self._uploads and progress and not self._paused and not self.closed:
-            progress = False
-            for stream_id, stream in list(self._uploads.items()):
-                window: int = self._h2.local_flow_control_window(stream_id)
-                size = min(window, self._h2.max_outbound_frame_size, FRAME_SIZE, len(stream.upload))
-                if size <= 0:
-                    continue
-                progress = True
-                part, stream.upload = stream.upload[:size], stream.upload[size:]
-                self._h2.send_data(stream_id, bytes(part), end_stream=not stream.upload)
-                if not stream.upload:
-                    del self._uploads[stream_id]
+        while self._engine.uploads and not self._paused and not self.closed and self._engine.pump():
             self._flush()
 
 
-_HANDLERS: dict[type, Callable[[H2Connection, Any], None]] = {
-    jh2.events.DataReceived: H2Connection._on_data,
-    jh2.events.ResponseReceived: H2Connection._on_head,
-    jh2.events.StreamEnded: H2Connection._on_end,
-    jh2.events.StreamReset: H2Connection._on_reset,
-    jh2.events.RemoteSettingsChanged: H2Connection._on_settings,
-    jh2.events.ConnectionTerminated: H2Connection._on_goaway,
-}
+_HANDLERS: list[Callable[[H2Connection, Any, Any], None]] = [
+    H2Connection._on_head,
+    H2Connection._on_data,
+    H2Connection._on_end,
+    H2Connection._on_reset,
+    H2Connection._on_broken,
+    H2Connection._on_settings,
+    H2Connection._on_goaway,
+    H2Connection._on_fault,
+]
+"""By `Kind`."""

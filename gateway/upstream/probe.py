@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 import httpx
 from msgspec import Struct
 
 from gateway.exchange import Credential
-from gateway.upstream.relay import Transports, translate
+from gateway.upstream.relay import translate
 from tenants.models import Upstream
 
 PROBE_S = 10.0
@@ -22,6 +23,12 @@ class ProbeResult(Struct, frozen=True):
     status: int
     ms: float
     detail: str
+
+
+class Transports(Protocol):
+    """Where `gateway.upstream.transport.TransportPool` is used through httpx's interface."""
+
+    def for_upstream(self, upstream: Upstream) -> httpx.AsyncBaseTransport: ...
 
 
 class UpstreamProbe:

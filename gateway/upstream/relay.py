@@ -1,22 +1,25 @@
 """Stage 7: `Route` → the model → bytes to the caller, and `Usage`.
 
-A cancellation may arrive at any `await`; whatever the point, `response.stream` is closed before anything
-else is awaited, so the upstream's stream is reset at once.
+A cancellation may arrive at any `await`; whatever the point, the answer is cancelled before anything else is
+awaited, so the upstream's stream is reset at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol, cast
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 import httpx
 import msgspec
 from msgspec import Raw
 
 from gateway.errors import GatewayError, KeyRefusedError, UpstreamBusyError, UpstreamError, UpstreamTimeoutError
-from gateway.exchange import Call, Route, Usage
-from gateway.upstream.errors import RefusedError
-from gateway.upstream.transport import SENT
+from gateway.exchange import Call, Credential, Route, Usage
+from gateway.upstream import fields
+from gateway.upstream.errors import RefusedError, TotalTimeoutError
+from gateway.upstream.stream import Header, Outgoing
+from gateway.upstream.transport import UpstreamAnswer
 from gateway.upstream.usage import UsageTap, usage_of_answer
 from policies.facts import Action
 from tenants.models import Upstream
@@ -36,10 +39,31 @@ _encode = msgspec.json.Encoder().encode
 _options = msgspec.json.Decoder(dict[str, Raw])
 
 
+class Transport(Protocol):
+    """What requests to one upstream need of `gateway.upstream.transport.UpstreamTransport`; see there."""
+
+    @property
+    def kept(self) -> dict[tuple[Action, bool], _Outline]: ...
+
+    def outgoing(
+        self,
+        method: bytes,
+        path: bytes,
+        headers: Sequence[Header],
+        body: bytes,
+        *,
+        ends: float = math.inf,
+        lane: int = 0,
+        block: bytes = b"",
+    ) -> Outgoing: ...
+
+    async def open(self, outgoing: Outgoing, sent: Callable[[], None] | None = None) -> UpstreamAnswer: ...
+
+
 class Transports(Protocol):
     """Warm connections per (organization, upstream): no two organizations share one."""
 
-    def for_upstream(self, upstream: Upstream) -> httpx.AsyncBaseTransport: ...
+    def for_upstream(self, upstream: Upstream) -> Transport: ...
 
 
 class Progress:
@@ -75,49 +99,64 @@ class UpstreamRefusalError(GatewayError):
         self.body = body
 
 
+class _Outline:
+    """What all requests of one kind to one upstream say alike, made once. Holds the key: it has no `repr`, is
+    good only for the very lease that it was made from, and goes with its transport."""
+
+    __slots__ = ("block", "credential", "headers", "path")
+
+    def __init__(self, upstream: Upstream, credential: Credential, task: Action, stream: bool) -> None:
+        url = endpoint(upstream.base_url, task)
+        self.credential = credential
+        self.path = url.raw_path
+        self.headers: tuple[Header, ...] = (
+            (b"authorization", b"Bearer " + credential.secret.reveal()),
+            (b"content-type", b"application/json"),
+            (b"accept", b"text/event-stream" if stream else b"application/json"),
+            (b"user-agent", b"orgate"),
+        )
+        origin = ((b":scheme", url.raw_scheme), (b":authority", url.netloc))
+        self.block = fields.encode([(b":method", b"POST"), (b":path", self.path), *origin, *self.headers])
+
+
 class Relay:
     """Opens the upstream's stream and passes the answer on."""
 
     def __init__(self, transports: Transports) -> None:
         self._transports = transports
-        self._urls: dict[tuple[str, Action], httpx.URL] = {}
 
-    async def open(self, route: Route, progress: Progress) -> httpx.Response:
+    async def open(self, route: Route, progress: Progress) -> UpstreamAnswer:
         """Send the request; returns at the answer's head, which is a success. Raises what stage 7 refuses with."""
         call = route.reservation.permit.call
-        url = self._url(route.upstream.base_url, call.task)
-        request = httpx.Request(
-            "POST",
-            url,
-            headers=[
-                (b"host", url.netloc),
-                (b"authorization", b"Bearer " + route.credential.secret.reveal()),
-                (b"content-type", b"application/json"),
-                (b"accept", b"text/event-stream" if call.stream else b"application/json"),
-                (b"user-agent", b"orgate"),
-            ],
-            content=upstream_body(call, route.model),
-            extensions={SENT: progress.note_sent},
-        )
         try:
-            response = await self._transports.for_upstream(route.upstream).handle_async_request(request)
+            transport = self._transports.for_upstream(route.upstream)
+            outline = _outline(transport, route, call)
+            outgoing = transport.outgoing(
+                b"POST",
+                outline.path,
+                outline.headers,
+                upstream_body(call, route.model),
+                ends=route.ends,
+                lane=route.lane,
+                block=outline.block,
+            )
+            answer = await transport.open(outgoing, progress.note_sent)
         except RefusedError as error:
             progress.sent = False  # the upstream says that it has not processed it (RFC 9113 section 8.7)
             raise translate(error) from None
         except httpx.HTTPError as error:
             raise translate(error) from None
-        if response.status_code == 200:
-            return response
-        raise await _refusal(response, route)
+        if answer.status == 200:
+            return answer
+        raise await _refusal(answer, route)
 
-    def _url(self, base: str, task: Action) -> httpx.URL:
-        key = (base, task)
-        url = self._urls.get(key)
-        if url is None:
-            if len(self._urls) > 4_096:  # base URLs are configured, not called: this many means they change
-                self._urls.clear()
-            url = self._urls[key] = endpoint(base, task)
-        return url
+
+def _outline(transport: Transport, route: Route, call: Call) -> _Outline:
+    key = (call.task, call.stream)
+    outline = transport.kept.get(key)
+    if outline is None or outline.credential is not route.credential:
+        outline = transport.kept[key] = _Outline(route.upstream, route.credential, call.task, call.stream)
+    return outline
 
 
 def endpoint(base: str, task: Action) -> httpx.URL:
@@ -138,9 +177,9 @@ def upstream_body(call: Call, model: str) -> bytes:
     return _encode(fields)
 
 
-async def read_answer(response: httpx.Response, progress: Progress) -> bytes:
+async def read_answer(answer: UpstreamAnswer, progress: Progress) -> bytes:
     """A whole JSON answer; it is not passed on before it is known to be one."""
-    body = await _read(response, ANSWER_LIMIT)
+    body = await _read(answer, ANSWER_LIMIT)
     try:
         progress.usage = usage_of_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -149,16 +188,17 @@ async def read_answer(response: httpx.Response, progress: Progress) -> bytes:
 
 
 async def pass_on(
-    response: httpx.Response, call: Call, progress: Progress, send: Callable[[bytes], Awaitable[None]]
+    answer: UpstreamAnswer, call: Call, progress: Progress, send: Callable[[bytes], Awaitable[None]]
 ) -> bytes:
     """Send the answer's events on as they arrive; returns what is left to send last.
 
     Closes nothing: the caller does, whatever happens here.
     """
     tap = UsageTap(keep=call.include_usage)
+    read = answer.read
     first = True
     try:
-        async for data in cast(httpx.AsyncByteStream, response.stream):
+        while data := await read():
             if first:
                 if not _looks_like_events(data):
                     raise UpstreamError("the model answered something that is not an event stream")
@@ -177,9 +217,8 @@ async def pass_on(
     return last
 
 
-def is_event_stream(response: httpx.Response) -> bool:
-    kind: str = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind == "text/event-stream"
+def is_event_stream(answer: UpstreamAnswer) -> bool:
+    return answer.header(b"content-type").partition(b";")[0].strip().lower() == b"text/event-stream"
 
 
 def _looks_like_events(data: bytes) -> bool:
@@ -191,22 +230,22 @@ def says_done(data: bytes) -> bool:
     return data[-12:].rstrip().endswith(b"[DONE]")
 
 
-async def _refusal(response: httpx.Response, route: Route) -> GatewayError:
-    status = response.status_code
+async def _refusal(answer: UpstreamAnswer, route: Route) -> GatewayError:
+    status = answer.status
     if status in (429, 503):
-        await response.aclose()
+        answer.cancel()
         return UpstreamBusyError(
-            "the model is at its limit", retry_after_s=_retry_after(response.headers.get("retry-after", ""))
+            "the model is at its limit", retry_after_s=_retry_after(answer.header(b"retry-after"))
         )
     if status not in (400, 404, 413, 422):
         # 401 and 403 often quote part of the key; 5xx may quote anything: none of it goes on.
-        await response.aclose()
+        answer.cancel()
         if status in (401, 403):
             kind = KeyRefusedError if status == 401 else UpstreamError
             return kind("the model refused the organization's key; an admin must set a new one")
         return UpstreamError(f"the model answered status {status}")
     try:
-        body = await _read(response, ERROR_LIMIT)
+        body = await _read(answer, ERROR_LIMIT)
     except GatewayError as error:
         return error
     try:
@@ -218,11 +257,11 @@ async def _refusal(response: httpx.Response, route: Route) -> GatewayError:
     return UpstreamRefusalError(status, body)
 
 
-async def _read(response: httpx.Response, limit: int) -> bytes:
+async def _read(answer: UpstreamAnswer, limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
-        async for data in cast(httpx.AsyncByteStream, response.stream):
+        while data := await answer.read():
             size += len(data)
             if size > limit:
                 raise UpstreamError("the model's answer is too large")
@@ -230,12 +269,14 @@ async def _read(response: httpx.Response, limit: int) -> bytes:
     except httpx.HTTPError as error:
         raise translate(error, midway=True) from None
     finally:
-        await response.aclose()
-    return b"".join(parts)
+        answer.cancel()
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def translate(error: httpx.HTTPError, *, midway: bool = False) -> GatewayError:
     """The transport's errors in the gateway's own words. Addresses and certificates stay out of the message."""
+    if isinstance(error, TotalTimeoutError):
+        return UpstreamTimeoutError("the request took longer than it may")
     if isinstance(error, httpx.TimeoutException):
         where = "in the middle of its answer" if midway else "to begin its answer"
         if isinstance(error, httpx.ConnectTimeout):
@@ -248,5 +289,5 @@ def translate(error: httpx.HTTPError, *, midway: bool = False) -> GatewayError:
     return UpstreamError("the model ended the connection without an answer")
 
 
-def _retry_after(value: str) -> int:
-    return min(max(int(value), 1), 3600) if value.isascii() and value.isdigit() and len(value) < 8 else 1
+def _retry_after(value: bytes) -> int:
+    return min(max(int(value), 1), 3600) if value.isdigit() and len(value) < 8 else 1

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import httpx
+
+from gateway.upstream.errors import TotalTimeoutError
 
 Header = tuple[bytes, bytes]
 
@@ -19,16 +22,28 @@ Header = tuple[bytes, bytes]
 class Outgoing(NamedTuple):
     """A request ready to be written. Header names are lower-case; `deadline`: the loop's clock, seconds, by
     which the head of the answer must be there; `idle_s`: the longest silence after that; `ends`: the same clock,
-    by which everything must be there; `lane`: its place in line when the upstream is full, lower first."""
+    by which everything must be there; `lane`: its place in line when the upstream is full, lower first.
+
+    `block`: method, origin, path and `headers` as HPACK, where they were coded before (`fields.encode`; else
+    empty). `extra`: headers of this request alone. What is left until `ends` is told to the upstream.
+    """
 
     method: bytes
     path: bytes
-    headers: list[Header]
+    headers: Sequence[Header]
     body: bytes
     deadline: float
     idle_s: float
     ends: float = math.inf
     lane: int = 0
+    extra: tuple[Header, ...] = ()
+    block: bytes = b""
+
+    def own_headers(self, now: float) -> tuple[Header, ...]:
+        """What this request says besides `headers`, when it is sent at `now`."""
+        if self.ends == math.inf:
+            return self.extra
+        return (*self.extra, (b"x-request-timeout-ms", b"%d" % max((self.ends - now) * 1000, 1)))
 
 
 class Head(NamedTuple):
@@ -45,58 +60,60 @@ class Link(Protocol):
     def abandon(self, stream: Stream, error: Exception) -> None:
         """Reset the stream now and end it with `error`. Does nothing once the stream is over."""
 
-    def timed_out(self) -> None:
-        """Count a timeout."""
-
 
 class Stream:
     """Received bytes wait in one buffer, joined: what has piled up is read in one piece, and a peer that sends
-    single bytes costs no more memory than one that sends frames."""
+    single bytes costs no more memory than one that sends frames. `channel` is the HTTP/2 connection's."""
 
     __slots__ = (
+        "_buffer",
+        "_deadline",
+        "_idle_s",
         "_loop",
-        "_outgoing",
-        "_timer",
         "_waiting_since",
         "_wake",
-        "buffer",
+        "channel",
         "credit",
+        "ends",
         "error",
         "head",
         "id",
         "link",
         "over",
         "unread",
-        "upload",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, link: Link, stream_id: int, outgoing: Outgoing) -> None:
         self.id = stream_id
         self.link = link
+        self.channel: Any = None
         self.head: asyncio.Future[Head] = loop.create_future()
-        self.buffer = bytearray()
         self.unread = 0  # flow-controlled bytes in the buffer
         self.credit = 0  # read, not yet given back to the peer
-        self.upload = memoryview(outgoing.body)
         self.over = False
         self.error: Exception | None = None
+        self.ends = outgoing.ends
+        self._buffer: bytes | bytearray = b""
         self._loop = loop
-        self._outgoing = outgoing
+        self._deadline = outgoing.deadline
+        self._idle_s = outgoing.idle_s
         self._wake: asyncio.Future[None] | None = None
         self._waiting_since = 0.0
-        self._timer: asyncio.TimerHandle | None = loop.call_at(outgoing.deadline, self._on_timer)
 
     # What the connection calls.
 
     def head_received(self, head: Head) -> None:
         if not self.head.done():
             self.head.set_result(head)
-            self._stop_timer()
-            self._timer = self._loop.call_later(self._outgoing.idle_s, self._on_timer)
 
     def data_received(self, data: bytes, size: int) -> None:
         """`size` counts padding too."""
-        self.buffer += data
+        if not self._buffer:
+            self._buffer = data
+        elif isinstance(self._buffer, bytearray):
+            self._buffer += data
+        else:
+            self._buffer = bytearray(self._buffer) + data
         self.unread += size
         self._kick()
 
@@ -106,17 +123,38 @@ class Stream:
             return
         self.over = True
         self.error = error
-        self._stop_timer()
         if not self.head.done():
             self.head.set_exception(error or httpx.RemoteProtocolError("the upstream ended without an answer"))
             self.head.exception()  # retrieved: nobody may be waiting any more, and that is no fault
         self._kick()
 
+    def due(self, now: float) -> float:
+        """When something has to have happened by: the head, the next bytes, the end.
+
+        Only the upstream's silence counts, not that of a caller who does not read. The time may move on, never
+        back but for the arrival of the head.
+        """
+        if not self.head.done():
+            return min(self._deadline, self.ends)
+        waiting = self._wake is not None and not self._wake.done()
+        return min((self._waiting_since if waiting else now) + self._idle_s, self.ends)
+
+    def expire(self, now: float) -> None:
+        """What is due has not come: reset, and say what was missing."""
+        error: httpx.ReadTimeout
+        if now >= self.ends:
+            error = TotalTimeoutError("the request took longer than it may")
+        elif not self.head.done():
+            error = httpx.ReadTimeout("the upstream did not answer in time")
+        else:
+            error = httpx.ReadTimeout(f"the upstream was silent for {self._idle_s:g} s")
+        self.link.abandon(self, error)
+
     # What the caller calls.
 
     async def read(self) -> bytes:
         """All that has arrived, at least one byte; b"" at the end. Raises what ended the stream early."""
-        while not self.buffer:
+        while not self._buffer:
             if self.over:
                 if self.error is not None:
                     raise self.error
@@ -124,17 +162,16 @@ class Stream:
             self._wake = self._loop.create_future()
             self._waiting_since = self._loop.time()
             await self._wake
-        data = bytes(self.buffer)
-        self.buffer.clear()
+        data, self._buffer = self._buffer, b""
         size, self.unread = self.unread, 0
         self.link.consumed(self, size)
-        return data
+        return data if isinstance(data, bytes) else bytes(data)
 
     def cancel(self) -> None:
         """Give up: resets the stream at once unless it is over, and drops what was not read. Never awaits."""
         if not self.over:
             self.link.abandon(self, httpx.ReadError("the stream was cancelled"))
-        self.buffer.clear()
+        self._buffer = b""
         self.unread = 0
 
     def _kick(self) -> None:
@@ -142,25 +179,15 @@ class Stream:
         if wake is not None and not wake.done():
             wake.set_result(None)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
-    def _on_timer(self) -> None:
-        """First the deadline of the head, then a watch on silence: one timer, re-armed only when it fires.
-
-        Only the upstream's silence counts, not that of a caller who does not read.
-        """
-        if not self.head.done():
-            self.link.timed_out()
-            self.link.abandon(self, httpx.ReadTimeout("the upstream did not answer in time"))
-            return
-        now = self._loop.time()
-        waiting = self._wake is not None and not self._wake.done()
-        due = (self._waiting_since if waiting else now) + self._outgoing.idle_s
+def sweep(streams: Sequence[Stream], now: float) -> tuple[int, float]:
+    """Expire what is due of `streams`; (how many, when to look again)."""
+    expired, again = 0, math.inf
+    for stream in streams:
+        due = stream.due(now)
         if due <= now:
-            self.link.timed_out()
-            self.link.abandon(self, httpx.ReadTimeout(f"the upstream was silent for {self._outgoing.idle_s:g} s"))
-        else:
-            self._timer = self._loop.call_at(due, self._on_timer)
+            expired += 1
+            stream.expire(now)
+        elif due < again:
+            again = due
+    return expired, again

@@ -7,13 +7,15 @@ after about a hundred of them no stream is left on the connection.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
+from typing import Any
 
 import httpx
 
 from gateway.upstream.addresses import Network
 from gateway.upstream.dial import Dialler, Resolve, resolve
-from gateway.upstream.errors import RefusedError
+from gateway.upstream.errors import RefusedError, TotalTimeoutError
 from gateway.upstream.gauges import Gauges
 from gateway.upstream.pool import ConnectionPool
 from gateway.upstream.stream import Header, Outgoing, Stream
@@ -28,8 +30,43 @@ SENT = "orgate.sent"
 then nothing has been sent, whatever ends the request."""
 
 _DROPPED = frozenset(  # connection-specific fields, RFC 9113 section 8.2.2; `host` is the origin's
-    (b"host", b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te")
+    (
+        b"host",
+        b"connection",
+        b"content-length",  # the body's own
+        b"proxy-connection",
+        b"keep-alive",
+        b"transfer-encoding",
+        b"upgrade",
+        b"te",
+    )
 )
+
+
+class UpstreamAnswer:
+    """An answer at its head. Header names are lower-case. Read it to its end, or `cancel` it."""
+
+    __slots__ = ("headers", "status", "stream")
+
+    def __init__(self, status: int, headers: Sequence[Header], stream: Stream) -> None:
+        self.status = status
+        self.headers = headers
+        self.stream = stream
+
+    def header(self, name: bytes) -> bytes:
+        """The first header of that name, b"" when there is none."""
+        for found, value in self.headers:
+            if found == name:
+                return value
+        return b""
+
+    async def read(self) -> bytes:
+        """What has piled up of the body, at least a byte; b"" at the end. Raises what ended it early."""
+        return await self.stream.read()
+
+    def cancel(self) -> None:
+        """Reset the upstream's stream at once, unless it has ended. Never awaits; may be called again."""
+        self.stream.cancel()
 
 
 class AnswerStream(httpx.AsyncByteStream):
@@ -56,11 +93,13 @@ class AnswerStream(httpx.AsyncByteStream):
 
 
 class UpstreamTransport(httpx.AsyncBaseTransport):
-    """One upstream of one organization. Cancelling the task inside `handle_async_request` resets at once.
+    """One upstream of one organization. Cancelling the task inside `open` resets at once.
 
-    Raises `httpx.ConnectError`, `ConnectTimeout` and `PoolTimeout` (nothing was sent), `RefusedError` (sent,
-    and not processed), `ReadTimeout`, `RemoteProtocolError`; `UnsupportedProtocol` for a request to another
-    origin: a key never goes anywhere but where it belongs.
+    `open` is the way of requests; httpx's interface is for everything that happens seldom.
+
+    Both raise `httpx.ConnectError`, `ConnectTimeout` and `PoolTimeout` (nothing was sent), `RefusedError` (sent,
+    and not processed), `TotalTimeoutError`, `ReadTimeout`, `RemoteProtocolError`; httpx's also
+    `UnsupportedProtocol` for a request to another origin: a key never goes anywhere but where it belongs.
     """
 
     def __init__(
@@ -78,7 +117,11 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         self._raw_scheme = self._origin.scheme.encode()
         self._first_byte_s = upstream.first_byte_timeout_ms / 1000
         self._idle_s = upstream.idle_timeout_ms / 1000
+        self._total_s = upstream.total_timeout_ms / 1000 or math.inf
         self._loop = asyncio.get_running_loop()
+        self.kept: dict[Any, Any] = {}
+        """The caller's: what it has prepared for requests to this upstream. Goes with it."""
+        origin = (self._origin.scheme, self._origin.host, self._origin.port)
         self._pool = ConnectionPool(dialler, upstream.connections, self.gauges, self._origin.multiplexed)
 
     @property
@@ -86,8 +129,42 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         return self._pool.idle
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        outgoing = await self._outgoing(request)
-        sent: Callable[[], None] | None = request.extensions.get(SENT)
+        answer = await self.open(await self._outgoing(request), request.extensions.get(SENT))
+        return httpx.Response(
+            answer.status,
+            headers=list(answer.headers),
+            stream=AnswerStream(answer.stream),
+            extensions={"stream_id": answer.stream.id},
+        )
+
+    def outgoing(
+        self,
+        method: bytes,
+        path: bytes,
+        headers: Sequence[Header],
+        body: bytes,
+        *,
+        ends: float = math.inf,
+        lane: int = 0,
+        block: bytes = b"",
+    ) -> Outgoing:
+        """A request to this upstream with the times it may take, from now on. See `Outgoing`."""
+        now = self._loop.time()
+        return Outgoing(
+            method,
+            path,
+            headers,
+            body,
+            now + self._first_byte_s,
+            self._idle_s,
+            min(ends, now + self._total_s),
+            lane,
+            ((b"content-length", b"%d" % len(body)),) if body else (),
+            block,
+        )
+
+    async def open(self, outgoing: Outgoing, sent: Callable[[], None] | None = None) -> UpstreamAnswer:
+        """Send a request and wait for its answer's head. `sent`: see `SENT`."""
         self.gauges.requests += 1
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -101,12 +178,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
                 if attempt == ATTEMPTS:
                     raise
             else:
-                return httpx.Response(
-                    head.status,
-                    headers=head.headers,
-                    stream=AnswerStream(stream),
-                    extensions={"stream_id": stream.id},
-                )
+                return UpstreamAnswer(head.status, head.headers, stream)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def drain(self) -> None:
@@ -123,10 +195,12 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         connection = self._pool.take()
         if connection is None:
             try:
-                async with asyncio.timeout_at(outgoing.deadline):
+                async with asyncio.timeout_at(min(outgoing.deadline, outgoing.ends)):
                     connection = await self._pool.acquire()
             except TimeoutError:
                 self.gauges.timeouts += 1
+                if outgoing.ends <= outgoing.deadline:
+                    raise TotalTimeoutError("the request took longer than it may") from None
                 raise httpx.PoolTimeout("no stream to the upstream came free in time") from None
         stream = self._pool.start(connection, outgoing)
         if sent is not None:
@@ -143,10 +217,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             lower = name.lower()
             if lower not in _DROPPED:
                 headers.append((lower, value))
-        if body and "content-length" not in request.headers:
-            headers.append((b"content-length", b"%d" % len(body)))
-        deadline = self._loop.time() + self._first_byte_s
-        return Outgoing(request.method.encode("ascii"), url.raw_path, headers, body, deadline, self._idle_s)
+        return self.outgoing(request.method.encode("ascii"), url.raw_path, headers, body)
 
 
 class TransportPool:

@@ -132,13 +132,21 @@ async def test_connection_lost_before_the_head_is_not_sent_again(h2: RecordingUp
 
 
 async def test_peer_that_breaks_http2(h2: RecordingUpstream, open_caller: Open) -> None:
+    """A breach that concerns one stream ends that stream, one of the connection ends all."""
     async with open_caller(h2) as caller:
         task = caller.start()
         request = await h2.arrived(1)
         request.send_late(b"DATA before HEADERS")
         with pytest.raises(httpx.RemoteProtocolError, match="broke HTTP/2"):
             await task
-        await h2.until(lambda: request.connection.closed, "the connection to close")
+        assert (await request.reset()).code == 1
+        again = caller.start()
+        second = await h2.arrived(2)
+        assert second.connection is request.connection
+        second.connection.write_raw(b"\xff" * 20)
+        with pytest.raises(httpx.RemoteProtocolError, match="broke HTTP/2"):
+            await again
+        await h2.until(lambda: second.connection.closed, "the connection to close")
 
 
 async def test_first_byte_timeout_resets(h2: RecordingUpstream, open_caller: Open) -> None:

@@ -6,7 +6,8 @@ import asyncio
 
 import httpx
 
-from gateway.upstream.http2 import CONNECTION_WINDOW, STREAM_WINDOW
+from gateway.upstream.channel import STREAM_WINDOW
+from gateway.upstream.engine import CONNECTION_WINDOW
 from tests.integration.upstream.caller import read, stream_of
 from tests.integration.upstream.conftest import Open
 from tests.integration.upstream.test_cancel import finish

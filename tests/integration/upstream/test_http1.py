@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from gateway.upstream.channel import STREAM_WINDOW
 from gateway.upstream.h1connection import REUSE_WITHIN_S
-from gateway.upstream.http2 import STREAM_WINDOW
 from tenants.models import WireProtocol
 from tests.integration.upstream.caller import cancelled, read, stream_of
 from tests.integration.upstream.conftest import Open

@@ -25,6 +25,7 @@ from gateway.errors import (
 from gateway.exchange import Outcome, Standing
 from gateway.inflight import Abort, InFlight
 from gateway.pipeline import rate_limit_headers
+from gateway.upstream.transport import UpstreamAnswer
 from policies.facts import Action, Role
 from policies.rules import Effect
 from tenants.ids import OrgId
@@ -254,6 +255,7 @@ async def test_an_upstream_that_dies_midway_is_charged_for_what_came() -> None:
         (Abort.CLIENT, Outcome.CANCELLED_BY_CLIENT, 499),
         (Abort.DEADLINE, Outcome.UPSTREAM_TIMEOUT, 504),
         (Abort.REVOKED, Outcome.REVOKED, 401),
+        (Abort.SUPERSEDED, Outcome.SUPERSEDED, 409),
     ],
 )
 async def test_an_abort_midway_closes_the_upstream_and_settles_once(
@@ -316,7 +318,7 @@ async def test_a_cancel_before_the_head_settles_what_was_sent() -> None:
     world, inbound = World(), FakeInbound()
     reached = asyncio.Event()
 
-    async def respond(request: httpx.Request) -> httpx.Response:
+    async def respond(request: httpx.Request) -> UpstreamAnswer:
         reached.set()
         await asyncio.Event().wait()
         raise AssertionError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
 
 import httpx
 
@@ -18,7 +19,8 @@ from gateway.inflight import Abort, InFlight
 from gateway.pipeline import Headers, Pipeline
 from gateway.secret import Secret
 from gateway.upstream.relay import Relay
-from gateway.upstream.transport import SENT
+from gateway.upstream.stream import Outgoing, Stream
+from gateway.upstream.transport import UpstreamAnswer
 from policies.facts import Action, Role
 from policies.rules import Effect
 from tenants.ids import OrgId
@@ -64,24 +66,69 @@ class FakeHold:
         self.ends.append(None)
 
 
-class FakeStream(httpx.AsyncByteStream):
-    """An answer body that a test feeds; notes when it was closed."""
+class FakeStream:
+    """An answer body that a test feeds, in place of the transport's `Stream`; notes when it was closed."""
 
     def __init__(self, *pieces: bytes | BaseException | asyncio.Event) -> None:
-        self.pieces = pieces
+        self.pieces = list(pieces)
         self.closed = False
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self.pieces:
+    async def read(self) -> bytes:
+        while self.pieces:
+            piece = self.pieces.pop(0)
             if isinstance(piece, asyncio.Event):
                 await piece.wait()
             elif isinstance(piece, BaseException):
                 raise piece
             else:
-                yield piece
+                return piece
+        return b""
 
-    async def aclose(self) -> None:
+    def cancel(self) -> None:
         self.closed = True
+
+
+def upstream_answer(
+    status: int, stream: FakeStream, content_type: str = "text/event-stream", **headers: str
+) -> UpstreamAnswer:
+    fields = {"content-type": content_type, **headers}
+    return UpstreamAnswer(status, [(k.encode(), v.encode()) for k, v in fields.items()], cast("Stream", stream))
+
+
+class FakeTransport:
+    """The real transport's `outgoing` and `open`, and httpx's request to look at in the middle."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.kept: dict[Any, Any] = {}
+
+    def outgoing(
+        self,
+        method: bytes,
+        path: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        body: bytes,
+        *,
+        ends: float = math.inf,
+        lane: int = 0,
+        block: bytes = b"",
+    ) -> Outgoing:
+        return Outgoing(method, path, headers, body, math.inf, math.inf, ends, lane, (), block)
+
+    async def open(self, outgoing: Outgoing, sent: Callable[[], None] | None = None) -> UpstreamAnswer:
+        world = self.world
+        request = httpx.Request(
+            outgoing.method.decode(),
+            "https://model.test" + outgoing.path.decode(),
+            headers=list(outgoing.headers),
+            content=outgoing.body,
+        )
+        world.requests.append(request)
+        world.outgoing.append(outgoing)
+        assert world.respond is not None, "this test should not reach the upstream"
+        if world.sends and sent is not None:
+            sent()
+        return await world.respond(request)
 
 
 class World:
@@ -95,8 +142,10 @@ class World:
         self.receipts: list[Receipt] = []
         self.admitted = 0
         self.observed: list[Receipt] = []
-        self.respond: Callable[[httpx.Request], Awaitable[httpx.Response]] | None = None
+        self.respond: Callable[[httpx.Request], Awaitable[UpstreamAnswer]] | None = None
         self.requests: list[httpx.Request] = []
+        self.outgoing: list[Outgoing] = []
+        self.transport = FakeTransport(self)
         self.sends = True
         self.limit_error: GatewayError | None = None
         self.limit_gate: asyncio.Event | None = None
@@ -143,27 +192,20 @@ class World:
     def append(self, receipt: Receipt) -> None:
         self.receipts.append(receipt)
 
-    def for_upstream(self, upstream: Upstream) -> httpx.AsyncBaseTransport:
-        return self  # type: ignore[return-value]  # it has the one method the relay calls
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        assert self.respond is not None, "this test should not reach the upstream"
-        if self.sends:
-            request.extensions[SENT]()
-        return await self.respond(request)
+    def for_upstream(self, upstream: Upstream) -> FakeTransport:
+        return self.transport
 
     def answers(
         self, status: int, stream: FakeStream, content_type: str = "text/event-stream", **headers: str
     ) -> FakeStream:
-        async def respond(request: httpx.Request) -> httpx.Response:
-            return httpx.Response(status, headers={"content-type": content_type, **headers}, stream=stream)
+        async def respond(request: httpx.Request) -> UpstreamAnswer:
+            return upstream_answer(status, stream, content_type, **headers)
 
         self.respond = respond
         return stream
 
     def raises(self, error: Exception) -> None:
-        async def respond(request: httpx.Request) -> httpx.Response:
+        async def respond(request: httpx.Request) -> UpstreamAnswer:
             raise error
 
         self.respond = respond
@@ -174,6 +216,7 @@ class FakeInbound:
     trace_id = ""
     host = "localhost"
     peer = ("127.0.0.1", "50000")
+    peer = ("127.0.0.1", "1")
     client_version = "editor/1.0"
     document: bytes | None = None
     arrived = 0.0

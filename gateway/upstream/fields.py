@@ -1,0 +1,131 @@
+"""Header fields on the wire: HPACK out (RFC 7541), the rules of RFC 9113 section 8 for what comes in. Pure.
+
+Outgoing blocks use the static table and literals alone. So a block depends on nothing that went before it: the
+constant part of a request's head is coded once and then copied, no coder's state has to be kept in step, and a
+key is never put into a table that another request could probe (RFC 7541 section 7.1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import httpx
+from jh2.hpack.table import HeaderTable
+
+Header = tuple[bytes, bytes]
+
+EMPTY_TABLE = b"\x20"
+"""A dynamic table size update to 0 (RFC 7541 section 6.3)."""
+
+_SENSITIVE = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"x-api-key", b"api-key"))
+_EXACT: dict[Header, int] = {}
+_NAMES: dict[bytes, int] = {}
+for _index, _entry in enumerate(HeaderTable.STATIC_TABLE, 1):
+    _EXACT.setdefault((bytes(_entry[0]), bytes(_entry[1])), _index)
+    _NAMES.setdefault(bytes(_entry[0]), _index)
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
+_BAD_VALUE = re.compile(rb"[\0\r\n]|\A[ \t]|[ \t]\Z").search
+_CONNECTION_SPECIFIC = frozenset(
+    (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+)
+_known_names: set[bytes] = set()
+_KNOWN_NAMES_LIMIT = 512
+
+
+class MalformedError(Exception):
+    """A message that RFC 9113 section 8.1.1 calls malformed: a stream error of type PROTOCOL_ERROR."""
+
+
+class ResponseHead(NamedTuple):
+    """`length`: what `content-length` promises, -1 when it promises nothing."""
+
+    status: int
+    headers: list[Header]
+    length: int
+
+
+def encode(headers: Iterable[Header]) -> bytes:
+    """A header block, or a part of one. Credentials are marked never to be indexed, by anybody on the way.
+
+    Raises `httpx.LocalProtocolError` for what no header may hold.
+    """
+    return b"".join([_field(name, value) for name, value in headers])
+
+
+def _field(name: bytes, value: bytes) -> bytes:
+    exact = _EXACT.get((name, value))
+    if exact is not None and name not in _SENSITIVE:
+        return _integer(exact, 7, 0x80)
+    if _BAD_VALUE(value) or not _TOKEN(name.removeprefix(b":")):
+        raise httpx.LocalProtocolError(f"the header {name.decode('latin-1')!r} cannot be sent")
+    pattern = 0x10 if name in _SENSITIVE else 0x00
+    index = _NAMES.get(name)
+    said = _integer(0, 4, pattern) + _text(name) if index is None else _integer(index, 4, pattern)
+    return said + _text(value)
+
+
+def _text(text: bytes) -> bytes:
+    return _integer(len(text), 7, 0x00) + text
+
+
+def _integer(number: int, bits: int, pattern: int) -> bytes:
+    """RFC 7541 section 5.1."""
+    most = (1 << bits) - 1
+    if number < most:
+        return bytes((pattern | number,))
+    out = [pattern | most]
+    number -= most
+    while number >= 128:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def response_head(fields: Sequence[tuple[bytes, bytes, bool]]) -> ResponseHead:
+    """Of a decoded block. Raises `MalformedError`."""
+    if not fields or fields[0][0] != b":status":
+        raise MalformedError("an answer without a status")
+    status = fields[0][1]
+    if len(status) != 3 or not status.isdigit() or status < b"100":
+        raise MalformedError("a status that is no number of three digits")
+    headers: list[Header] = []
+    length = -1
+    for name, value, _ in fields[1:]:
+        if name not in _known_names:
+            _check_name(name)
+        if _BAD_VALUE(value):
+            raise MalformedError("a header with a value that is not allowed")
+        if name == b"content-length":
+            length = _length(value, length)
+        headers.append((name, value))
+    return ResponseHead(int(status), headers, length)
+
+
+def check_trailers(fields: Sequence[tuple[bytes, bytes, bool]]) -> None:
+    """Raises `MalformedError`; a pseudo-header is among what it refuses (section 8.1)."""
+    for name, value, _ in fields:
+        if name not in _known_names:
+            _check_name(name)
+        if _BAD_VALUE(value):
+            raise MalformedError("a trailer with a value that is not allowed")
+
+
+def _check_name(name: bytes) -> None:
+    if not _TOKEN(name) or name in _CONNECTION_SPECIFIC:
+        raise MalformedError("a header with a name that is not allowed")
+    if len(_known_names) >= _KNOWN_NAMES_LIMIT:
+        _known_names.clear()
+    _known_names.add(name)
+
+
+def _length(value: bytes, before: int) -> int:
+    if not value.isdigit() or len(value) > 18:
+        raise MalformedError("a content-length that is no number")
+    length = int(value)
+    if before not in (-1, length):
+        raise MalformedError("two lengths of content")
+    return length
