@@ -113,13 +113,13 @@ def unwrap(server: VaultServer, vault: VaultSettings, org: OrgId, wrapping: Secr
             raise StoreUnavailableError(
                 f"the wrapping token for {org} was not made at {wanted}: somebody may have exchanged it"
             )
-        match client.sys.unwrap(token=wrapping.reveal().decode()):
+        match client.sys.unwrap():
             case {"data": {"secret_id": str(secret_id)}} if secret_id:
                 return Secret(secret_id)
         raise StoreUnavailableError(f"the wrapping token for {org} wraps no secret id")
 
     try:
-        return server.ask(org, None, work)
+        return server.ask(org, wrapping, work)  # it is the client's token too: without one there is no unwrapping
     except VaultAnswerError as error:
         if error.status not in (400, 403, 404):
             raise

@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from gateway.secret import Secret
 from gateway.secrets.sealed import SealedFile
-from gateway.secrets.store import NoSuchSecretError, SystemSecrets, UpstreamKeys
+from gateway.secrets.store import NoSuchSecretError, UpstreamKeys
 from tenants.ids import InvalidIdError, OrgId
+from tests.kit.vault import KINDS, vault_place
 
 ACME, GLOBEX = OrgId("acme"), OrgId("globex")
 
 
-class Store(UpstreamKeys, SystemSecrets, Protocol):
-    """Both Protocols in one object, as every backend so far is."""
+Open = Callable[[], UpstreamKeys]
 
 
-def _sealed(folder: Path) -> Callable[[], Store]:
-    return lambda: SealedFile(folder / "secrets.sealed", Secret(b"m" * 32))
+def _sealed(folder: Path) -> SealedFile:
+    return SealedFile(folder / "secrets.sealed", Secret(b"m" * 32))
 
 
-BACKENDS = {"sealed": _sealed}
+@pytest.fixture(params=["sealed", *(f"{kind} Vault" for kind in KINDS)])
+async def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
+    """The same store, opened anew at each call."""
+    if request.param == "sealed":
+        yield lambda: _sealed(tmp_path)
+        return
+    opened = []
+    with vault_place(request.param.split()[0], tmp_path) as place:
+        vault = place.prepare(ACME, GLOBEX)
+
+        def open_one() -> UpstreamKeys:
+            opened.append(place.keys(vault))
+            return opened[-1]
+
+        yield open_one
+        for store in opened:
+            await store.aclose()
 
 
-@pytest.fixture(params=BACKENDS)
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
-    return BACKENDS[request.param](tmp_path)
-
-
-async def test_a_key_reads_back_with_its_version(reopen: Callable[[], Store]) -> None:
+async def test_a_key_reads_back_with_its_version(reopen: Open) -> None:
     store = reopen()
     assert await store.put(ACME, "openai", Secret("sk-1")) == 1
     assert await store.put(ACME, "openai", Secret("sk-2")) == 2
@@ -41,13 +51,14 @@ async def test_a_key_reads_back_with_its_version(reopen: Callable[[], Store]) ->
     assert (found.version, found.secret.reveal()) == (2, b"sk-2")
 
 
-async def test_what_was_never_stored_is_absent(reopen: Callable[[], Store]) -> None:
+async def test_what_was_never_stored_is_absent(reopen: Open) -> None:
     with pytest.raises(NoSuchSecretError):
         await reopen().get(ACME, "openai")
-    assert await reopen().load("signing/keys") is None
+    with pytest.raises(NoSuchSecretError):
+        await reopen().delete(ACME, "openai")
 
 
-async def test_organizations_are_apart(reopen: Callable[[], Store]) -> None:
+async def test_organizations_are_apart(reopen: Open) -> None:
     store = reopen()
     await store.put(ACME, "openai", Secret("of-acme"))
     with pytest.raises(NoSuchSecretError):
@@ -57,7 +68,7 @@ async def test_organizations_are_apart(reopen: Callable[[], Store]) -> None:
     assert (await store.get(ACME, "openai")).secret.reveal() == b"of-acme"
 
 
-async def test_a_deleted_key_is_gone_and_its_version_is_spent(reopen: Callable[[], Store]) -> None:
+async def test_a_deleted_key_is_gone_and_its_version_is_spent(reopen: Open) -> None:
     store = reopen()
     first = await store.put(ACME, "openai", Secret("sk-1"))
     await store.delete(ACME, "openai")
@@ -69,14 +80,14 @@ async def test_a_deleted_key_is_gone_and_its_version_is_spent(reopen: Callable[[
     assert await store.put(ACME, "openai", Secret("sk-3")) > first
 
 
-async def test_a_reader_sees_the_writer_s_next_version(reopen: Callable[[], Store]) -> None:
+async def test_a_reader_sees_the_writer_s_next_version(reopen: Open) -> None:
     writer, reader = reopen(), reopen()
     for n in range(1, 6):
         await writer.put(ACME, "openai", Secret(f"sk-{n}"))
         assert (await reader.get(ACME, "openai")).secret.reveal() == f"sk-{n}".encode()
 
 
-async def test_writers_take_turns(reopen: Callable[[], Store]) -> None:
+async def test_writers_take_turns(reopen: Open) -> None:
     stores = [reopen() for _ in range(4)]
     versions = await asyncio.gather(
         *(store.put(ACME, "openai", Secret(f"sk-{n}")) for n in range(5) for store in stores)
@@ -84,17 +95,18 @@ async def test_writers_take_turns(reopen: Callable[[], Store]) -> None:
     assert sorted(versions) == list(range(1, 21))
 
 
-async def test_system_secrets_are_replaced_whole(reopen: Callable[[], Store]) -> None:
-    store = reopen()
+async def test_system_secrets_are_replaced_whole(tmp_path: Path) -> None:
+    store = _sealed(tmp_path)
+    assert await store.load("signing/keys") is None
     await store.store("signing/keys", Secret(b"\x00one\xff"))
     await store.store("refresh/hmac", Secret(b"other"))
     await store.store("signing/keys", Secret(b"two"))
-    found = await reopen().load("signing/keys")
+    found = await _sealed(tmp_path).load("signing/keys")
     assert found is not None
     assert found.reveal() == b"two"
 
 
-async def test_an_empty_key_is_a_mistake(reopen: Callable[[], Store]) -> None:
+async def test_an_empty_key_is_a_mistake(reopen: Open) -> None:
     with pytest.raises(ValueError, match="empty"):
         await reopen().put(ACME, "openai", Secret(b""))
 
@@ -102,7 +114,7 @@ async def test_an_empty_key_is_a_mistake(reopen: Callable[[], Store]) -> None:
 @pytest.mark.parametrize(
     ("org", "name"), [("acme/upstreams/x", "y"), ("acme", "../globex"), ("acme", "a/b"), ("", "a")]
 )
-async def test_a_name_is_never_a_path(reopen: Callable[[], Store], org: str, name: str) -> None:
+async def test_a_name_is_never_a_path(reopen: Open, org: str, name: str) -> None:
     with pytest.raises(InvalidIdError):
         await reopen().put(OrgId(org), name, Secret("sk"))
     with pytest.raises(InvalidIdError):
