@@ -83,26 +83,71 @@ def show(session: Session, which: Id = None) -> None:
     session.out.item(_orgs(session).get(_id(session, which))[0])
 
 
+Supersede = Annotated[
+    bool | None,
+    typer.Option(
+        "--supersede/--no-supersede",
+        help="Whether a member's newer completion of the same document ends the older one.",
+        show_default=False,
+    ),
+]
+DeadlineMs = Annotated[
+    int | None,
+    typer.Option(
+        help="How long a request may take in all, milliseconds; 0: as long as the server lets it.", min=0
+    ),
+]
+Holds = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Keep requests of clients that match (name/version) so long before they go upstream, e.g."
+        " 'copilot.vim/1.4.*=3'; may be repeated, the first match counts; replaces all of them.",
+        metavar="PATTERN=MS",
+    ),
+]
+
+
 @command(
     app,
-    examples("orgate org set acme --name 'Acme Limited'", "orgate org set acme --host acme.gateway.example"),
+    examples(
+        "orgate org set acme --name 'Acme Limited'",
+        "orgate org set acme --host acme.gateway.example",
+        "orgate org set --supersede --deadline-ms 20000",
+        "orgate org set --hold 'copilot.vim/1.4.*=3'",
+    ),
     name="set",
     writes=True,
 )
 def set_(
     session: Session,
+    *,
     which: Id = None,
     name: Annotated[str | None, typer.Option(help="Its name, for people.")] = None,
     host: Annotated[list[str] | None, typer.Option(help="Its host names; replaces all of them.")] = None,
     no_hosts: Annotated[bool, typer.Option("--no-hosts", help="Take all its host names away.")] = False,
+    supersede: Supersede = None,
+    deadline_ms: DeadlineMs = None,
+    hold: Holds = None,
+    no_holds: Annotated[bool, typer.Option("--no-holds", help="Hold no client any more.")] = False,
 ) -> None:
-    """Change an organization's name or host names."""
-    if name is None and not host and not no_hosts:
-        raise UsageError("nothing to change", "give --name, --host or --no-hosts")
+    """Change an organization's name, host names, or what its requests are subject to."""
+    if (name, supersede, deadline_ms) == (None, None, None) and not (host or no_hosts or hold or no_holds):
+        raise UsageError(
+            "nothing to change",
+            "give --name, --host, --no-hosts, --supersede, --no-supersede, --deadline-ms, --hold or --no-holds",
+        )
+    if hold and no_holds:
+        raise UsageError("--hold and --no-holds are given together", "--hold replaces all holds there are")
 
     def edit(was: Org) -> Org:
-        hosts = () if no_hosts else tuple(host) if host else was.hosts
-        return structs.replace(was, name=name or was.name, hosts=hosts)
+        return structs.replace(
+            was,
+            name=name or was.name,
+            hosts=() if no_hosts else tuple(host) if host else was.hosts,
+            supersede=was.supersede if supersede is None else supersede,
+            deadline_ms=was.deadline_ms if deadline_ms is None else deadline_ms,
+            holds=() if no_holds else tuple(hold) if hold else was.holds,
+        )
 
     key = _id(session, which)
     session.wrote(_orgs(session).change(key, edit), f"organization '{key}' changed")

@@ -25,6 +25,7 @@ def stocked(plane: ControlPlane) -> ControlPlane:
 WRITES: list[tuple[str, ...]] = [
     ("org", "create", "beta", "--name", "Beta"),
     ("org", "set", "acme", "--name", "New"),
+    ("org", "set", "--supersede", "--deadline-ms", "900", "--hold", "vim/*=3"),
     ("org", "suspend", "acme", "--yes"),
     ("org", "resume", "acme"),
     ("org", "delete", "acme", "--yes"),
@@ -88,7 +89,7 @@ def test_what_cannot_be_taken_back_is_not_done_unasked(
 
 
 @pytest.mark.parametrize("form", ["json", "yaml", "csv", "table"])
-@pytest.mark.parametrize("argv", [WRITES[5], WRITES[17]], ids=["member create", "model set"])
+@pytest.mark.parametrize("argv", [WRITES[6], WRITES[18]], ids=["member create", "model set"])
 def test_dry_run_in_each_format(signed_in: Cli, stocked: ControlPlane, argv: tuple[str, ...], form: str) -> None:
     said = signed_in(*argv, "--dry-run", "-o", form)
     assert said.code == 0
@@ -119,6 +120,30 @@ def test_two_changes_of_the_same_field_change_nothing(signed_in: Cli, stocked: C
     assert said.code == 1
     assert "old → theirs" in said.err
     assert stocked.items["acme", "models"]["code"]["model"] == "theirs"
+
+
+def test_what_an_organizations_requests_are_subject_to(signed_in: Cli, stocked: ControlPlane) -> None:
+    def now() -> tuple[bool, int, list[str]]:
+        item = stocked.items["", "orgs"]["acme"]
+        return item["supersede"], item["deadline_ms"], item["holds"]
+
+    holds = ("--hold", "copilot.vim/1.4.*=3", "--hold", "*=1")
+    assert signed_in("org", "set", "--supersede", "--deadline-ms", "900", *holds).code == 0
+    assert now() == (True, 900, ["copilot.vim/1.4.*=3", "*=1"])
+    shown = signed_in("org", "show").out
+    for line in ("supersede    yes", "deadline ms  900", "holds        copilot.vim/1.4.*=3, *=1"):
+        assert line in shown
+    assert signed_in("org", "set", "--name", "New").code == 0
+    assert now() == (True, 900, ["copilot.vim/1.4.*=3", "*=1"])
+    assert signed_in("org", "set", "--hold", "emacs/*=2").code == 0
+    assert now() == (True, 900, ["emacs/*=2"])
+    assert signed_in("org", "set", "--no-supersede", "--deadline-ms", "0", "--no-holds").code == 0
+    assert now() == (False, 0, [])
+    before = len(stocked.writes)
+    both = signed_in("org", "set", "--hold", "emacs/*=2", "--no-holds")
+    assert (both.code, signed_in("org", "set").code) == (2, 2)
+    assert "--no-holds" in both.err
+    assert len(stocked.writes) == before
 
 
 def test_a_limit_needs_what_makes_it_one(signed_in: Cli, stocked: ControlPlane) -> None:
