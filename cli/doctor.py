@@ -38,6 +38,8 @@ def examine(file: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UT
         return [Finding("settings", FAILED, f"{key}: {wrong}", fix) for key, wrong, fix in error.faults]
     found = [Finding("settings", OK, str(file))]
     found += [check(settings) for check in (_master_key, _secrets, _database, _audit, _bus)]
+    if settings.secrets.upstream_keys == "vault":
+        found.append(_vault(settings))
     for name, listener in (("public", settings.public), ("admin", settings.admin)):
         found += _tls(name, settings, listener, now())
         found += _server(name, settings, listener)
@@ -77,6 +79,25 @@ def _secrets(settings: Settings) -> Finding:
     except StoreUnavailableError as error:
         return Finding("secret store", FAILED, str(error), "restore the sealed file and its master key together")
     return Finding("secret store", OK, f"{path} opens with the master key")
+
+
+def _vault(settings: Settings) -> Finding:
+    from gateway.secrets.store import StoreUnavailableError
+    from gateway.secrets.vault_client import VaultServer
+
+    vault = settings.vault
+    try:
+        server = VaultServer(vault, settings.home, threads=1)
+        try:
+            health = server.ask(None, None, lambda client: client.adapter.get("/v1/sys/health"))
+        finally:
+            server.close()
+    except StoreUnavailableError as error:
+        return Finding("vault", FAILED, str(error), "look at [vault], and at the server")
+    seen = f"{vault.address} is unsealed and active, version {health.get('version', 'unknown')}"
+    if vault.auth == "token":
+        return Finding("vault", WARNING, f"{seen}; one token for all", "log in by approle, kubernetes or jwt")
+    return Finding("vault", OK, seen)
 
 
 def _database(settings: Settings) -> Finding:

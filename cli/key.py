@@ -14,13 +14,14 @@ from cli.command import command
 from cli.errors import UsageError
 from cli.examples import examples
 from cli.resources import Resource
+from cli.serve import SettingsOption, settings_file
 from cli.session import Session
 from gateway.secret import Secret
 from tenants.models import Upstream
 
 app = typer.Typer(
     help="Keys of upstreams: set, replaced, never shown.",
-    epilog=examples("orgate key set vllm", "orgate key set vllm < key.txt"),
+    epilog=examples("orgate key set vllm", "orgate key set vllm < key.txt", "orgate key vault-setup --org acme"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -105,3 +106,50 @@ def delete(
     session.confirm(f"Delete the key of upstream '{upstream}'?", yes=yes)
     if session.client.write("DELETE", path, what=f"the key of {upstreams.what(upstream)}") is not None:
         session.out.say(f"key of upstream '{upstream}' deleted")
+
+
+@command(
+    app,
+    examples(
+        "orgate key vault-setup --org acme",
+        "orgate key vault-setup --org acme --apply",
+        "orgate key vault-setup --org acme --apply --new-secret-id",
+        "orgate key vault-setup --org acme --apply --service-account gateways/orgate",
+    ),
+)
+def vault_setup(
+    session: Session,
+    *,
+    settings: SettingsOption = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Do it, with VAULT_TOKEN or a token typed unseen; else only show it.")
+    ] = False,
+    new_secret_id: Annotated[
+        bool, typer.Option("--new-secret-id", help="AppRole: replace the secret id that is there.")
+    ] = False,
+    wrap: Annotated[
+        str,
+        typer.Option(
+            help="AppRole with wrapped = true: life of the wrapping token, for example 1h.", metavar="TTL"
+        ),
+    ] = "",
+    service_account: Annotated[
+        str, typer.Option(help="Kubernetes: the gateway's own.", metavar="NAMESPACE/NAME")
+    ] = "",
+    subject: Annotated[str, typer.Option(help="JWT: the `sub` that may log in.", metavar="SUB")] = "",
+    audience: Annotated[str, typer.Option(help="JWT and Kubernetes: the `aud` it must have.", metavar="AUD")] = "",
+) -> None:
+    """Show or make what an organization's keys in Vault need: engine, policy, role, secret id."""
+    from cli.vault import set_up
+    from gateway.secrets.vault_setup import Binding
+
+    if not session.options.org:
+        raise UsageError("which organization's keys?", "add `--org ORG`")
+    set_up(
+        session,
+        settings_file(settings),
+        Binding(service_account, subject, audience),
+        write=apply,
+        renew=new_secret_id,
+        wrap=wrap,
+    )

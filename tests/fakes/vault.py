@@ -64,7 +64,7 @@ class FakeVault:
         self.status = 0
         """Answer everything with this, whatever it is; 0: don't."""
         self.body: bytes | None = None
-        """Answer everything with these bytes and status 200."""
+        """Answer everything with these bytes, and with status 200 or `status`."""
         self.open = threading.Event()
         """Cleared: answers are held back until it is set."""
         self.open.set()
@@ -268,7 +268,7 @@ def _handler(vault: FakeVault) -> type[BaseHTTPRequestHandler]:
             reply = vault.answer(self.command, path, headers, body)
             sent = vault.body if vault.body is not None else b"" if reply.body is None else _json(reply.body)
             try:
-                self.send_response(200 if vault.body is not None else reply.status)
+                self.send_response(reply.status if vault.body is None else vault.status or 200)
                 self.send_header("content-type", "application/json")
                 for name, value in reply.headers.items():
                     self.send_header(name, value)
