@@ -17,7 +17,7 @@ from msgspec import Raw
 from gateway.errors import GatewayError, KeyRefusedError, UpstreamBusyError, UpstreamError, UpstreamTimeoutError
 from gateway.exchange import Call, Credential, Route, Usage
 from gateway.upstream import fields
-from gateway.upstream.errors import RefusedError, TotalTimeoutError
+from gateway.upstream.errors import TotalTimeoutError
 from gateway.upstream.stream import Header, Outgoing
 from gateway.upstream.transport import UpstreamAnswer
 from gateway.upstream.usage import UsageTap, usage_of_answer
@@ -57,7 +57,12 @@ class Transport(Protocol):
         block: bytes = b"",
     ) -> Outgoing: ...
 
-    async def open(self, outgoing: Outgoing, sent: Callable[[], None] | None = None) -> UpstreamAnswer: ...
+    async def open(
+        self,
+        outgoing: Outgoing,
+        sent: Callable[[], None] | None = None,
+        refused: Callable[[], None] | None = None,
+    ) -> UpstreamAnswer: ...
 
 
 class Transports(Protocol):
@@ -86,6 +91,10 @@ class Progress:
     def note_sent(self) -> None:
         self.sent = True
         self.sent_us = self._clock()
+
+    def note_refused(self) -> None:
+        """The upstream says that it has not processed it (RFC 9113 section 8.7)."""
+        self.sent = False
 
 
 class UpstreamRefusalError(GatewayError):
@@ -140,10 +149,7 @@ class Relay:
                 lane=route.lane,
                 block=outline.block,
             )
-            answer = await transport.open(outgoing, progress.note_sent)
-        except RefusedError as error:
-            progress.sent = False  # the upstream says that it has not processed it (RFC 9113 section 8.7)
-            raise translate(error) from None
+            answer = await transport.open(outgoing, progress.note_sent, progress.note_refused)
         except httpx.HTTPError as error:
             raise translate(error) from None
         if answer.status == 200:

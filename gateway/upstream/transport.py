@@ -163,8 +163,14 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             block,
         )
 
-    async def open(self, outgoing: Outgoing, sent: Callable[[], None] | None = None) -> UpstreamAnswer:
-        """Send a request and wait for its answer's head. `sent`: see `SENT`."""
+    async def open(
+        self,
+        outgoing: Outgoing,
+        sent: Callable[[], None] | None = None,
+        refused: Callable[[], None] | None = None,
+    ) -> UpstreamAnswer:
+        """Send a request and wait for its answer's head. `sent`: see `SENT`; `refused`: called when the upstream
+        says that it has not processed what was sent, so that who gives up before the next attempt owes nothing."""
         self.gauges.requests += 1
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -175,6 +181,8 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
                     stream.cancel()
                     raise
             except RefusedError:
+                if refused is not None:
+                    refused()
                 if attempt == ATTEMPTS:
                     raise
             else:

@@ -18,6 +18,7 @@ from gateway.exchange import Claim, Credential, Principal, Receipt, Standing
 from gateway.inflight import Abort, InFlight
 from gateway.pipeline import Headers, Pipeline
 from gateway.secret import Secret
+from gateway.upstream.errors import RefusedError
 from gateway.upstream.relay import Relay
 from gateway.upstream.stream import Outgoing, Stream
 from gateway.upstream.transport import UpstreamAnswer
@@ -115,7 +116,12 @@ class FakeTransport:
     ) -> Outgoing:
         return Outgoing(method, path, headers, body, math.inf, math.inf, ends, lane, (), block)
 
-    async def open(self, outgoing: Outgoing, sent: Callable[[], None] | None = None) -> UpstreamAnswer:
+    async def open(
+        self,
+        outgoing: Outgoing,
+        sent: Callable[[], None] | None = None,
+        refused: Callable[[], None] | None = None,
+    ) -> UpstreamAnswer:
         world = self.world
         request = httpx.Request(
             outgoing.method.decode(),
@@ -128,7 +134,12 @@ class FakeTransport:
         assert world.respond is not None, "this test should not reach the upstream"
         if world.sends and sent is not None:
             sent()
-        return await world.respond(request)
+        try:
+            return await world.respond(request)
+        except RefusedError:
+            if refused is not None:
+                refused()
+            raise
 
 
 class World:
@@ -235,6 +246,9 @@ class FakeInbound:
     def check(self) -> None:
         if self.fault is not None:
             raise self.fault
+
+    def left_s(self) -> float:
+        return self.ends - asyncio.get_running_loop().time()
 
     def end_within(self, seconds: float) -> None:
         """Notes it; a test calls `abort` itself."""
