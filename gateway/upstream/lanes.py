@@ -43,6 +43,11 @@ class Place(Generic[F]):
         self.number = 0
         """In order of arrival in its line; 0: not in line."""
 
+    @property
+    def gone(self) -> bool:
+        """Given up, though it has not left the line yet: it is passed over."""
+        return False
+
 
 class Line(Generic[F]):
     """Places in line, by lane, organization and flow. Joining and leaving cost the same however many wait."""
@@ -134,14 +139,14 @@ class Line(Generic[F]):
 
     def _head(self, lane: int, ready: Callable[[F], bool]) -> Place[F] | None:
         for flows in self._lanes[lane].values():
-            heads = [next(iter(places)) for flow, places in flows.items() if ready(flow)]
-            if heads:
-                return min(heads, key=_number)
+            best: Place[F] | None = None
+            for flow, places in flows.items():
+                head = next((place for place in places if not place.gone), None)
+                if head is not None and (best is None or head.number < best.number) and ready(flow):
+                    best = head
+            if best is not None:
+                return best
         return None
-
-
-def _number(place: Place[F]) -> int:
-    return place.number
 
 
 class Pace:

@@ -14,10 +14,12 @@ from typing import Any
 import httpx
 
 from gateway.upstream.addresses import Network
-from gateway.upstream.dial import Dialler, Resolve, resolve
+from gateway.upstream.balance import Bounds
+from gateway.upstream.dial import Dialler, Identity, Resolve, resolve
 from gateway.upstream.errors import RefusedError, TotalTimeoutError
 from gateway.upstream.gauges import Gauges
 from gateway.upstream.pool import ConnectionPool
+from gateway.upstream.share import Shares
 from gateway.upstream.stream import Header, Outgoing, Stream
 from tenants.ids import OrgId
 from tenants.models import Upstream
@@ -109,10 +111,12 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         allowed: Sequence[Network] = (),
         gauges: Gauges | None = None,
         resolver: Resolve = resolve,
+        shares: Shares | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self.gauges = gauges or Gauges()
         self.upstream = upstream
-        dialler = Dialler(upstream, self.gauges, allowed=allowed, resolver=resolver)
+        dialler = Dialler(upstream, self.gauges, allowed=allowed, resolver=resolver, identity=identity)
         self._origin = dialler.origin
         self._raw_scheme = self._origin.scheme.encode()
         self._first_byte_s = upstream.first_byte_timeout_ms / 1000
@@ -122,7 +126,14 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         self.kept: dict[Any, Any] = {}
         """The caller's: what it has prepared for requests to this upstream. Goes with it."""
         origin = (self._origin.scheme, self._origin.host, self._origin.port)
-        self._pool = ConnectionPool(dialler, upstream.connections, self.gauges, self._origin.multiplexed)
+        self._pool = ConnectionPool(
+            dialler,
+            Bounds.of(upstream),
+            self.gauges,
+            self._origin.multiplexed,
+            org=upstream.org,
+            share=shares.of(origin) if shares is not None and upstream.max_in_flight else None,
+        )
 
     @property
     def idle(self) -> bool:
@@ -203,8 +214,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         connection = self._pool.take()
         if connection is None:
             try:
-                async with asyncio.timeout_at(min(outgoing.deadline, outgoing.ends)):
-                    connection = await self._pool.acquire()
+                connection = await self._pool.acquire(outgoing.lane, min(outgoing.deadline, outgoing.ends))
             except TimeoutError:
                 self.gauges.timeouts += 1
                 if outgoing.ends <= outgoing.deadline:
@@ -232,15 +242,24 @@ class TransportPool:
     """A transport for each (organization, upstream, version): no connection is shared between organizations,
     and none outlives the configuration it was made from by more than the requests it carries.
 
-    Belongs to one event loop. `allowed`: networks that upstream URLs may lead to besides public ones.
+    Belongs to one event loop. `allowed`: networks that upstream URLs may lead to besides public ones; `identity`:
+    where the client certificates are.
     """
 
-    def __init__(self, *, allowed: Sequence[Network] = (), resolver: Resolve = resolve) -> None:
+    def __init__(
+        self,
+        *,
+        allowed: Sequence[Network] = (),
+        resolver: Resolve = resolve,
+        identity: Identity | None = None,
+    ) -> None:
         self._allowed = tuple(allowed)
         self._resolver = resolver
+        self._identity = identity
         self._transports: dict[tuple[OrgId, str, int], UpstreamTransport] = {}
         self._newest: dict[tuple[OrgId, str], int] = {}
         self._gauges: dict[tuple[OrgId, str], Gauges] = {}
+        self._shares = Shares()
 
     def for_upstream(self, upstream: Upstream) -> UpstreamTransport:
         """Raises `httpx.UnsupportedProtocol` when `base_url` is none that can be spoken to."""
@@ -277,7 +296,14 @@ class TransportPool:
     def _make(self, key: tuple[OrgId, str, int], upstream: Upstream) -> UpstreamTransport:
         org, name, version = key
         gauges = self._gauges.setdefault((org, name), Gauges())
-        transport = UpstreamTransport(upstream, allowed=self._allowed, gauges=gauges, resolver=self._resolver)
+        transport = UpstreamTransport(
+            upstream,
+            allowed=self._allowed,
+            gauges=gauges,
+            resolver=self._resolver,
+            shares=self._shares,
+            identity=self._identity,
+        )
         newest = self._newest.get((org, name), 0)
         if version < newest:
             # A call pinned to the snapshot before: it is served, and the connections go with it.

@@ -6,16 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.upstream.balance import HTTP_1_1_FACTOR, capacity, dials, pick
+from gateway.upstream.balance import HTTP_1_1_FACTOR, Bounds, capacity, dials, pick
 
 
 class Load(NamedTuple):
     open: int
     limit: int
     started: int
+    resets: int = 0
+    usable: bool = True
 
 
-loads = st.lists(st.builds(Load, st.integers(0, 200), st.integers(0, 200), st.integers(0, 9)), max_size=6)
+loads = st.lists(
+    st.builds(
+        Load, st.integers(0, 200), st.integers(0, 200), st.integers(0, 9), st.integers(0, 5), usable=st.booleans()
+    ),
+    max_size=6,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,13 +41,25 @@ def test_pick(given_loads: list[Load], chosen: int | None) -> None:
     assert pick(given_loads) == chosen
 
 
-@given(loads)
-def test_pick_finds_room_exactly_when_there_is_some(given_loads: list[Load]) -> None:
-    index = pick(given_loads)
+@given(loads, st.integers(0, 5))
+def test_pick_finds_room_exactly_when_there_is_some(given_loads: list[Load], worn: int) -> None:
+    index = pick(given_loads, worn)
+    able = [
+        load
+        for load in given_loads
+        if load.usable and load.open < load.limit and not (worn and load.resets >= worn)
+    ]
     if index is None:
-        assert all(load.open >= load.limit for load in given_loads)
+        assert not able
     else:
-        assert given_loads[index].open < given_loads[index].limit
+        chosen = given_loads[index]
+        assert chosen in able
+        assert all((chosen.open / chosen.limit, chosen.started) <= (o.open / o.limit, o.started) for o in able)
+
+
+def test_pick_takes_no_worn_connection() -> None:
+    fresh, worn = Load(50, 100, 0, resets=9), Load(0, 100, 0, resets=10)
+    assert (pick([worn, fresh], 10), pick([worn], 10), pick([worn, fresh])) == (1, None, 0)
 
 
 FULL, BUSY, FREE = Load(100, 100, 0), Load(1, 100, 0), Load(0, 100, 0)
@@ -75,6 +94,35 @@ def test_dials_never_exceed_the_size(
 ) -> None:
     count = dials(given_loads, dialling=dialling, waiting=waiting, size=size, multiplexed=multiplexed)
     assert count == 0 or len(given_loads) + dialling + count <= size
+
+
+@pytest.mark.parametrize(
+    ("given_loads", "dialling", "waiting", "multiplexed", "due", "count"),
+    [
+        ([FREE] * 4, 0, 0, True, 1, 1),  # the successor comes first: for a moment there is one more
+        ([FREE] * 4, 1, 0, True, 1, 0),
+        ([FREE] * 5, 0, 0, True, 1, 0),
+        ([FREE] * 4, 0, 0, True, 4, 1),  # one after the other
+        ([FREE], 0, 0, True, 1, 1),
+        ([Load(1, 1, 0)] * 2, 0, 0, False, 2, 2),
+        ([Load(1, 1, 0)] * 4, 1, 3, False, 2, 1),
+    ],
+)
+def test_dials_for_those_to_be_replaced(
+    given_loads: list[Load], dialling: int, waiting: int, multiplexed: bool, due: int, count: int
+) -> None:
+    found = dials(given_loads, dialling=dialling, waiting=waiting, size=4, multiplexed=multiplexed, due=due)
+    assert found == count
+
+
+@pytest.mark.parametrize(("resets", "at"), [(0, 0), (1, 1), (10, 8), (900, 720)])
+def test_a_fifth_of_the_resets_is_left_when_the_successor_is_dialled(resets: int, at: int) -> None:
+    assert Bounds(connection_resets=resets).replace_at == at
+
+
+def test_ages_differ_by_a_tenth() -> None:
+    bounds = Bounds(connection_age_s=3_600)
+    assert [round(bounds.age_s(dice)) for dice in (0, 0.5, 1)] == [3_240, 3_600, 3_960]
 
 
 def test_capacity() -> None:

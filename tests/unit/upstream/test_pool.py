@@ -3,77 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import httpx
 import pytest
 
+from gateway.upstream.balance import Bounds
 from gateway.upstream.gauges import Gauges
 from gateway.upstream.pool import Connection, ConnectionPool
-from gateway.upstream.stream import Outgoing, Stream
 from tests.kit.signal import turns
-
-
-class Paper:
-    """A connection with `limit` slots; the test says when one comes free."""
-
-    protocol = "paper"
-    multiplexed = True
-
-    def __init__(self, limit: int, changed: Callable[[], None]) -> None:
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.limit = limit
-        self.changed = changed
-        self.reserved = 0
-        self.started = 0
-        self.closed = False
-        self.draining = False
-        self.idle_since = 0.0
-
-    @property
-    def usable(self) -> bool:
-        return not (self.closed or self.draining)
-
-    @property
-    def open(self) -> int:
-        return self.reserved
-
-    def start(self, outgoing: Outgoing) -> Stream:
-        raise AssertionError("these tests stop at the promise of a slot")
-
-    def drain(self) -> None:
-        self.draining = True
-
-    def close(self) -> None:
-        self.closed = True
-        self.changed()
-
-
-class Dials:
-    """Every dial waits until the test decides its outcome."""
-
-    def __init__(self, limit: int = 1) -> None:
-        self.limit = limit
-        self.begun: list[tuple[asyncio.Future[Connection], Callable[[], None]]] = []
-
-    async def __call__(self, changed: Callable[[], None]) -> Connection:
-        outcome: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
-        self.begun.append((outcome, changed))
-        return await outcome
-
-    def succeed(self, number: int) -> Paper:
-        outcome, changed = self.begun[number - 1]
-        paper = Paper(self.limit, changed)
-        outcome.set_result(paper)
-        return paper
-
-    def fail(self, number: int, error: Exception) -> None:
-        self.begun[number - 1][0].set_exception(error)
+from tests.unit.upstream.paper import Dials
 
 
 async def test_waiters_are_served_in_order() -> None:
     dials = Dials(limit=1)
-    pool = ConnectionPool(dials, 1, Gauges())
+    pool = ConnectionPool(dials, Bounds(1), Gauges())
     served: list[int] = []
 
     async def one(number: int) -> None:
@@ -91,7 +34,7 @@ async def test_waiters_are_served_in_order() -> None:
 
 async def test_nobody_overtakes_the_line() -> None:
     dials = Dials(limit=1)
-    pool = ConnectionPool(dials, 1, Gauges())
+    pool = ConnectionPool(dials, Bounds(1), Gauges())
     task = asyncio.ensure_future(pool.acquire())
     await turns()
     paper = dials.succeed(1)
@@ -107,7 +50,7 @@ async def test_nobody_overtakes_the_line() -> None:
 async def test_turn_of_a_cancelled_waiter_is_handed_on(position: int) -> None:
     """All are cancelled but the last, in the same step in which the slot comes free."""
     dials, gauges = Dials(limit=1), Gauges()
-    pool = ConnectionPool(dials, 1, gauges)
+    pool = ConnectionPool(dials, Bounds(1), gauges)
     holder = asyncio.ensure_future(pool.acquire())
     await turns()
     paper = dials.succeed(1)
@@ -127,7 +70,7 @@ async def test_turn_of_a_cancelled_waiter_is_handed_on(position: int) -> None:
 
 async def test_dial_outlives_the_request_that_began_it() -> None:
     dials = Dials(limit=5)
-    pool = ConnectionPool(dials, 1, Gauges())
+    pool = ConnectionPool(dials, Bounds(1), Gauges())
     first, second = asyncio.ensure_future(pool.acquire()), asyncio.ensure_future(pool.acquire())
     await turns()
     first.cancel()
@@ -139,7 +82,7 @@ async def test_dial_outlives_the_request_that_began_it() -> None:
 
 async def test_failed_dial_fails_those_who_have_nothing_else_to_wait_for() -> None:
     dials, gauges = Dials(limit=1), Gauges()
-    pool = ConnectionPool(dials, 2, gauges)
+    pool = ConnectionPool(dials, Bounds(2), gauges)
     tasks = [asyncio.ensure_future(pool.acquire()) for _ in range(3)]
     await turns()
     dials.fail(1, httpx.ConnectTimeout("slow"))
@@ -151,7 +94,7 @@ async def test_failed_dial_fails_those_who_have_nothing_else_to_wait_for() -> No
 
 async def test_failed_dial_leaves_those_who_can_wait_for_a_slot() -> None:
     dials = Dials(limit=1)
-    pool = ConnectionPool(dials, 2, Gauges())
+    pool = ConnectionPool(dials, Bounds(2), Gauges())
     holder = asyncio.ensure_future(pool.acquire())
     await turns()
     paper = dials.succeed(1)
@@ -169,7 +112,7 @@ async def test_failed_dial_leaves_those_who_can_wait_for_a_slot() -> None:
 
 async def test_lost_connection_is_replaced_for_those_who_wait() -> None:
     dials = Dials(limit=1)
-    pool = ConnectionPool(dials, 1, Gauges())
+    pool = ConnectionPool(dials, Bounds(1), Gauges())
     holder = asyncio.ensure_future(pool.acquire())
     await turns()
     dials.succeed(1)
@@ -188,7 +131,7 @@ async def _after(dials: Dials, waiter: asyncio.Task[Connection]) -> Connection:
 
 async def test_closed_pool_serves_nobody() -> None:
     dials = Dials()
-    pool = ConnectionPool(dials, 1, Gauges())
+    pool = ConnectionPool(dials, Bounds(1), Gauges())
     waiter = asyncio.ensure_future(pool.acquire())
     await turns()
     pool.close()
