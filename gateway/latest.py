@@ -55,19 +55,23 @@ def document_of(document: bytes | None, session: bytes | None, intent: bytes | N
 class Turn:
     """One request's stay in its place, from `Latest.enter` to `end`."""
 
-    __slots__ = ("_before", "_latest", "_place", "_request", "over")
+    __slots__ = ("_before", "_latest", "_place", "_request", "arrived", "over")
 
-    def __init__(self, latest: Latest, place: Place, request: Abortable, before: Turn | None) -> None:
+    def __init__(
+        self, latest: Latest, place: Place, request: Abortable, arrived: float, before: Turn | None
+    ) -> None:
         self._latest = latest
         self._place = place
         self._request = request
         self._before = before
+        self.arrived = arrived
         self.over = asyncio.Event()
 
     async def alone(self) -> None:
         """Wait until the one before has settled: what it held of the limits is there for this one.
 
-        It was told to end before this is called, so it is a matter of one turn of the loop.
+        It was told to end before this is called, so it is a matter of one turn of the loop. A request that came
+        too late for its place was itself told to end: it ends here.
         """
         if self._before is not None:
             await self._before.over.wait()
@@ -93,10 +97,18 @@ class Latest:
     def __len__(self) -> int:
         return len(self._turns)
 
-    def enter(self, place: Place, request: Abortable) -> Turn:
-        """Take the place of whatever is in it, which is ended at once. Every `enter` is followed by one `end`."""
+    def enter(self, place: Place, request: Abortable, arrived: float) -> Turn:
+        """Take the place of whatever is in it, which is ended at once. Every `enter` is followed by one `end`.
+
+        `arrived`: when the request's head came, on any one clock. A keystroke whose body was slow may come here
+        after the next one: then it is the one that is ended.
+        """
         before = self._turns.get(place)
-        turn = self._turns[place] = Turn(self, place, request, before)
+        turn = Turn(self, place, request, arrived, before)
+        if before is not None and before.arrived > arrived:
+            turn.supersede()
+            return turn
+        self._turns[place] = turn
         if before is not None:
             before.supersede()
         return turn

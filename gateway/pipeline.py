@@ -193,7 +193,7 @@ class Pipeline:
         org, principal = permit.tenant.org, permit.principal
         if org.supersede and inbound.document is not None and permit.call.task is Action.COMPLETE:
             place = Place(org.id, principal.member, principal.client, inbound.client_version, inbound.document)
-            ledger.turn = self._latest.enter(place, inbound)
+            ledger.turn = self._latest.enter(place, inbound, inbound.arrived)
             await ledger.turn.alone()
         if held_ms := hold_ms(org.holds, inbound.client_version):
             left = inbound.arrived + held_ms / 1000 - asyncio.get_running_loop().time()

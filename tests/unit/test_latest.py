@@ -38,9 +38,9 @@ class Asked:
 
 async def test_the_newer_ends_the_older_and_waits_for_it() -> None:
     latest, older, newer = Latest(), Asked(), Asked()
-    first = latest.enter(HERE, older)
+    first = latest.enter(HERE, older, 1)
     await first.alone()
-    second = latest.enter(HERE, newer)
+    second = latest.enter(HERE, newer, 2)
     assert (older.aborts, newer.aborts) == ([Abort.SUPERSEDED], [])
     waiting = asyncio.create_task(second.alone())
     await asyncio.sleep(0)
@@ -54,11 +54,11 @@ async def test_the_newer_ends_the_older_and_waits_for_it() -> None:
 async def test_one_that_leaves_early_leaves_the_place_to_its_holder() -> None:
     """The second is cancelled while it waits for the first; a third must still find and wait for what is there."""
     latest, requests = Latest(), [Asked(), Asked(), Asked()]
-    first = latest.enter(HERE, requests[0])
-    second = latest.enter(HERE, requests[1])
+    first = latest.enter(HERE, requests[0], 0)
+    second = latest.enter(HERE, requests[1], 1)
     waiting = asyncio.create_task(second.alone())
     await asyncio.sleep(0)
-    third = latest.enter(HERE, requests[2])
+    third = latest.enter(HERE, requests[2], 2)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -71,10 +71,28 @@ async def test_one_that_leaves_early_leaves_the_place_to_its_holder() -> None:
     assert len(latest) == 0
 
 
+async def test_a_keystroke_that_comes_after_the_next_one_is_the_one_that_ends() -> None:
+    """Its body was slow. It is told to end, and waits for that."""
+    latest, slow, quick = Latest(), Asked(), Asked()
+    holder = latest.enter(HERE, quick, 2)
+    late = latest.enter(HERE, slow, 1)
+    assert (slow.aborts, quick.aborts) == ([Abort.SUPERSEDED], [])
+    waiting = asyncio.create_task(late.alone())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    late.end()
+    assert len(latest) == 1
+    holder.end()
+    assert len(latest) == 0
+
+
 @pytest.mark.parametrize("there", ELSEWHERE)
 async def test_no_other_place_is_touched(there: Place) -> None:
     latest, mine, theirs = Latest(), Asked(), Asked()
-    turns = [latest.enter(HERE, mine), latest.enter(there, theirs)]
+    turns = [latest.enter(HERE, mine, 1), latest.enter(there, theirs, 2)]
     for turn in turns:
         await turn.alone()
     assert (mine.aborts, theirs.aborts) == ([], [])
@@ -89,7 +107,7 @@ def test_each_place_has_one_holder_and_the_end_finds_none(steps: list[tuple[Plac
         there = turns.setdefault(place, [])
         if comes:
             asked = Asked()
-            there.append((latest.enter(place, asked), asked))
+            there.append((latest.enter(place, asked, 0), asked))
         elif there:
             there.pop(0)[0].end()
         for each in turns.values():

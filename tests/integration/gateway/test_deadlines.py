@@ -37,6 +37,9 @@ async def begun(bed: Bed, headers: dict[str, str], **fields: Any) -> tuple[Asked
 async def end_both(bed: Bed, headers: dict[str, str], **fields: Any) -> None:
     """One request that is silent and one in mid-stream: both sides of both are ended."""
     (silent, first), (halfway, second) = [await begun(bed, headers, **fields) for _ in range(2)]
+    for request in (first, second):  # what is left of it travels on
+        assert 0 < int(request.headers["x-request-timeout-ms"]) <= 1_500
+        assert "grpc-timeout" not in request.headers
     second.respond(200, SSE_HEAD)
     second.send(sse("word"))
     await silent.stream.complete()

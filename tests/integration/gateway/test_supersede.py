@@ -73,6 +73,26 @@ async def test_in_mid_stream(typing: World) -> None:
         await bed.verify(resets=1)
 
 
+async def test_a_slow_upload_does_not_end_what_was_typed_after_it(typing: World) -> None:
+    async with lay(typing, slots=3) as bed:
+        older, headers, body = prepare(typing.ada.session, bed.model)
+        older.stream = bed.client.open("POST", "/v1/completions", [*headers, *HERE.items()])
+        bed.asked.append(older)
+        older.stream.send(body[:10])
+        await bed.seen()
+        now = asyncio.get_running_loop().time
+        later = now() + 0.01
+        while now() < later:  # the gateway's clock counts milliseconds
+            await bed.canary.beat()
+        newer, fresh = await begun(bed, HERE)
+        older.stream.send(body[10:], end=True)
+        await older.stream.complete()
+        assert older.stream.status == 409
+        superseded(older, sent=False)
+        await serve(newer, fresh)
+        await bed.verify(resets=0)
+
+
 async def test_in_the_line_for_the_upstream(typing: World) -> None:
     """What never got there costs nothing."""
     async with lay(typing, slots=3, max_concurrent_streams=1) as bed:
