@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hyperframe.frame import (
     ContinuationFrame,
@@ -23,8 +25,8 @@ from gateway.upstream.frames import Code, Http2Error, Setting
 stream_ids = st.integers(1, 2**31 - 1)
 
 
-def parse(data: bytes) -> list[Frame]:
-    found = []
+def parse(data: bytes) -> list[Any]:
+    found: list[Any] = []
     while data:
         frame, length = Frame.parse_frame_header(memoryview(data[:9]))
         frame.parse_body(memoryview(data[9 : 9 + length]))
