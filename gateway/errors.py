@@ -136,6 +136,15 @@ class UpstreamBusyError(UnavailableError):
     code = "upstream_busy"
 
 
+class UpstreamSaturatedError(UnavailableError):
+    """Too many of the organization's requests wait for the upstream already. Nothing was sent or charged.
+
+    `retry_after_s`: about how long the line takes, by how fast it moves now.
+    """
+
+    code = "upstream_saturated"
+
+
 class UpstreamError(GatewayError):
     """The model refused the connection, broke off, or answered what cannot be understood."""
 

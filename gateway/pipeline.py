@@ -12,12 +12,14 @@ from gateway.clock import Clock
 from gateway.errors import GatewayError, KeyRefusedError, UnavailableError, UpstreamTimeoutError
 from gateway.exchange import Call, Credential, Permit, Principal, Receipt, Reservation, Route, Standing
 from gateway.inflight import Abort, Abortable, InFlight
+from gateway.lane import lane_of_call
 from gateway.latest import Latest, Place
 from gateway.ledger import Ledger
 from gateway.limits.claims import claims_for
 from gateway.limits.store import LimitStore
 from gateway.upstream.relay import Relay, UpstreamRefusalError, is_event_stream, pass_on, read_answer
 from policies.facts import Action
+from policies.lanes import Lane
 from policies.holds import hold_ms
 from tenants.ids import OrgId
 from tenants.models import LimitUnit, ModelAlias
@@ -31,7 +33,7 @@ class Inbound(Abortable, Protocol):
 
     `arrived` and `ends` are the event loop's clock, seconds: when its head came, and when it is ended by
     `abort`. `end_within`: not later than so many seconds after it arrived. `check` raises what is wrong with its
-    head. `document`: what the caller is typing in, if it says.
+    head. `document`: what the caller is typing in, if it says; `lane`: the one it asks to wait in.
     """
 
     @property
@@ -48,6 +50,8 @@ class Inbound(Abortable, Protocol):
     def client_version(self) -> str: ...
     @property
     def document(self) -> bytes | None: ...
+    @property
+    def lane(self) -> Lane: ...
     @property
     def arrived(self) -> float: ...
     @property
@@ -228,6 +232,7 @@ class Pipeline:
             model=permit.alias.model,
             credential=credential,
             ends=inbound.ends,
+            lane=lane_of_call(permit.call, inbound.lane),
         )
 
     async def _answered(

@@ -14,10 +14,17 @@ import httpx
 import msgspec
 from msgspec import Raw
 
-from gateway.errors import GatewayError, KeyRefusedError, UpstreamBusyError, UpstreamError, UpstreamTimeoutError
+from gateway.errors import (
+    GatewayError,
+    KeyRefusedError,
+    UpstreamBusyError,
+    UpstreamError,
+    UpstreamSaturatedError,
+    UpstreamTimeoutError,
+)
 from gateway.exchange import Call, Credential, Route, Usage
 from gateway.upstream import fields
-from gateway.upstream.errors import TotalTimeoutError
+from gateway.upstream.errors import ClientCertError, SaturatedError, TotalTimeoutError
 from gateway.upstream.stream import Header, Outgoing
 from gateway.upstream.transport import UpstreamAnswer
 from gateway.upstream.usage import UsageTap, usage_of_answer
@@ -283,11 +290,19 @@ def translate(error: httpx.HTTPError, *, midway: bool = False) -> GatewayError:
     """The transport's errors in the gateway's own words. Addresses and certificates stay out of the message."""
     if isinstance(error, TotalTimeoutError):
         return UpstreamTimeoutError("the request took longer than it may")
+    if isinstance(error, SaturatedError):
+        return UpstreamSaturatedError(
+            "too many requests wait for the model already", retry_after_s=error.retry_after_s
+        )
+    if isinstance(error, httpx.PoolTimeout):
+        return UpstreamTimeoutError("the model had no room for the request in time; it was not sent")
     if isinstance(error, httpx.TimeoutException):
         where = "in the middle of its answer" if midway else "to begin its answer"
         if isinstance(error, httpx.ConnectTimeout):
             return UpstreamTimeoutError("the model's server did not accept a connection in time")
         return UpstreamTimeoutError(f"the model took too long {where}")
+    if isinstance(error, ClientCertError):
+        return UpstreamError(str(error))
     if isinstance(error, httpx.ConnectError):
         return UpstreamError("the model's server cannot be reached")
     if midway:

@@ -15,8 +15,10 @@ from gateway.client_version import CLIENT_HEADERS, client_version
 from gateway.deadline import GRPC_TIMEOUT, TIMEOUT_MS, timeout_s
 from gateway.errors import BadRequestError, TooLargeError, UnsupportedMediaError
 from gateway.inflight import Abort
+from gateway.lane import LANE, lane_asked
 from gateway.latest import DOCUMENT, INTENT, SESSION, document_of
 from gateway.pipeline import Headers
+from policies.lanes import Lane
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -36,6 +38,7 @@ _WANTED = _SAID | {
     TIMEOUT_MS,
     GRPC_TIMEOUT,
     DOCUMENT,
+    LANE,
 }
 
 
@@ -59,6 +62,7 @@ class HttpInbound:
         "document",
         "ends",
         "host",
+        "lane",
         "peer",
         "request_id",
         "trace_id",
@@ -96,8 +100,10 @@ class HttpInbound:
         self._timer: asyncio.TimerHandle | None = None
         self._fault: BadRequestError | None = None
         self.document: bytes | None = None
+        self.lane = Lane.COMPLETION
         try:
             self.document = document_of(found.get(DOCUMENT), found.get(SESSION), found.get(INTENT))
+            self.lane = lane_asked(found.get(LANE))
             asked = timeout_s(found.get(TIMEOUT_MS), found.get(GRPC_TIMEOUT))
         except BadRequestError as fault:
             self._fault = fault

@@ -23,6 +23,7 @@ from gateway.upstream.relay import Relay
 from gateway.upstream.stream import Outgoing, Stream
 from gateway.upstream.transport import UpstreamAnswer
 from policies.facts import Action, Role
+from policies.lanes import Lane
 from policies.rules import Effect
 from tenants.ids import OrgId
 from tenants.models import LimitUnit, ModelAlias, Org, OrgRule, Upstream
@@ -230,6 +231,7 @@ class FakeInbound:
     peer = ("127.0.0.1", "1")
     client_version = "editor/1.0"
     document: bytes | None = None
+    lane: Lane = Lane.COMPLETION
     arrived = 0.0
     ends = math.inf
     fault: GatewayError | None = None
