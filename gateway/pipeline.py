@@ -33,7 +33,8 @@ class Inbound(Abortable, Protocol):
 
     `arrived` and `ends` are the event loop's clock, seconds: when its head came, and when it is ended by
     `abort`. `end_within`: not later than so many seconds after it arrived. `check` raises what is wrong with its
-    head. `document`: what the caller is typing in, if it says; `lane`: the one it asks to wait in.
+    head. `document`: what the caller is typing in, if it says; `lane`: the one it
+    asks to wait in.
     """
 
     @property
