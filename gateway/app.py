@@ -47,6 +47,7 @@ from gateway.connections import keep_house
 from gateway.drain import Drain
 from gateway.errors import UnavailableError
 from gateway.exchange import SpoolUp
+from gateway.hardening import keep_memory_private
 from gateway.inflight import InFlight
 from gateway.limits.owner import LimitOwner
 from gateway.limits.slices import SlicedLimits
@@ -86,6 +87,7 @@ ADMIN_CONNECTIONS = 1_024
 
 def worker() -> Litestar:
     """The ASGI application of one worker. Granian calls this once in each process of the public tree."""
+    keep_memory_private()
     settings = load(Path(os.environ[SETTINGS_VARIABLE]))
     configure_logging(settings.server.log_level)
     clock = SystemClock()
@@ -389,6 +391,7 @@ async def _end(tasks: Sequence[asyncio.Task[object]]) -> None:
 def main(part: str, parent: int) -> int:
     """Entry of a child of the supervisor; returns its exit code, `HOPELESS` when a restart cannot help."""
     die_with_parent(parent)
+    keep_memory_private()
     settings = load(Path(os.environ[SETTINGS_VARIABLE]))
     configure_logging(settings.server.log_level)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

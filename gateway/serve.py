@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from gateway.hardening import keep_memory_private
 from gateway.secrets.masterkey import MasterKeyError, read_master_key
 from gateway.settings import Listener, Settings, SettingsError, load
 
@@ -68,6 +69,7 @@ def run(settings_path: Path) -> int:
 
     Raises `SettingsError`, `AlreadyServingError`, `CannotServeError`.
     """
+    keep_memory_private()
     settings = load(settings_path)
     configure_logging(settings.server.log_level)
     settings.bus_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -81,7 +83,8 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
-    for library in ("httpx", "httpcore", "aiosqlite", "urllib3", "hvac"):  # they write URLs and statements at INFO and DEBUG
+    # They write URLs and statements at INFO and DEBUG.
+    for library in ("httpx", "httpcore", "aiosqlite", "urllib3", "hvac"):
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
