@@ -154,7 +154,7 @@ class Request:
         self.connection.write_late(self, data)
 
     def respond_late(self, status: int = 200, headers: Headers = ()) -> None:
-        """HEADERS although the caller has reset the stream. They count in HPACK's table (RFC 7541) all the same."""
+        """HEADERS although the caller has reset the stream. HPACK's table (RFC 7541) counts them all the same."""
         self.connection.write_late_head(self, status, headers)
 
     def _gone(self) -> bool:

@@ -3,9 +3,10 @@
  *   upstream --port N --certificate FILE --key FILE [--journal FILE]
  *
  * HTTP/2 or HTTP/1.1 over TLS, as ALPN says; one thread. `answers.h` says what it answers. The journal gets a line
- * for each held answer, "open <id> <ns>" when its request has arrived and "reset <id> <ns>" when the client has reset
- * it (by RST_STREAM, or by closing an HTTP/1.1 connection), "lost <id> <ns>" when its HTTP/2 connection ended instead;
- * all in CLOCK_MONOTONIC nanoseconds.
+ * for each answer with an id, "open <id> <ns>" when its request has arrived, "end <id> <ns>" when an HTTP/2 answer has
+ * left whole, "reset <id> <ns>" when the client has reset it (by RST_STREAM, or by closing an HTTP/1.1 connection),
+ * "lost <id> <ns>" when its HTTP/2 connection ended instead; and "accept <n> <ns>" for the nth connection. All in
+ * CLOCK_MONOTONIC nanoseconds.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -35,7 +36,9 @@ struct stream {
     int32_t id; /* HTTP/2's; 0 for HTTP/1.1 */
     struct plan plan;
     bool answering; /* the request is whole */
+    bool begun;     /* its headers have been given to the session */
     bool may_send;  /* a paced stream's turn has come */
+    int turns;      /* of its slot until something is to be done */
     int slot;       /* index into `slots` while the stream is listed there, else -1 */
     struct stream *next, *previous;                 /* in its slot */
     struct stream *next_sibling, *previous_sibling; /* on its connection; HTTP/2 only */
@@ -61,7 +64,8 @@ static nghttp2_session_callbacks *callbacks;
 static nghttp2_option *options;
 static FILE *journal;
 static struct stream *slots[SLOTS];
-static int next_slot;
+static int next_slot, accepted;
+static struct stream *next_in_turn; /* the one `send_paced_events` goes on with; any stream may end meanwhile */
 static struct connection *dead; /* freed after the batch of events that may still name them */
 
 /* ---- streams ---- */
@@ -81,6 +85,7 @@ static void list_in_slot(struct stream *stream) {
 
 static void unlist(struct stream *stream) {
     if (stream->slot < 0) return;
+    if (next_in_turn == stream) next_in_turn = stream->next;
     if (stream->previous != NULL)
         stream->previous->next = stream->next;
     else
@@ -95,7 +100,9 @@ static void begin_answer(struct stream *stream, const char *body) {
     stream->answering = true;
     stream->may_send = true;
     write_journal("open", stream);
-    if (stream->plan.mode == ANSWER_PACED) list_in_slot(stream);
+    if (stream->connection->session == NULL) stream->plan.wait = 0;
+    stream->turns = stream->plan.wait > 0 ? stream->plan.wait : stream->plan.pace;
+    if (stream->plan.mode == ANSWER_PACED || stream->plan.wait > 0) list_in_slot(stream);
 }
 
 /* ---- HTTP/2 ---- */
@@ -136,6 +143,7 @@ static ssize_t read_answer(nghttp2_session *session, int32_t id, uint8_t *into, 
 }
 
 static void answer_http2(struct stream *stream) {
+    stream->begun = true;
     if (stream->plan.mode == ANSWER_HOLD && stream->plan.events_wanted == 0) return;
     char length[24];
     snprintf(length, sizeof length, "%zu", JSON_ANSWER_LENGTH);
@@ -190,7 +198,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     bool carries_request = frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA;
     if (carries_request && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) {
         begin_answer(stream, stream->body);
-        answer_http2(stream);
+        if (stream->plan.wait == 0) answer_http2(stream);
     } else if (frame->hd.type == NGHTTP2_RST_STREAM) {
         write_journal("reset", stream);
     }
@@ -199,8 +207,10 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 
 static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, void *user) {
     struct stream *stream = nghttp2_session_get_stream_user_data(session, id);
-    (void)code, (void)user;
-    if (stream != NULL) free_stream(stream);
+    (void)user;
+    if (stream == NULL) return 0;
+    if (code == NGHTTP2_NO_ERROR) write_journal("end", stream);
+    free_stream(stream);
     return 0;
 }
 
@@ -311,6 +321,7 @@ static void accept_connections(int listener) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         struct connection *connection = allocate(1, sizeof *connection);
         connection->http1_stream.slot = -1;
+        if (journal != NULL) fprintf(journal, "accept %d %lld\n", ++accepted, (long long)now_ns());
         SSL *tls = SSL_new(tls_context);
         SSL_set_accept_state(tls);
         wire_open(&connection->wire, epoll_set, fd, tls, connection);
@@ -351,21 +362,23 @@ static bool serve(struct connection *connection) {
 /* One event on each stream of the next slot, each written by itself, as a model server writes each token. */
 static void send_paced_events(void) {
     static unsigned turn;
-    struct stream *next;
-    for (struct stream *stream = slots[turn++ % SLOTS]; stream != NULL; stream = next) {
-        next = stream->next;
+    for (struct stream *stream = slots[turn++ % SLOTS]; stream != NULL; stream = next_in_turn) {
+        next_in_turn = stream->next;
+        if (--stream->turns > 0) continue;
+        stream->turns = stream->plan.pace;
         struct connection *connection = stream->connection;
         stream->may_send = true;
-        if (connection->session != NULL)
-            nghttp2_session_resume_data(connection->session, stream->id);
-        else
+        if (connection->session == NULL) {
             send_http1_event(stream);
+        } else if (stream->begun) {
+            nghttp2_session_resume_data(connection->session, stream->id);
+        } else {
+            if (stream->plan.mode != ANSWER_PACED) unlist(stream);
+            answer_http2(stream);
+        }
         bool well = wire_flush(&connection->wire, connection->session) != WIRE_DEAD;
         if (well && connection->session == NULL) well = answer_waiting_requests(connection);
-        if (!well) {
-            end_connection(connection);
-            return; /* `next` may have gone with it; the others' turn comes in 5 ms */
-        }
+        if (!well) end_connection(connection);
     }
 }
 

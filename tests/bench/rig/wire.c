@@ -104,6 +104,12 @@ enum wire_state wire_flush(struct wire *wire, nghttp2_session *session) {
     return WIRE_DONE;
 }
 
+void wire_gather(struct wire *wire, nghttp2_session *session) {
+    const uint8_t *frames;
+    ssize_t size;
+    while ((size = nghttp2_session_mem_send(session, &frames)) > 0) wire_append(wire, frames, (size_t)size);
+}
+
 int wire_read(struct wire *wire, uint8_t *into, size_t room) {
     int result = SSL_read(wire->tls, into, (int)room);
     if (result > 0) return result;

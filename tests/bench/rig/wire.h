@@ -45,6 +45,9 @@ enum wire_state wire_handshake(struct wire *wire);
 /* Writes what is pending, then what the session (may be NULL) has to send, until neither has more. */
 enum wire_state wire_flush(struct wire *wire, nghttp2_session *session);
 
+/* Puts what the session has to send behind what is pending, and writes nothing yet. */
+void wire_gather(struct wire *wire, nghttp2_session *session);
+
 /* Bytes read, 0 when there are none now, -1 when the connection is dead. */
 int wire_read(struct wire *wire, uint8_t *into, size_t room);
 

@@ -53,7 +53,9 @@ class Http1Client:
         asked, headers, body = prepare(bed.world.ada.session, bed.model)
         bed.asked.append(asked)
         lines = [f"{name}: {value}\r\n" for name, value in (*headers, ("content-length", str(len(body))))]
-        self.writer.write(f"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\n{''.join(lines)}\r\n".encode() + body)
+        self.writer.write(
+            f"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\n{''.join(lines)}\r\n".encode() + body
+        )
         return asked
 
     async def received(self, event: bytes) -> None:

@@ -13,8 +13,8 @@ from tests.integration.gateway.world import SSE_HEAD, World, sse
 from tests.kit.upstream import Request
 
 AT_ONCE = 16
-"""Streams that are reset together, all of them at the upstream by then: Granian's own limit (20 resets in a flight)
-is on streams it has not looked at yet."""
+"""Streams that are reset together, all of them at the upstream by then: Granian's own limit (20 resets in a
+flight) is on streams it has not looked at yet."""
 LEAST_RESETS_A_CONNECTION = 250
 """A gateway may replace an upstream connection before its peer's limits bite; not more often than this."""
 WORD = sse("word")
@@ -31,7 +31,7 @@ async def test_cancels_on_one_connection(world: World, count: int) -> None:
 
 @pytest.mark.slow
 async def test_an_upstream_that_has_enough_of_resets(world: World) -> None:
-    """It sends GOAWAY after every 300 and takes no more streams: the next connection is there, and nobody notices."""
+    """It sends GOAWAY after every 300 and takes no more streams: the next connection is there; nobody notices."""
     rounds, each = 3, 300
     async with lay(world, slots=AT_ONCE + 1) as bed:
         for _ in range(rounds):
@@ -46,13 +46,15 @@ async def test_an_upstream_that_has_enough_of_resets(world: World) -> None:
 
 
 async def cancel(bed: Bed, count: int) -> None:
-    """`count` requests, cancelled in turn before the head, after it, and in mid-stream; the canary beats between."""
+    """`count` requests, cancelled in turn before the head, after it, in mid-stream; the canary beats between."""
     done = 0
     while done < count:
         together = min(AT_ONCE, count - done)
         first = len(bed.upstream.requests)
         asked = {each.request_id: each for each in (bed.ask() for _ in range(together))}
-        requests = [await (await bed.upstream.arrived(first + number)).complete() for number in range(1, together + 1)]
+        requests = [
+            await (await bed.upstream.arrived(first + number)).complete() for number in range(1, together + 1)
+        ]
         for number, request in enumerate(requests):
             await begin(asked[request.json()["user"]], request, number % 3)
         for each in asked.values():

@@ -12,8 +12,8 @@ MIB = 1024 * KIB
 EVENT = b'data: {"choices":[{"text":"' + b"x" * 16_000 + b'"}]}\n\n'
 COUNT = 256  # 4 MB a stream
 TAKEN_EACH = 1_024 * KIB
-"""More than the windows and buffers that belong to one stream: the transport's 128 KiB, once arrived and once being
-passed on, and 400 KiB in the HTTP/2 server."""
+"""More than the windows and buffers that belong to one stream: the transport's 128 KiB, once arrived and once
+being passed on, and 400 KiB in the HTTP/2 server."""
 TAKEN_ONCE = 4 * MIB
 """Sockets, TLS records and loops: once for a connection, however many streams it has."""
 BEATS = 50

@@ -176,9 +176,7 @@ async def lay(
     once. `door`: stand a gate before the upstream. `binding`: more fields of the upstream's binding; `up`: of the
     recording upstream."""
     async with AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(
-            RecordingUpstream(tls=world.pki.server_context(alpn), **up)
-        )
+        upstream = await stack.enter_async_context(RecordingUpstream(tls=world.pki.server_context(alpn), **up))
         gate = await stack.enter_async_context(Gate(upstream.port))
         limits = [{"unit": "concurrency", "amount": slots, "period_s": 0}, *BUDGET.limits()]
         laid_at = asyncio.get_running_loop().time()

@@ -121,32 +121,37 @@ class Budget:
 
 
 async def judge_log(session: Session) -> list[Entry]:
-    """The organization's whole log verifies, and the metrics' books agree with it: each request that ended was
-    settled once and has one entry. When they do, nothing is in flight. Returns the requests' entries."""
-    with tempfile.TemporaryDirectory() as folder:
-        lines = await asyncio.to_thread(_verified, session, Path(folder) / "pack")
-    entries = [entry for entry in map(json.loads, lines) if "total_us" in entry]
-    ids = Counter(entry["request_id"] for entry in entries)
-    assert not (twice := [each for each, count in ids.items() if count > 1]), twice[:10]
-    logged = Counter(entry["outcome"] for entry in entries)
-    logged["tokens"] = sum(entry["prompt_tokens"] + entry["completion_tokens"] for entry in entries)
-    # Workers report once a second: what they reported when the sums agree was read after the last request.
+    """The organization's whole log verifies, and the metrics' books come to agree with it: each request that ended
+    was settled once and has one entry. When they do, nothing is in flight. Returns the requests' entries."""
     end = asyncio.get_running_loop().time() + SETTLED_S
     while True:
+        with tempfile.TemporaryDirectory() as folder:
+            lines = await asyncio.to_thread(_verified, session, Path(folder) / "pack")
+        entries = [entry for entry in map(json.loads, lines) if "total_us" in entry]
+        ids = Counter(entry["request_id"] for entry in entries)
+        assert not (twice := [each for each, count in ids.items() if count > 1]), twice[:10]
+        logged = Counter(entry["outcome"] for entry in entries)
+        logged["tokens"] = sum(entry["prompt_tokens"] + entry["completion_tokens"] for entry in entries)
         series = await asyncio.to_thread(metrics, session.gateway)
-        counted = Counter({"tokens": 0})
-        for labels, value in series.get("orgate_requests_total", []):
-            if labels["org"] == session.org:
-                counted[labels["outcome"]] += int(value)
-        for labels, value in series.get("orgate_tokens_total", []):
-            if labels["org"] == session.org:
-                counted["tokens"] += int(value)
+        counted = _counted(series, session.org)
         if counted == logged and in_flight(series) == 0:
             return entries
         assert asyncio.get_running_loop().time() < end, (
             f"metrics count {dict(counted)}, the log {dict(logged)}, in flight {in_flight(series)}"
         )
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.1)  # entries come in batches, and workers report once a second
+
+
+def _counted(series: Series, org: str) -> Counter[str]:
+    """What the metrics say of `org`: requests by outcome, and all tokens."""
+    counted = Counter({"tokens": 0})
+    for labels, value in series.get("orgate_requests_total", []):
+        if labels["org"] == org:
+            counted[labels["outcome"]] += int(value)
+    for labels, value in series.get("orgate_tokens_total", []):
+        if labels["org"] == org:
+            counted["tokens"] += int(value)
+    return counted
 
 
 Series = dict[str, list[tuple[dict[str, str], float]]]

@@ -1,0 +1,1 @@
+"""`make soak`: a hundred thousand completions, almost half of them given up, and nobody else notices."""
