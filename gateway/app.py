@@ -57,9 +57,10 @@ from gateway.oauth.service import OAuthService
 from gateway.oauth.signing import SigningKeys
 from gateway.oauth.sql import SqlOAuthStore
 from gateway.pipeline import Pipeline
+from gateway.secrets.certs import CertLeases
 from gateway.secrets.lease import KeyLeases
 from gateway.secrets.masterkey import read_master_key
-from gateway.secrets.sealed import SealedFile
+from gateway.secrets.sealed import SealedCerts, SealedFile
 from gateway.secrets.store import StoreUnavailableError, UpstreamKeys
 from gateway.serve import HOPELESS, SETTINGS_VARIABLE, configure_logging, die_with_parent
 from gateway.settings import Settings, load
@@ -93,7 +94,7 @@ def worker() -> Litestar:
     clock = SystemClock()
     boot = secrets.token_hex(16)
     in_flight = InFlight()
-    transports = TransportPool(allowed=settings.upstreams.networks())
+    transports = _transports(settings, clock)
 
     def reset(org: OrgId, member: str) -> None:
         count = in_flight.reset(org, member)
@@ -244,7 +245,7 @@ async def control(settings: Settings) -> None:
     await publisher.sync()
     owner = LimitOwner(clock.monotonic_us, workers=settings.server.workers)
     metrics = Metrics()
-    transports = TransportPool(allowed=settings.upstreams.networks())
+    transports = _transports(settings, clock)
 
     def unready() -> Sequence[str]:
         reasons = [] if sequencer.healthy else [f"the audit log cannot be written: {sequencer.reason}"]
@@ -254,6 +255,7 @@ async def control(settings: Settings) -> None:
         AdminDependencies(
             store=store,
             keys=keys,
+            certs=SealedCerts(sealed),
             sessions=oauth,
             verifier=Authenticator(settings.server.url, admin_audience(settings), clock.now),
             audit=LogReader(sequencer),
@@ -362,6 +364,11 @@ def _sealed(settings: Settings) -> SealedFile:
     return SealedFile(
         settings.path(settings.secrets.path), read_master_key(settings.secrets.master_key, settings.home)
     )
+
+
+def _transports(settings: Settings, clock: Clock) -> TransportPool:
+    certs = CertLeases(SealedCerts(_sealed(settings)), lambda: clock.monotonic_us() / 1e6)
+    return TransportPool(allowed=settings.upstreams.networks(), identity=certs)
 
 
 def _upstream_keys(settings: Settings, clock: Clock) -> UpstreamKeys:

@@ -54,6 +54,9 @@ class Operation(StrEnum):
     KEY_READ = "key.read"
     KEY_WRITE = "key.write"
     KEY_DELETE = "key.delete"
+    CERT_READ = "cert.read"
+    CERT_WRITE = "cert.write"
+    CERT_DELETE = "cert.delete"
 
     MODEL_LIST = "model.list"
     MODEL_CREATE = "model.create"

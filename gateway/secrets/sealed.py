@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from gateway.exchange import Credential
 from gateway.secret import Secret
 from gateway.secrets.masterkey import KEY_BYTES, fsync_folder
-from gateway.secrets.store import NoSuchSecretError, StoreUnavailableError, upstream_path
+from gateway.secrets.store import NoSuchSecretError, StoreUnavailableError, cert_path, upstream_path
 from tenants.ids import OrgId
 
 FORMAT: Final = "orgate-sealed-1"
@@ -71,24 +71,31 @@ class SealedFile:
         self._seen: tuple[tuple[int, int, int], _Opened] | None = None  # replaced whole: safe between threads
 
     async def get(self, org: OrgId, upstream: str) -> Credential:
-        path = upstream_path(org, upstream)
-        found = await asyncio.to_thread(self._open, path)
-        if found is None or not found[1]:
-            raise NoSuchSecretError(f"no key is stored at {path}")
-        return Credential(found[0], Secret(found[1]))
+        return await self.get_at(upstream_path(org, upstream))
 
     async def put(self, org: OrgId, upstream: str, secret: Secret) -> int:
         """As the Protocol says; raises `ValueError` for an empty secret."""
-        if not secret.reveal():
-            raise ValueError("an upstream key cannot be empty")
-        return await asyncio.to_thread(self._write, upstream_path(org, upstream), secret)
+        return await self.put_at(upstream_path(org, upstream), secret)
 
     async def delete(self, org: OrgId, upstream: str) -> None:
         """Forget the key. Its version number is spent: the next `put` counts on from it."""
-        path = upstream_path(org, upstream)
+        await self.delete_at(upstream_path(org, upstream))
+
+    async def get_at(self, path: str) -> Credential:
         found = await asyncio.to_thread(self._open, path)
         if found is None or not found[1]:
-            raise NoSuchSecretError(f"no key is stored at {path}")
+            raise NoSuchSecretError(f"nothing is stored at {path}")
+        return Credential(found[0], Secret(found[1]))
+
+    async def put_at(self, path: str, secret: Secret) -> int:
+        if not secret.reveal():
+            raise ValueError("a secret cannot be empty")
+        return await asyncio.to_thread(self._write, path, secret)
+
+    async def delete_at(self, path: str) -> None:
+        found = await asyncio.to_thread(self._open, path)
+        if found is None or not found[1]:
+            raise NoSuchSecretError(f"nothing is stored at {path}")
         await asyncio.to_thread(self._write, path, Secret(b""))
 
     async def aclose(self) -> None:
@@ -199,6 +206,23 @@ class SealedFile:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 Path(temporary).unlink(missing_ok=True)
             raise StoreUnavailableError(f"{self._path} cannot be written: {error.strerror}") from None
+
+
+class SealedCerts:
+    """`ClientCerts` in the sealed file. They are there with every store of keys: a pair is more than the one
+    line that Vault keeps for a key."""
+
+    def __init__(self, file: SealedFile) -> None:
+        self._file = file
+
+    async def get(self, org: OrgId, upstream: str) -> Credential:
+        return await self._file.get_at(cert_path(org, upstream))
+
+    async def put(self, org: OrgId, upstream: str, pair: Secret) -> int:
+        return await self._file.put_at(cert_path(org, upstream), pair)
+
+    async def delete(self, org: OrgId, upstream: str) -> None:
+        await self._file.delete_at(cert_path(org, upstream))
 
 
 def _aad(path: str, version: int) -> bytes:

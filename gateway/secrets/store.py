@@ -1,4 +1,4 @@
-"""The secret store's Protocols. Backends: `sealed` (a file) for both, `vault` for the keys of upstreams."""
+"""The secret store's Protocols. Backends: `sealed` (a file) for all, `vault` for the keys of upstreams."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def upstream_path(org: OrgId, upstream: str) -> str:
     return f"orgs/{parse_org(org)}/upstreams/{resource_name(upstream)}"
 
 
+def cert_path(org: OrgId, upstream: str) -> str:
+    """Where the client certificate for an upstream is, with its key: below the upstream's own key."""
+    return f"{upstream_path(org, upstream)}/client-cert"
+
+
 class KeyReader(Protocol):
     """The half of `UpstreamKeys` that a request needs."""
 
@@ -50,6 +55,23 @@ class UpstreamKeys(KeyReader, Protocol):
 
     async def aclose(self) -> None:
         """Give back what the store holds elsewhere: connections, tokens. Nothing is called after it."""
+
+
+class CertReader(Protocol):
+    """The half of `ClientCerts` that a connection needs."""
+
+    async def get(self, org: OrgId, upstream: str) -> Credential:
+        """The newest pair, as `gateway.secrets.pair.judge` made it. Raises as `KeyReader.get` does."""
+
+
+class ClientCerts(CertReader, Protocol):
+    """Client certificates for upstreams, each with its private key. As `UpstreamKeys` in all else.
+
+    Trusted: whoever can read this and the master key can show themselves to the upstreams as this gateway.
+    """
+
+    async def put(self, org: OrgId, upstream: str, pair: Secret) -> int: ...
+    async def delete(self, org: OrgId, upstream: str) -> None: ...
 
 
 class SystemSecrets(Protocol):

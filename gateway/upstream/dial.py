@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from typing import Any, cast
 
 import httpx
 
+from gateway.errors import UnavailableError
+from gateway.secret import Secret
 from gateway.upstream.addresses import Network, judge
-from gateway.upstream.errors import AddressRefusedError
+from gateway.upstream.errors import AddressRefusedError, ClientCertError, refused_certificate
 from gateway.upstream.gauges import Gauges
 from gateway.upstream.h1connection import H1Connection
 from gateway.upstream.h2connection import H2Connection
@@ -21,6 +24,10 @@ from tenants.models import Upstream, WireProtocol
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host name and port → IP addresses as text, in order of preference. Raises `OSError`."""
+
+Identity = Callable[[Upstream], Awaitable[Secret | None]]
+"""The certificate chain and private key (PEM, one after the other) to show to an upstream; None: none is set.
+Raises `gateway.errors.UnavailableError`."""
 
 _ALPN = {
     WireProtocol.AUTO: ("h2", "http/1.1"),
@@ -77,6 +84,23 @@ def tls_context(ca_pem: str, protocol: WireProtocol) -> ssl.SSLContext:
     return context
 
 
+def show_pair(context: ssl.SSLContext, pair: Secret) -> None:
+    """Let `context` show a client certificate. OpenSSL reads files only: this one is in memory and has no name.
+
+    Raises `ClientCertError` for what is no usable pair.
+    """
+    descriptor = os.memfd_create("client-cert", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0, closefd=False) as file:
+            file.write(pair.reveal())
+        # A passphrase would be asked for at the terminal: pairs are kept without one.
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")
+    except (ssl.SSLError, ValueError):
+        raise ClientCertError("the gateway's client certificate for the model's server cannot be used") from None
+    finally:
+        os.close(descriptor)
+
+
 async def resolve(host: str, port: int) -> Sequence[str]:
     """The system's resolver, in a thread."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)  # SOCK_STREAM
@@ -97,7 +121,11 @@ class Dialler:
         *,
         allowed: Sequence[Network] = (),
         resolver: Resolve = resolve,
+        identity: Identity | None = None,
     ) -> None:
+        """`identity` is asked once, for the first connection: a new certificate is a new version of `upstream`."""
+        self._upstream = upstream
+        self._identity = identity
         self.origin = origin_of(upstream)
         self._timeout_s = upstream.connect_timeout_ms / 1000
         self._gauges = gauges
@@ -116,7 +144,7 @@ class Dialler:
     async def _dial(self, changed: Callable[[], None]) -> Connection:
         addresses = await self._addresses()
         if self.origin.scheme == "https" and self._context is None:
-            self._context = tls_context(self._ca_pem, self.origin.protocol)
+            self._context = await self._tls()
         last: httpx.TransportError | None = None
         for number, address in enumerate(addresses):
             share = self._timeout_s / len(addresses) if number < len(addresses) - 1 else None
@@ -128,6 +156,21 @@ class Dialler:
             except httpx.TransportError as error:
                 last = error
         raise last or httpx.ConnectError("the upstream's host name has no address")
+
+    async def _tls(self) -> ssl.SSLContext:
+        shared = tls_context(self._ca_pem, self.origin.protocol)
+        if self._identity is None or not self._upstream.client_cert_version:
+            return shared
+        try:
+            pair = await self._identity(self._upstream)
+        except UnavailableError as error:
+            raise ClientCertError(str(error)) from None
+        if pair is None:
+            return shared
+        # Of this upstream alone: a context that shows a certificate shows it on every connection it makes.
+        own = tls_context.__wrapped__(self._ca_pem, self.origin.protocol)
+        show_pair(own, pair)
+        return own
 
     async def _addresses(self) -> list[str]:
         try:
@@ -154,6 +197,8 @@ class Dialler:
         except ssl.SSLCertVerificationError as error:
             raise httpx.ConnectError(f"the upstream's certificate was refused: {error.verify_message}") from None
         except ssl.SSLError as error:
+            if refused := refused_certificate(error):
+                raise refused from None
             raise httpx.ConnectError(f"TLS with the upstream failed: {error.reason}") from None
         except OSError as error:
             raise httpx.ConnectError(
@@ -165,6 +210,8 @@ class Dialler:
             raise httpx.ConnectError("the upstream did not negotiate the protocol it is bound to")
         try:
             await connection.ready
+        except ClientCertError:
+            raise
         except httpx.TransportError:
             raise httpx.ConnectError("the upstream ended the connection during its handshake") from None
         except asyncio.CancelledError:

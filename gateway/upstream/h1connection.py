@@ -15,7 +15,7 @@ import httpx
 from gateway.upstream.channel import STREAM_WINDOW
 from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.engine import HEADER_LIST_LIMIT
-from gateway.upstream.errors import RefusedError
+from gateway.upstream.errors import RefusedError, lost
 from gateway.upstream.gauges import Gauges
 from gateway.upstream.stream import Head, Outgoing, Stream, sweep
 
@@ -110,8 +110,7 @@ class H1Connection(asyncio.Protocol):
         self._gauges.connections -= 1
         if self._stream is not None and exc is None:
             self._receive(b"")  # an answer without a length ends with its connection
-        why = f" ({exc})" if exc else ""
-        self._lose(httpx.RemoteProtocolError(f"the upstream closed the connection{why}"))
+        self._lose(lost(exc))
 
     def data_received(self, data: bytes) -> None:
         if self.closed:

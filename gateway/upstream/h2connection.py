@@ -18,7 +18,7 @@ from gateway.upstream import fields
 from gateway.upstream.channel import STREAM_WINDOW, Channel
 from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.engine import Engine
-from gateway.upstream.errors import RefusedError
+from gateway.upstream.errors import RefusedError, lost
 from gateway.upstream.frames import Code
 from gateway.upstream.gauges import Gauges
 from gateway.upstream.keepalive import Keepalive
@@ -156,8 +156,7 @@ class H2Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gauges.connections -= 1
-        why = f" ({exc})" if exc else ""
-        self._lose(httpx.RemoteProtocolError(f"the upstream closed the connection{why}"))
+        self._lose(lost(exc))
 
     def pause_writing(self) -> None:
         self._paused = True

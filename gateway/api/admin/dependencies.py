@@ -10,7 +10,7 @@ from typing import Protocol
 from gateway.audit.log import AuditReader
 from gateway.bus.hub import WorkerStatus
 from gateway.exchange import Credential, Principal
-from gateway.secrets.store import UpstreamKeys
+from gateway.secrets.store import ClientCerts, UpstreamKeys
 from gateway.upstream.probe import ProbeResult
 from tenants.ids import MemberId, OrgId
 from tenants.models import Upstream
@@ -83,6 +83,7 @@ class AdminDependencies:
 
     store: ControlStore
     keys: UpstreamKeys
+    certs: ClientCerts
     sessions: Sessions
     verifier: Verifier
     audit: AuditReader

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from litestar import Request, Response, Router, delete, get, post, put
@@ -87,10 +88,9 @@ async def remove(caller: CallerDependency, if_match: IfMatch = "") -> None:
     for member in members:
         await deps.sessions.drop_member(org, member)
     for upstream in upstreams:
-        try:
-            await deps.keys.delete(org, upstream)
-        except NoSuchSecretError:
-            continue
+        for kept in (deps.keys, deps.certs):
+            with suppress(NoSuchSecretError):
+                await kept.delete(org, upstream)
     await caller.live()
 
 

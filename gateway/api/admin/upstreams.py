@@ -11,6 +11,8 @@ from msgspec import Struct, structs
 
 from gateway.api.admin.bodies import UpstreamBody, to_item
 from gateway.api.admin.caller import Caller, CallerDependency
+from gateway.api.admin.certs import HANDLERS as CERT_HANDLERS
+from gateway.api.admin.certs import forget_cert
 from gateway.api.admin.problems import ProblemError, invalid
 from gateway.api.admin.request import SecretBody
 from gateway.api.admin.resource import Kind, collection
@@ -152,6 +154,7 @@ async def _deleted(caller: Caller, name: str) -> None:
     # name begins with key version 0, which no worker serves from what it holds.
     if await _credential(caller, name) is not None:
         await caller.deps.keys.delete(caller.org, name)
+    await forget_cert(caller, name)
 
 
 def router() -> Router:
@@ -169,5 +172,6 @@ def router() -> Router:
         put_key,
         delete_key,
         get_key,
+        *CERT_HANDLERS,
         test,
     )

@@ -24,7 +24,7 @@ from gateway.bus.streams import LiveStreams
 from gateway.exchange import Credential
 from gateway.metrics import Metrics
 from gateway.secret import Secret
-from gateway.secrets.sealed import SealedFile
+from gateway.secrets.sealed import SealedCerts, SealedFile
 from gateway.upstream.probe import ProbeResult
 from policies.facts import Role
 from tenants.ids import PLATFORM, MemberId, OrgId, new_member_id
@@ -109,6 +109,7 @@ class World:
         self.clock = clock
         self.store = store
         self.keys = SealedFile(folder / "secrets.sealed", Secret(b"k" * 32))
+        self.certs = SealedCerts(self.keys)
         self.sequencer = Sequencer(folder / "audit", Signer("gateway.example", Ed25519PrivateKey.generate()))
         self.hub = Hub(clock)
         self.publisher = Publisher(store, self.hub, clock, lambda: tokens.jwks("server"))
@@ -121,6 +122,7 @@ class World:
         self.deps = AdminDependencies(
             store=store,
             keys=self.keys,
+            certs=self.certs,
             sessions=self.sessions,
             verifier=Authenticator(tokens.ISSUER, AUDIENCE, clock.now),
             audit=LogReader(self.sequencer),
