@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 STREAM_WINDOW = 128 * 1024
 """Bytes of an answer that wait at most for a caller who does not read. Above the bandwidth-delay product of
@@ -14,7 +14,7 @@ class Kind(IntEnum):
     """What an event tells. In brackets its `value`."""
 
     HEAD = 0
-    """The answer's final head (`ResponseHead`)."""
+    """The answer's final head (`fields.Head`)."""
     DATA = 1
     """Data wait in the channel: `take_data`."""
     END = 2
@@ -71,7 +71,5 @@ class Channel:
         return parts[0] if len(parts) == 1 else b"".join(parts), size
 
 
-class Event(NamedTuple):
-    kind: Kind
-    channel: Channel | None
-    value: Any
+Event = tuple[Kind, Channel | None, Any]
+"""(kind, the stream it concerns, value)"""

@@ -14,7 +14,7 @@ from jh2._hazmat import Decoder, HPACKError, OversizedHeaderListError
 
 from gateway.upstream import fields, frames
 from gateway.upstream.channel import STREAM_WINDOW, Channel, Event, Kind
-from gateway.upstream.fields import MalformedError, ResponseHead
+from gateway.upstream.fields import Head, MalformedError
 from gateway.upstream.frames import (
     DEFAULT_WINDOW,
     FRAME_LIMIT,
@@ -42,6 +42,7 @@ RESETS_KEPT = 1_000
 """Streams we have reset of which late frames are told from breaches. What is older gets the benefit of doubt."""
 LATE_HEADS = 4
 
+_SAY_HEAD, _SAY_DATA, _SAY_END, _SAY_RESET, _SAY_BROKEN, _SAY_SETTINGS, _SAY_GOAWAY, _SAY_FAULT = Kind
 _DATA = frames.DATA
 _END_STREAM = frames.END_STREAM
 _PADDED = frames.PADDED
@@ -108,7 +109,7 @@ class Engine:
         """No stream id is left (section 5.1.1)."""
         return self._next_id > LAST_STREAM_ID - 2
 
-    def start(self, block: bytes, body: bytes, *, bodiless: bool = False) -> Channel:
+    def start(self, block: bytes, body: bytes, bodiless: bool = False) -> Channel:
         """Open a stream with the header block `block`. A body is sent as far as the windows take it in one
         frame, the rest by `pump`."""
         stream_id = self._next_id
@@ -117,18 +118,18 @@ class Engine:
         if self._shrink:
             self._shrink = False
             block = fields.EMPTY_TABLE + block
-        out = self._out
-        out.append(frames.headers(stream_id, block, not body, self._frame_limit))
-        if body:
-            size = len(body)
-            if size <= self._window and size <= channel.window and size <= FRAME_LIMIT:
-                self._window -= size
-                channel.window -= size
-                out.append(frames.data(stream_id, body, True))
-            else:
+        size = len(body)
+        if size and size <= self._window and size <= channel.window and max(size, len(block)) <= FRAME_LIMIT:
+            self._window -= size
+            channel.window -= size
+            self._out.append(frames.request(stream_id, block, body))
+        else:
+            self._out.append(frames.headers(stream_id, block, not size, self._frame_limit))
+            if size:
                 channel.upload = memoryview(body)
                 self.uploads[stream_id] = channel
-        self._noise.quiet(8.0)
+        if self._noise.level:
+            self._noise.quiet(8.0)
         return channel
 
     def pump(self) -> bool:
@@ -185,6 +186,7 @@ class Engine:
         self._now = now
         events: list[Event] = []
         size, at = len(received), 0
+        channels, block_of = self.channels, self._block_of
         try:
             while size - at >= HEAD_SIZE:
                 high, low, kind, flags, stream_id = unpack_head(received, at)
@@ -196,18 +198,35 @@ class Engine:
                 if end > size:
                     break
                 stream_id &= LAST_STREAM_ID
-                if self._block_of is not None and kind != frames.CONTINUATION:
+                if kind == _DATA and not flags and length and block_of is None:
+                    # The usual frame of a stream of tokens; `_on_data` says what all this is for.
+                    channel = channels.get(stream_id)
+                    if channel is not None and channel.head and channel.credit >= length:
+                        credit = self._credit = self._credit - length
+                        if credit < CONNECTION_WINDOW // 2:
+                            self._restore_credit()
+                        channel.credit -= length
+                        channel.received += length
+                        if not channel.size:
+                            events.append((_SAY_DATA, channel, None))
+                        channel.size += length
+                        channel.parts.append(received[at + HEAD_SIZE : end])
+                        at = end
+                        continue
+                if block_of is not None and kind != frames.CONTINUATION:
                     raise Http2Error(Code.PROTOCOL_ERROR, "a header block interrupted by another frame")
+                payload = received[at + HEAD_SIZE : end]
                 if kind == _DATA:
-                    self._on_data(stream_id, flags, received[at + HEAD_SIZE : end], length, events)
+                    self._on_data(stream_id, flags, payload, length, events)
                 else:
-                    self._on_frame(kind, stream_id, flags, received[at + HEAD_SIZE : end], events)
+                    self._on_frame(kind, stream_id, flags, payload, events)
+                    block_of = self._block_of
                 at = end
         except Http2Error as fault:
             self.failed = True
             self._rest = b""
             self.goaway(fault.code)
-            events.append(Event(Kind.FAULT, None, fault.reason))
+            events.append((_SAY_FAULT, None, fault.reason))
             return events
         self._rest = received[at:] if at < size else b""
         return events
@@ -224,10 +243,7 @@ class Engine:
     def _on_data(self, stream_id: int, flags: int, payload: bytes, length: int, events: list[Event]) -> None:
         self._credit -= length
         if self._credit < CONNECTION_WINDOW // 2:
-            if self._credit < 0:
-                raise Http2Error(Code.FLOW_CONTROL_ERROR, "more data than the connection's window")
-            self._out.append(frames.window_update(0, CONNECTION_WINDOW - self._credit))
-            self._credit = CONNECTION_WINDOW
+            self._restore_credit()
         channel = self.channels.get(stream_id)
         if channel is None:
             self._late(stream_id)
@@ -246,13 +262,19 @@ class Engine:
                 return
             channel.received += len(payload)
             if not channel.size:
-                events.append(Event(Kind.DATA, channel, None))
+                events.append((_SAY_DATA, channel, None))
             channel.parts.append(payload)
             channel.size += length
         elif not flags & _END_STREAM:
             self._noise.add(1.0, self._now)
         if flags & _END_STREAM:
             self._on_end(channel, events)
+
+    def _restore_credit(self) -> None:
+        if self._credit < 0:
+            raise Http2Error(Code.FLOW_CONTROL_ERROR, "more data than the connection's window")
+        self._out.append(frames.window_update(0, CONNECTION_WINDOW - self._credit))
+        self._credit = CONNECTION_WINDOW
 
     def _on_end(self, channel: Channel, events: list[Event]) -> None:
         if channel.length not in (-1, channel.received) and not channel.bodiless:
@@ -264,7 +286,7 @@ class Engine:
             self.reset(channel, Code.NO_ERROR)
         else:
             del self.channels[channel.id]
-        events.append(Event(Kind.END, channel, None))
+        events.append((_SAY_END, channel, None))
 
     def _on_headers(self, stream_id: int, flags: int, payload: bytes, events: list[Event]) -> None:
         if not stream_id & 1 or stream_id >= self._next_id:
@@ -307,22 +329,22 @@ class Engine:
                 if not flags & _END_STREAM:
                     raise MalformedError("trailers that do not end the stream")
             else:
-                head = fields.response_head(found)
+                head, length = fields.response_head(found)
                 if head.status < 200:
                     self._on_informational(head, flags)
                     return
                 channel.head = True
                 # No content, by definition (RFC 9110 section 6.4.1).
                 channel.bodiless = channel.bodiless or head.status in (204, 304)
-                channel.length = head.length
-                events.append(Event(Kind.HEAD, channel, head))
+                channel.length = length
+                events.append((_SAY_HEAD, channel, head))
         except MalformedError as error:
             self._break(channel, Code.PROTOCOL_ERROR, str(error), events)
             return
         if flags & _END_STREAM:
             self._on_end(channel, events)
 
-    def _on_informational(self, head: ResponseHead, flags: int) -> None:
+    def _on_informational(self, head: Head, flags: int) -> None:
         """100 Continue, 103 Early Hints: nobody here waits for them."""
         if flags & _END_STREAM or head.status == 101:
             raise MalformedError("an interim head that ends the stream or upgrades it")
@@ -336,7 +358,7 @@ class Engine:
             self._noise.add(1.0, self._now)
             return
         self.uploads.pop(stream_id, None)
-        events.append(Event(Kind.RESET, channel, code))
+        events.append((_SAY_RESET, channel, code))
 
     def _on_settings(self, stream_id: int, flags: int, payload: bytes, events: list[Event]) -> None:
         if stream_id:
@@ -366,7 +388,7 @@ class Engine:
                 if channel.window > WINDOW_LIMIT:
                     raise Http2Error(Code.FLOW_CONTROL_ERROR, "a window above 2^31-1")
         self._out.append(frames.SETTINGS_ACK)
-        events.append(Event(Kind.SETTINGS, None, None))
+        events.append((_SAY_SETTINGS, None, None))
 
     def _on_push_promise(self, stream_id: int, flags: int, payload: bytes, events: list[Event]) -> None:
         raise Http2Error(Code.PROTOCOL_ERROR, "a push, which we have disabled")
@@ -385,7 +407,7 @@ class Engine:
             raise Http2Error(Code.PROTOCOL_ERROR, "GOAWAY on a stream")
         last, _ = frames.parse_goaway(payload)
         self._noise.add(1.0, self._now)
-        events.append(Event(Kind.GOAWAY, None, last))
+        events.append((_SAY_GOAWAY, None, last))
 
     def _on_window_update(self, stream_id: int, flags: int, payload: bytes, events: list[Event]) -> None:
         increment = frames.parse_long(payload) & WINDOW_LIMIT
@@ -444,7 +466,7 @@ class Engine:
 
     def _break(self, channel: Channel, code: Code, reason: str, events: list[Event]) -> None:
         self.reset(channel, code)
-        events.append(Event(Kind.BROKEN, channel, reason))
+        events.append((_SAY_BROKEN, channel, reason))
 
 
 _HANDLERS: dict[int, Callable[[Engine, int, int, bytes, list[Event]], None]] = {

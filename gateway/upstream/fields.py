@@ -39,12 +39,11 @@ class MalformedError(Exception):
     """A message that RFC 9113 section 8.1.1 calls malformed: a stream error of type PROTOCOL_ERROR."""
 
 
-class ResponseHead(NamedTuple):
-    """`length`: what `content-length` promises, -1 when it promises nothing."""
+class Head(NamedTuple):
+    """Of an answer. Names are lower-case."""
 
     status: int
     headers: list[Header]
-    length: int
 
 
 def encode(headers: Iterable[Header]) -> bytes:
@@ -67,6 +66,18 @@ def _field(name: bytes, value: bytes) -> bytes:
     return said + _text(value)
 
 
+def encode_number(prefix: bytes, number: int) -> bytes:
+    """A field whose value is `number`; `prefix` from `prefix_of` its name."""
+    digits = b"%d" % number
+    return prefix + bytes((len(digits),)) + digits
+
+
+def prefix_of(name: bytes) -> bytes:
+    """What a field of that name begins with, short of its value."""
+    index = _NAMES.get(name)
+    return _integer(0, 4, 0x00) + _text(name) if index is None else _integer(index, 4, 0x00)
+
+
 def _text(text: bytes) -> bytes:
     return _integer(len(text), 7, 0x00) + text
 
@@ -85,8 +96,8 @@ def _integer(number: int, bits: int, pattern: int) -> bytes:
     return bytes(out)
 
 
-def response_head(fields: Sequence[tuple[bytes, bytes, bool]]) -> ResponseHead:
-    """Of a decoded block. Raises `MalformedError`."""
+def response_head(fields: Sequence[tuple[bytes, bytes, bool]]) -> tuple[Head, int]:
+    """Of a decoded block, and what its `content-length` promises, -1 for nothing. Raises `MalformedError`."""
     if not fields or fields[0][0] != b":status":
         raise MalformedError("an answer without a status")
     status = fields[0][1]
@@ -102,7 +113,7 @@ def response_head(fields: Sequence[tuple[bytes, bytes, bool]]) -> ResponseHead:
         if name == b"content-length":
             length = _length(value, length)
         headers.append((name, value))
-    return ResponseHead(int(status), headers, length)
+    return Head(int(status), headers), length
 
 
 def check_trailers(fields: Sequence[tuple[bytes, bytes, bool]]) -> None:

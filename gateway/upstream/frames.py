@@ -96,6 +96,19 @@ def headers(stream_id: int, block: bytes, end: bool, limit: int) -> bytes:
     return b"".join(parts)
 
 
+def request(stream_id: int, block: bytes, body: bytes) -> bytes:
+    """HEADERS and the one DATA frame of a request; neither may be longer than `FRAME_LIMIT`."""
+    first, second = len(block), len(body)
+    return b"".join(
+        (
+            _head.pack(first >> 8, first & 0xFF, HEADERS, END_HEADERS, stream_id),
+            block,
+            _head.pack(second >> 8, second & 0xFF, DATA, END_STREAM, stream_id),
+            body,
+        )
+    )
+
+
 def data(stream_id: int, payload: bytes, end: bool) -> bytes:
     return frame(DATA, END_STREAM if end else 0, stream_id, payload)
 

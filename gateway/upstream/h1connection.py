@@ -6,6 +6,7 @@ Same shape and same rule as `h2connection`: nothing awaits.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -16,8 +17,9 @@ from gateway.upstream.channel import STREAM_WINDOW
 from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.engine import HEADER_LIST_LIMIT
 from gateway.upstream.errors import RefusedError, lost
+from gateway.upstream.fields import Head
 from gateway.upstream.gauges import Gauges
-from gateway.upstream.stream import Head, Outgoing, Stream, sweep
+from gateway.upstream.stream import TIME_LEFT, Outgoing, Stream, left_ms, sweep
 
 REUSE_WITHIN_S = 4.0
 """Idle connections are not used after this: common servers close theirs after 5 s, and a request that meets
@@ -63,7 +65,11 @@ class H1Connection(asyncio.Protocol):
         if self.closed or self.draining or self._stream is not None:
             raise RefusedError("the connection ended before the request was sent")
         now = self._loop.time()
-        headers = [(b"host", self._authority), *outgoing.headers, *outgoing.own_headers(now)]
+        headers = [(b"host", self._authority), *outgoing.headers, *outgoing.extra]
+        if outgoing.body:
+            headers.append((b"content-length", b"%d" % len(outgoing.body)))
+        if outgoing.ends != math.inf:
+            headers.append((TIME_LEFT, b"%d" % left_ms(outgoing.ends, now)))
         try:
             parts = [self._h11.send(h11.Request(method=outgoing.method, target=outgoing.path, headers=headers))]
             if outgoing.body:
@@ -76,7 +82,7 @@ class H1Connection(asyncio.Protocol):
         stream = self._stream = Stream(self._loop, self, self.started, outgoing)
         self._gauges.streams += 1
         self._transport.write(b"".join(part for part in parts if part))
-        self._deadlines.by(stream.due(now))
+        self._deadlines.by(outgoing.first_due)
         return stream
 
     def abandon(self, stream: Stream, error: Exception) -> None:
@@ -128,7 +134,7 @@ class H1Connection(asyncio.Protocol):
                 event = self._h11.next_event()
                 if isinstance(event, h11.Response):
                     self._stream.head_received(Head(event.status_code, list(event.headers)))
-                    self._deadlines.by(self._stream.due(self._loop.time()))
+                    self._deadlines.by(self._loop.time() + self._stream.idle_s)
                 elif isinstance(event, h11.Data):
                     self._stream.data_received(bytes(event.data), len(event.data))
                 elif isinstance(event, h11.EndOfMessage):

@@ -9,6 +9,7 @@ lost, none is sent twice, and the count of open streams is always the peer's.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -19,13 +20,17 @@ from gateway.upstream.channel import STREAM_WINDOW, Channel
 from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.engine import Engine
 from gateway.upstream.errors import RefusedError, lost
+from gateway.upstream.fields import Head, Header
 from gateway.upstream.frames import Code
 from gateway.upstream.gauges import Gauges
 from gateway.upstream.keepalive import Keepalive
-from gateway.upstream.stream import Head, Header, Outgoing, Stream, sweep
+from gateway.upstream.stream import TIME_LEFT, Outgoing, Stream, left_ms, sweep
 
 MAX_STREAMS = 1_000
 """Streams on one connection at most, for peers that set no limit."""
+
+_CONTENT_LENGTH = fields.prefix_of(b"content-length")
+_TIME_LEFT = fields.prefix_of(TIME_LEFT)
 
 
 class H2Connection(asyncio.Protocol):
@@ -82,10 +87,13 @@ class H2Connection(asyncio.Protocol):
         block = outgoing.block or fields.encode(
             [(b":method", outgoing.method), (b":path", outgoing.path), *self._pseudo, *outgoing.headers]
         )
-        own = outgoing.own_headers(now)
-        if own:
-            block += fields.encode(own)
-        channel = self._engine.start(block, outgoing.body, bodiless=outgoing.method == b"HEAD")
+        if outgoing.extra:
+            block += fields.encode(outgoing.extra)
+        if outgoing.body:
+            block += fields.encode_number(_CONTENT_LENGTH, len(outgoing.body))
+        if outgoing.ends != math.inf:
+            block += fields.encode_number(_TIME_LEFT, left_ms(outgoing.ends, now))
+        channel = self._engine.start(block, outgoing.body, outgoing.method == b"HEAD")
         stream = channel.owner = Stream(self._loop, self, channel.id, outgoing)
         stream.channel = channel
         self.started += 1
@@ -95,7 +103,7 @@ class H2Connection(asyncio.Protocol):
         self._flush_soon()
         if self._engine.exhausted:
             self.draining = True
-        self._deadlines.by(stream.due(now))
+        self._deadlines.by(outgoing.first_due)
         self._keepalive.begin()
         return stream
 
@@ -184,10 +192,10 @@ class H2Connection(asyncio.Protocol):
             self._moved = False
             self._changed()
 
-    def _on_head(self, channel: Channel, value: Any) -> None:
+    def _on_head(self, channel: Channel, head: Head) -> None:
         stream: Stream = channel.owner
-        stream.head_received(Head(value.status, value.headers))
-        self._deadlines.by(stream.due(self._keepalive.heard))
+        stream.head_received(head)
+        self._deadlines.by(self._keepalive.heard + stream.idle_s)
 
     def _on_data(self, channel: Channel, value: Any) -> None:
         channel.owner.data_received(*channel.take_data())

@@ -25,7 +25,8 @@ from gateway.errors import (
 from gateway.exchange import Call, Credential, Route, Usage
 from gateway.upstream import fields
 from gateway.upstream.errors import ClientCertError, SaturatedError, TotalTimeoutError
-from gateway.upstream.stream import Header, Outgoing
+from gateway.upstream.fields import Header
+from gateway.upstream.stream import Outgoing
 from gateway.upstream.transport import UpstreamAnswer
 from gateway.upstream.usage import UsageTap, usage_of_answer
 from policies.facts import Action

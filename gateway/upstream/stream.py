@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, Protocol
 import httpx
 
 from gateway.upstream.errors import TotalTimeoutError
+from gateway.upstream.fields import Head, Header
 
-Header = tuple[bytes, bytes]
+TIME_LEFT = b"x-request-timeout-ms"
 
 
 class Outgoing(NamedTuple):
@@ -25,7 +26,8 @@ class Outgoing(NamedTuple):
     by which everything must be there; `lane`: its place in line when the upstream is full, lower first.
 
     `block`: method, origin, path and `headers` as HPACK, where they were coded before (`fields.encode`; else
-    empty). `extra`: headers of this request alone. What is left until `ends` is told to the upstream.
+    empty). `extra`: headers of this request alone. The connection adds the body's length and what is left
+    until `ends`.
     """
 
     method: bytes
@@ -39,16 +41,14 @@ class Outgoing(NamedTuple):
     extra: tuple[Header, ...] = ()
     block: bytes = b""
 
-    def own_headers(self, now: float) -> tuple[Header, ...]:
-        """What this request says besides `headers`, when it is sent at `now`."""
-        if self.ends == math.inf:
-            return self.extra
-        return (*self.extra, (b"x-request-timeout-ms", b"%d" % max((self.ends - now) * 1000, 1)))
+    @property
+    def first_due(self) -> float:
+        return self.deadline if self.deadline < self.ends else self.ends
 
 
-class Head(NamedTuple):
-    status: int
-    headers: list[Header]
+def left_ms(ends: float, now: float) -> int:
+    """What is told to the upstream of a time that ends: at least 1."""
+    return max(int((ends - now) * 1000), 1)
 
 
 class Link(Protocol):
@@ -68,7 +68,6 @@ class Stream:
     __slots__ = (
         "_buffer",
         "_deadline",
-        "_idle_s",
         "_loop",
         "_waiting_since",
         "_wake",
@@ -78,6 +77,7 @@ class Stream:
         "error",
         "head",
         "id",
+        "idle_s",
         "link",
         "over",
         "unread",
@@ -96,7 +96,7 @@ class Stream:
         self._buffer: bytes | bytearray = b""
         self._loop = loop
         self._deadline = outgoing.deadline
-        self._idle_s = outgoing.idle_s
+        self.idle_s = outgoing.idle_s
         self._wake: asyncio.Future[None] | None = None
         self._waiting_since = 0.0
 
@@ -137,7 +137,7 @@ class Stream:
         if not self.head.done():
             return min(self._deadline, self.ends)
         waiting = self._wake is not None and not self._wake.done()
-        return min((self._waiting_since if waiting else now) + self._idle_s, self.ends)
+        return min((self._waiting_since if waiting else now) + self.idle_s, self.ends)
 
     def expire(self, now: float) -> None:
         """What is due has not come: reset, and say what was missing."""
@@ -147,7 +147,7 @@ class Stream:
         elif not self.head.done():
             error = httpx.ReadTimeout("the upstream did not answer in time")
         else:
-            error = httpx.ReadTimeout(f"the upstream was silent for {self._idle_s:g} s")
+            error = httpx.ReadTimeout(f"the upstream was silent for {self.idle_s:g} s")
         self.link.abandon(self, error)
 
     # What the caller calls.

@@ -17,10 +17,11 @@ from gateway.upstream.addresses import Network
 from gateway.upstream.balance import Bounds
 from gateway.upstream.dial import Dialler, Identity, Resolve, resolve
 from gateway.upstream.errors import RefusedError, TotalTimeoutError
+from gateway.upstream.fields import Header
 from gateway.upstream.gauges import Gauges
 from gateway.upstream.pool import ConnectionPool
 from gateway.upstream.share import Shares
-from gateway.upstream.stream import Header, Outgoing, Stream
+from gateway.upstream.stream import Outgoing, Stream
 from tenants.ids import OrgId
 from tenants.models import Upstream
 
@@ -170,7 +171,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             self._idle_s,
             min(ends, now + self._total_s),
             lane,
-            ((b"content-length", b"%d" % len(body)),) if body else (),
+            (),
             block,
         )
 

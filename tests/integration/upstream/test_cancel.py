@@ -179,7 +179,7 @@ async def test_upload_blocked_on_its_window(h2: RecordingUpstream, open_caller: 
 async def test_many_cancels_beside_an_innocent_stream(
     h2: RecordingUpstream, open_caller: Open, count: int
 ) -> None:
-    async with open_caller(h2) as caller:
+    async with open_caller(h2, connection_resets=0) as caller:
         task = caller.start()
         innocent = await h2.arrived(1)
         innocent.respond(200)

@@ -12,7 +12,8 @@ import pytest
 
 from gateway.upstream.deadlines import GRAIN_S, Deadlines
 from gateway.upstream.errors import TotalTimeoutError
-from gateway.upstream.stream import Head, Outgoing, Stream, sweep
+from gateway.upstream.fields import Head
+from gateway.upstream.stream import Outgoing, Stream, sweep
 
 
 class FakeTimer:

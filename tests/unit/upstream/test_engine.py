@@ -252,7 +252,7 @@ def test_a_connection_begins_with_settings(wire: bytes) -> None:
     engine = Engine(0.0)
     engine.start(HEAD, b"")
     (event,) = engine.receive(wire, 0.0)
-    assert event.kind is Kind.FAULT
+    assert event[0] is Kind.FAULT
 
 
 def test_what_came_before_a_fault_is_told() -> None:
