@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from msgspec import Struct, structs
 
+from cli import cert
 from cli.command import command
 from cli.errors import RefusedError, UsageError
 from cli.examples import examples
@@ -23,6 +24,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+app.add_typer(cert.app, name="cert")
 
 COLUMNS = [
     Column("NAME", "name"),
@@ -43,6 +46,10 @@ Connections = Annotated[int | None, typer.Option(help="HTTP/2 connections a work
 ConnectTimeout = Annotated[int | None, typer.Option(help="Milliseconds to connect.", min=1)]
 FirstByteTimeout = Annotated[int | None, typer.Option(help="Milliseconds to its first byte.", min=1)]
 IdleTimeout = Annotated[int | None, typer.Option(help="Milliseconds between two bytes.", min=1)]
+TotalTimeout = Annotated[
+    int | None,
+    typer.Option(help="Milliseconds of a whole call, from its arrival; 0: as long as the caller's.", min=0),
+]
 
 
 class Tried(Struct, frozen=True):
@@ -93,6 +100,7 @@ def create(
     connect_timeout_ms: ConnectTimeout = None,
     first_byte_timeout_ms: FirstByteTimeout = None,
     idle_timeout_ms: IdleTimeout = None,
+    total_timeout_ms: TotalTimeout = None,
 ) -> None:
     """Add an upstream. Its key follows with `orgate key set`."""
     given = _given(
@@ -102,6 +110,7 @@ def create(
         connect_timeout_ms=connect_timeout_ms,
         first_byte_timeout_ms=first_byte_timeout_ms,
         idle_timeout_ms=idle_timeout_ms,
+        total_timeout_ms=total_timeout_ms,
     )
     made = Upstream(org=OrgId(session.org), name=name, base_url=url.rstrip("/"), **given)
     session.wrote(
@@ -135,6 +144,7 @@ def set_(
     connect_timeout_ms: ConnectTimeout = None,
     first_byte_timeout_ms: FirstByteTimeout = None,
     idle_timeout_ms: IdleTimeout = None,
+    total_timeout_ms: TotalTimeout = None,
 ) -> None:
     """Change an upstream."""
     given = _given(
@@ -145,6 +155,7 @@ def set_(
         connect_timeout_ms=connect_timeout_ms,
         first_byte_timeout_ms=first_byte_timeout_ms,
         idle_timeout_ms=idle_timeout_ms,
+        total_timeout_ms=total_timeout_ms,
     )
     if not given:
         raise UsageError("nothing to change", "give at least one option; see --help")

@@ -36,8 +36,10 @@ WRITES: list[tuple[str, ...]] = [
     ("member", "invite", "mem_1"),
     ("member", "revoke", "mem_1", "--yes"),
     ("upstream", "create", "two", "--url", "https://two.example/"),
-    ("upstream", "set", "vllm", "--connections", "8"),
+    ("upstream", "set", "vllm", "--connections", "8", "--total-timeout-ms", "30000"),
     ("upstream", "delete", "vllm", "--yes"),
+    ("upstream", "cert", "set", "vllm", "--cert", "../gw.pem", "--key", "../gw.key"),
+    ("upstream", "cert", "remove", "vllm", "--yes"),
     ("key", "set", "vllm"),
     ("key", "delete", "vllm", "--yes"),
     ("model", "create", "chat", "--upstream", "vllm", "--model", "m"),
@@ -74,7 +76,7 @@ def test_each_write_is_sent_and_with_dry_run_only_shown(
     assert [p["if_match"] for p in planned] == [w.headers.get("if-match", "") for w in stocked.writes]
     for plan, write in zip(planned, stocked.writes, strict=True):
         sent = json.loads(write.body) if write.body else None
-        assert plan["body"] == ({"key": "***"} if sent == {"key": "sk-1"} else sent)
+        assert plan["body"] == (sent if sent is None or "key" not in sent else {**sent, "key": "***"})
 
 
 @pytest.mark.parametrize("argv", [w for w in WRITES if "--yes" in w], ids=lambda argv: " ".join(argv[:3]))
