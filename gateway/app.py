@@ -52,7 +52,7 @@ from gateway.inflight import InFlight
 from gateway.limits.owner import LimitOwner
 from gateway.limits.slices import SlicedLimits
 from gateway.listeners import admin_server, bus_server, public_tree
-from gateway.metrics import Counters, Metrics
+from gateway.metrics import Metrics
 from gateway.oauth.service import OAuthService
 from gateway.oauth.signing import SigningKeys
 from gateway.oauth.sql import SqlOAuthStore
@@ -69,6 +69,7 @@ from gateway.upstream.probe import UpstreamProbe
 from gateway.upstream.relay import Relay
 from gateway.upstream.transport import TransportPool
 from gateway.upstream.urls import url_fault
+from gateway.upstream_metrics import WorkerCounters
 from tenants.ids import OrgId
 from tenants.snapshot import Snapshot
 from tenants.sql.reader import StoreReader
@@ -111,7 +112,7 @@ def worker() -> Litestar:
     )
     limits = SlicedLimits(boot, slices_over(bus))
     spool = Spool(_spools(settings), boot, settings.audit.spool_bytes, settings.audit.fsync_ms)
-    counters = Counters()
+    counters = WorkerCounters(transports.gauges)
     keys = _upstream_keys(settings, clock)
     pipeline = Pipeline(
         world=bus,

@@ -1,13 +1,15 @@
 """Counters: cheap increments in a worker, summed in the control process, shown as Prometheus text.
 
-Labels are the organization, the task and the outcome, from fixed sets or the tenant list: never a member or an
-address. What a caller wrote is in one alone, its program's name and version: bounded in form and in number.
+Labels are the organization, its upstream, the task, the outcome and the like, from fixed sets or the tenant list:
+never a member or an address. What a caller wrote is in one alone, its program's name and version: bounded in form
+and in number.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -40,6 +42,8 @@ BUCKETS_S: Final = (
 _BUCKETS_US: Final = tuple(round(bound * 1_000_000) for bound in BUCKETS_S)
 _BOUNDS: Final = (*(str(bound) for bound in BUCKETS_S), "+Inf")
 _KEPT_BOOTS: Final = 2
+STALE_S: Final = 5.0
+"""A worker that has not reported for so long holds nothing any more: its gauges are left out."""
 
 FAST_CANCEL_US: Final = 5_000
 CLIENTS_MAX: Final = 100
@@ -54,6 +58,9 @@ class Family(Struct, frozen=True):
     help: str
     labels: tuple[str, ...]
 
+
+_UPSTREAM: Final = ("org", "upstream")
+_LANE: Final = (*_UPSTREAM, "lane")
 
 FAMILIES: Final[Mapping[str, Family]] = {
     "orgate_requests_total": Family("counter", "Requests that ended, by outcome.", ("org", "task", "outcome")),
@@ -73,6 +80,26 @@ FAMILIES: Final[Mapping[str, Family]] = {
         " broken build.",
         ("org", "client"),
     ),
+    "orgate_upstream_connections": Family("gauge", "Connections to an upstream that are open.", _UPSTREAM),
+    "orgate_upstream_streams": Family("gauge", "Requests in flight at an upstream.", _UPSTREAM),
+    "orgate_upstream_queue": Family("gauge", "Requests that wait for a stream or a connection.", _LANE),
+    "orgate_upstream_queued_total": Family("counter", "Requests sent after waiting in line.", _LANE),
+    "orgate_upstream_queued_seconds_total": Family("counter", "How long these waited, in all.", _LANE),
+    "orgate_upstream_shed_total": Family("counter", "Requests refused because too many waited.", _LANE),
+    "orgate_upstream_expired_total": Family("counter", "Requests whose time ended as they waited.", _LANE),
+    "orgate_upstream_requests_total": Family("counter", "Requests meant for an upstream.", _UPSTREAM),
+    "orgate_upstream_handshakes_total": Family("counter", "Connections made.", _UPSTREAM),
+    "orgate_upstream_dial_failures_total": Family("counter", "Connections that could not be made.", _UPSTREAM),
+    "orgate_upstream_replaced_total": Family(
+        "counter", "Connections given up for their age or the resets they had sent.", _UPSTREAM
+    ),
+    "orgate_upstream_resets_total": Family(
+        "counter", "Streams ended early, by who reset them.", (*_UPSTREAM, "direction")
+    ),
+    "orgate_upstream_refused_total": Family(
+        "counter", "Streams that an upstream declined to process: they are sent again.", _UPSTREAM
+    ),
+    "orgate_upstream_timeouts_total": Family("counter", "Streams ended because time was over.", _UPSTREAM),
 }
 
 
@@ -175,12 +202,15 @@ class Counters:
                 client = OTHER
         self.add("orgate_fast_cancels_total", (org, client))
 
-    def message(self, worker: str, boot: str) -> MetricsUp:
-        """All of them, for the bus. Sent again it changes nothing: it is a state, not an increment."""
+    def message(
+        self, worker: str, boot: str, gauges: tuple[tuple[str, tuple[str, ...], float], ...] = ()
+    ) -> MetricsUp:
+        """All of them, for the bus, and `gauges`. Sent again it changes nothing: a state, not an increment."""
         values = dict(self._values)
         for key, value in self._observed():
             values[key] = values.get(key, 0) + value
-        return MetricsUp(worker, boot, tuple((name, labels, value) for (name, labels), value in values.items()))
+        counters = tuple((name, labels, value) for (name, labels), value in values.items())
+        return MetricsUp(worker, boot, counters, gauges)
 
     def _cell(self, receipt: Receipt) -> _Cell:
         """The first request of its kind. Plain strings as keys: they live as long as this worker."""
@@ -223,9 +253,12 @@ class Metrics:
     """The control process's sums over all workers, those that ended included, so that no counter ever falls.
 
     Not durable: a restart of the control process begins at zero, which Prometheus' `rate` understands.
+    Gauges are summed over the workers that report. `now`: seconds that never go back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._gauges: dict[tuple[str, str], tuple[float, tuple[tuple[str, tuple[str, ...], float], ...]]] = {}
         self._boots: dict[tuple[str, str], dict[Key, float]] = {}
         self._ended: dict[Key, float] = {}
         self._folded: set[tuple[str, str]] = set()
@@ -238,9 +271,14 @@ class Metrics:
         for name, labels, _ in message.counters:
             if len(labels) != _width(name):
                 raise ValueError(f"{name[:80]} with {len(labels)} labels is no counter of this version")
+        for name, labels, _ in message.gauges:
+            family = FAMILIES.get(name)
+            if family is None or family.type != "gauge" or len(labels) != len(family.labels):
+                raise ValueError(f"{name[:80]} with {len(labels)} labels is no gauge of this version")
         boot = (message.worker, message.boot)
         if boot in self._folded:
             return  # its last state is in the sums already
+        self._gauges[boot] = (self._now(), message.gauges)
         known = self._boots.setdefault(boot, {})
         for name, labels, value in message.counters:
             key = (name, labels)
@@ -258,9 +296,18 @@ class Metrics:
                 sums[key] = sums.get(key, 0) + value
         return sums
 
+    def _of_this_moment(self) -> Iterator[tuple[Key, float]]:
+        oldest = self._now() - STALE_S
+        self._gauges = {boot: found for boot, found in self._gauges.items() if found[0] >= oldest}
+        for _, gauges in self._gauges.values():
+            for name, labels, value in gauges:
+                yield (name, labels), value
+
     def exposition(self, gauges: Iterable[Gauge] = ()) -> str:
         """Prometheus text format, version 0.0.4."""
         sums = self.totals()
+        for key, value in self._of_this_moment():
+            sums[key] = sums.get(key, 0) + value
         by_name: dict[str, dict[tuple[str, ...], float]] = {}
         for (name, labels), value in sorted(sums.items()):
             by_name.setdefault(name, {})[labels] = value

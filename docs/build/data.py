@@ -26,6 +26,9 @@ REQUEST_HEADERS = {
     "x-orgate-document": "What the caller is typing in: 1 to 128 visible ASCII characters of its choice, else 400."
     " Where the organization supersedes, a newer completion of the same member, client and document ends the"
     " older one with `superseded`. Neither logged nor stored.",
+    "x-orgate-lane": "`completion`, `chat` or `agent`, else 400: the lane to wait in when the upstream is full."
+    " Completions wait in the first, chat and embeddings in the second, chat with `tools` in the third; asking can"
+    " only lower.",
     "vscode-sessionid": "Stands in for a missing `x-orgate-document`, together with `openai-intent`:"
     " GitHub Copilot's clients send both.",
     "x-orgate-client": "The program as `name/version`: at most 64 letters, digits and `._+-`. Else"

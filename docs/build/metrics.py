@@ -7,6 +7,7 @@ from gateway.client_version import UNKNOWN
 from gateway.exchange import Outcome
 from gateway.metrics import BUCKETS_S, CLIENTS_MAX, FAMILIES, OTHER
 from policies.facts import Action
+from policies.lanes import LANE_NAMES
 
 
 def render() -> str:
@@ -16,7 +17,7 @@ def render() -> str:
         "`GET /metrics` on the admin listener, Prometheus text format. Operators need a token; a scraper on"
         " the same machine (loopback, no `Forwarded` or `X-Forwarded-For`) needs none. The control process"
         " sums over all workers, those that ended included, so no counter falls while it lives; a restart of"
-        " it begins at zero.",
+        " it begins at zero. Gauges are of this moment, summed over the workers that live.",
         table(
             ("name", "type", "labels", "meaning"),
             [(code(name), one.type, codes(one.labels), one.help) for name, one in FAMILIES.items()],
@@ -28,7 +29,9 @@ def render() -> str:
                 ("`org`", "The organization's id; empty for requests that never said who they were (401)."),
                 ("`task`", codes(action.value for action in Action)),
                 ("`outcome`", codes(outcome.value for outcome in Outcome)),
-                ("`direction`", "`in`, `out`"),
+                ("`direction`", "`in`, `out`; of resets `sent` (by the gateway), `received`."),
+                ("`upstream`", "The name of one of the organization's upstreams."),
+                ("`lane`", codes(LANE_NAMES) + ": see [data-plane.md](data-plane.md)."),
                 ("`kind`", "`prompt`, `completion`"),
                 (
                     "`client`",

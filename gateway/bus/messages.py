@@ -71,8 +71,10 @@ class AckUp(Struct, frozen=True):
 
 
 class MetricsUp(Struct, frozen=True):
-    """`POST /bus/v1/metrics`: cumulative counters of one worker since its boot, by (name, label values)."""
+    """`POST /bus/v1/metrics`: cumulative counters of one worker since its boot, by (name, label values), and
+    `gauges`, its values of this moment."""
 
     worker: str
     boot: str
     counters: tuple[tuple[str, tuple[str, ...], float], ...]
+    gauges: tuple[tuple[str, tuple[str, ...], float], ...] = ()

@@ -8,7 +8,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.bus.messages import MetricsUp
 from gateway.exchange import Outcome, Receipt
-from gateway.metrics import BUCKETS_S, CLIENTS_MAX, FAST_CANCEL_US, Counters, Gauge, Metrics
+from gateway.metrics import (
+    BUCKETS_S,
+    CLIENTS_MAX,
+    FAMILIES,
+    FAST_CANCEL_US,
+    STALE_S,
+    Counters,
+    Gauge,
+    Metrics,
+)
+from gateway.upstream.gauges import Gauges, growing, of_this_moment
+from gateway.upstream_metrics import WorkerCounters
 from policies.facts import Action
 from tenants.ids import OrgId
 
@@ -198,3 +209,53 @@ def test_versions_are_bounded_for_each_organization_by_itself() -> None:
     found = fast(counters)
     assert len(found) == CLIENTS_MAX + 1
     assert (found["vim/0"], found["other"]) == (2, 3)
+
+
+def test_gauges_of_workers_are_summed_and_forgotten_with_them() -> None:
+    now = 100.0
+    metrics = Metrics(lambda: now)
+    label = ("acme", "main")
+    for worker, value in (("w1", 3.0), ("w2", 4.0), ("w1", 2.0)):
+        metrics.absorb(MetricsUp(worker, worker, (), (("orgate_upstream_streams", label, value),)))
+    key = ("orgate_upstream_streams", (("org", "acme"), ("upstream", "main")))
+    assert samples(metrics.exposition())[key] == 6
+    now += STALE_S - 1
+    metrics.absorb(MetricsUp("w2", "w2", (), (("orgate_upstream_streams", label, 5.0),)))
+    now += 2
+    assert samples(metrics.exposition())[key] == 5  # w1 has gone without a word
+    metrics.absorb(MetricsUp("w2", "w2", ()))
+    assert key not in samples(metrics.exposition())  # the upstream was deleted
+
+
+@pytest.mark.parametrize("name", ["orgate_unknown", "orgate_requests_total"])
+def test_a_gauge_of_another_version_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no gauge of this version"):
+        Metrics().absorb(MetricsUp("w", "b", (), ((name, ("acme", "main", "x"), 1.0),)))
+
+
+def test_upstreams_add_what_has_grown_since_the_last_report() -> None:
+    gauges = Gauges(connections=2, streams=1, handshakes=2, resets_sent=3)
+    gauges.queue[1], gauges.shed[0] = 4, 5
+    found = [(OrgId("acme"), "main", gauges)]
+    counters = WorkerCounters(lambda: found)
+    now = {(name, labels): value for name, labels, value in counters.message("w", "b").gauges}
+    assert now["orgate_upstream_connections", ("acme", "main")] == 2
+    assert now["orgate_upstream_queue", ("acme", "main", "chat")] == 4
+    gauges.handshakes = 5
+    for _ in range(2):
+        counters.message("w", "b")
+    found = []
+    assert counters.message("w", "b").gauges == ()
+    found = [(OrgId("acme"), "main", Gauges(handshakes=1))]  # deleted and made anew
+    metrics = Metrics()
+    metrics.absorb(counters.message("w", "b"))
+    assert metrics.totals()["orgate_upstream_handshakes_total", ("acme", "main")] == 5 + 1
+    assert metrics.totals()["orgate_upstream_resets_total", ("acme", "main", "sent")] == 3
+    assert metrics.totals()["orgate_upstream_shed_total", ("acme", "main", "completion")] == 5
+
+
+def test_every_sample_of_an_upstream_has_its_family() -> None:
+    for found, kind in ((growing(Gauges()), "counter"), (of_this_moment(Gauges()), "gauge")):
+        for name, labels, _ in found:
+            assert FAMILIES[name].type == kind
+            assert len(FAMILIES[name].labels) == 2 + len(labels)
