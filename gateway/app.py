@@ -160,7 +160,7 @@ def worker() -> Litestar:
             while True:
                 await asyncio.sleep(METRICS_S)
                 with contextlib.suppress(UnavailableError):  # counters are cumulative: the next report has all
-                    await bus.send_metrics(counters.message(boot, boot))
+                    await bus.send_metrics(counters.message(boot, boot, in_flight.gauges()))
 
         bus.start()
         async with asyncio.timeout(FIRST_SNAPSHOT_S):

@@ -86,5 +86,9 @@ class InFlight:
         """The connections that have a request in flight."""
         return {request.peer for request in self._all()}
 
+    def gauges(self) -> tuple[tuple[str, tuple[str, ...], float], ...]:
+        """How many each organization has in flight, for the metrics. None of those that have nothing."""
+        return tuple(("orgate_in_flight", (org,), count) for org, count in self._counts.items())
+
     def _all(self) -> list[Abortable]:
         return [r for members in self._held.values() for requests in members.values() for r in requests]

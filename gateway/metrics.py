@@ -80,6 +80,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         " broken build.",
         ("org", "client"),
     ),
+    "orgate_in_flight": Family("gauge", "Requests that are being served.", ("org",)),
     "orgate_upstream_connections": Family("gauge", "Connections to an upstream that are open.", _UPSTREAM),
     "orgate_upstream_streams": Family("gauge", "Requests in flight at an upstream.", _UPSTREAM),
     "orgate_upstream_queue": Family("gauge", "Requests that wait for a stream or a connection.", _LANE),

@@ -18,6 +18,7 @@ from typing import Any
 
 from gateway.audit.pack import PackWriter
 from gateway.audit.verify import verify_pack
+from gateway.metrics import FAMILIES
 from tests.integration.gateway.world import Entry
 from tests.kit.gateway import RunningGateway, Session
 from tests.kit.h2client import H2Client, H2Stream
@@ -30,6 +31,9 @@ PERIOD_S = 31 * 86_400
 MAX_TOKENS = 16
 """What `bed.prepare` asks for."""
 SETTLED_S = 15.0
+
+UNDER_WAY = ("orgate_in_flight", "orgate_upstream_streams", "orgate_upstream_queue")
+assert all(FAMILIES[name].type == "gauge" for name in UNDER_WAY)
 
 _SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? ([0-9.e+]+)$")
 _ID = re.compile(rb"req-test-\d{6}")
@@ -167,12 +171,8 @@ def metrics(gateway: RunningGateway) -> Series:
 
 
 def in_flight(series: Series) -> float:
-    return total(series, "orgate_in_flight") if "orgate_in_flight" in series else 0
-
-
-def total(series: Series, name: str) -> float:
-    """The sum over all labels. Raises `KeyError` for a metric that is not shown."""
-    return sum(value for _, value in series[name])
+    """Requests that are being served, that are open upstream, or that wait to be. What has none has no sample."""
+    return sum(value for name in UNDER_WAY for _, value in series.get(name, ()))
 
 
 def _verified(session: Session, folder: Path) -> list[bytes]:
