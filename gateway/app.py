@@ -27,6 +27,7 @@ from msgspec import ValidationError
 from gateway.api.admin.app import admin_app
 from gateway.api.admin.dependencies import AdminDependencies
 from gateway.api.bus import bus_routes, slices_over
+from gateway.api.data.app import PublicApp
 from gateway.api.data.health import health_routes, refuse_http
 from gateway.api.data.routes import DataPlane
 from gateway.api.oauth.routes import oauth_routes
@@ -190,8 +191,9 @@ def worker() -> Litestar:
             await keys.aclose()
             await bus.close()
 
-    return Litestar(
-        route_handlers=[*data.handlers(), *control_routes(bus), *health_routes(unready)],
+    return PublicApp(
+        direct=data.handlers(),
+        route_handlers=[*control_routes(bus), *health_routes(unready)],
         lifespan=[lifespan],
         exception_handlers={HTTPException: refuse_http},
         openapi_config=None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from gateway.audit.log import ReceiptSink
@@ -27,13 +27,16 @@ from tenants.snapshot import Snapshot
 
 Headers = list[tuple[bytes, bytes]]
 
+JSON = (b"content-type", b"application/json")
+EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+
 
 class Inbound(Abortable, Protocol):
     """One request as the edge hands it over. `body` may be awaited once; it enforces the size cap.
 
     `arrived` and `ends` are the event loop's clock, seconds: when its head came, and when it is ended by
-    `abort`. `end_within`: not later than so many seconds after it arrived. `check` raises what is wrong with its
-    head. `document`: what the caller is typing in, if it says; `lane`: the one it
+    `abort`; `left_s` seconds from now. `end_within`: not later than so many seconds after it arrived. `check`
+    raises what is wrong with its head. `document`: what the caller is typing in, if it says; `lane`: the one it
     asks to wait in.
     """
 
@@ -59,15 +62,16 @@ class Inbound(Abortable, Protocol):
     def ends(self) -> float: ...
     def check(self) -> None: ...
     def end_within(self, seconds: float) -> None: ...
+    def left_s(self) -> float: ...
     async def body(self) -> bytes: ...
 
 
 class Answer(Protocol):
     """Where the response goes. Nothing is retried; a client that is gone ends the request by `abort`."""
 
-    async def start(self, status: int, headers: Headers) -> None: ...
-    async def send(self, data: bytes) -> None: ...
-    async def finish(self, data: bytes) -> None: ...
+    def start(self, status: int, headers: Headers) -> Awaitable[None]: ...
+    def send(self, data: bytes) -> Awaitable[None]: ...
+    def finish(self, data: bytes) -> Awaitable[None]: ...
 
 
 class Authenticate(Protocol):
@@ -167,7 +171,7 @@ class Pipeline:
             raise
         finally:
             self._settle(inbound, ledger)
-        await answer.start(200, [*_identity(inbound), (b"content-type", b"application/json")])
+        await answer.start(200, [*_identity(inbound), JSON])
         await answer.finish(body)
 
     def _enter(self, inbound: Inbound, ledger: Ledger) -> tuple[Principal, Snapshot]:
@@ -224,7 +228,7 @@ class Pipeline:
             credential = await self._keys.lease(permit.tenant.id, upstream.name, wanted)
         if upstream.total_timeout_ms:
             inbound.end_within(upstream.total_timeout_ms / 1000)
-        if asyncio.get_running_loop().time() >= inbound.ends:
+        if inbound.left_s() <= 0:
             # Its timer may be waiting for this very turn of the loop: what is late is not sent all the same.
             raise UpstreamTimeoutError("the request took longer than it may")
         return Route(
@@ -250,16 +254,16 @@ class Pipeline:
             raise
         except UpstreamRefusalError as refusal:
             ledger.refused_upstream(refusal)
-            await answer.start(refusal.answer_status, self._head(inbound, ledger, route, b"application/json"))
+            await answer.start(refusal.answer_status, self._head(inbound, ledger, route, JSON))
             return refusal.body, None
         ledger.head_arrived()
         try:
             if call.stream and is_event_stream(response):
-                await answer.start(200, self._head(inbound, ledger, route, b"text/event-stream; charset=utf-8"))
+                await answer.start(200, self._head(inbound, ledger, route, EVENT_STREAM))
                 return await pass_on(response, call, ledger.progress, ledger.counting(answer.send)), None
             body = await read_answer(response, ledger.progress)
             ledger.bytes_out += len(body)
-            return body, self._head(inbound, ledger, route, b"application/json")
+            return body, self._head(inbound, ledger, route, JSON)
         finally:
             response.cancel()  # resets the upstream's stream if it has not ended
 
@@ -278,10 +282,10 @@ class Pipeline:
             self._in_flight.leave(ledger.principal.org, ledger.principal.member, inbound)
             self._receipts.append(receipt)
 
-    def _head(self, inbound: Inbound, ledger: Ledger, route: Route, content_type: bytes) -> Headers:
+    def _head(self, inbound: Inbound, ledger: Ledger, route: Route, content_type: tuple[bytes, bytes]) -> Headers:
         return [
             *_identity(inbound),
-            (b"content-type", content_type),
+            content_type,
             (b"cache-control", b"no-store"),
             (b"x-orgate-model", route.model.encode("latin-1", "replace")),
             (b"x-orgate-upstream", route.upstream.name.encode()),

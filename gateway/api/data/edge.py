@@ -1,14 +1,16 @@
 """The edge: one HTTP/2 stream ↔ one `Inbound` and one `Answer`. Raw ASGI, because only that learns of a reset.
 
-A task loops on `receive()`; on `http.disconnect` it cancels the request's own task, whatever that awaits.
+From the body's end on, a callback waits on `receive()`; at `http.disconnect` it cancels the request's own task,
+whatever that awaits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from functools import lru_cache
 from typing import Any
 
 from gateway.client_version import CLIENT_HEADERS, client_version
@@ -17,14 +19,16 @@ from gateway.errors import BadRequestError, TooLargeError, UnsupportedMediaError
 from gateway.inflight import Abort
 from gateway.lane import LANE, lane_asked
 from gateway.latest import DOCUMENT, INTENT, SESSION, document_of
-from gateway.pipeline import Headers
+from gateway.pipeline import EVENT_STREAM, Headers
 from policies.lanes import Lane
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+_HOST = re.compile(rb"[0-9A-Za-z!$&'()*+,;=\-._~:\[\]@%]*")
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _SAID = frozenset((*CLIENT_HEADERS, SESSION, INTENT))
 """What programs say of themselves: nothing depends on it that two of one could be used to get around."""
@@ -41,25 +45,36 @@ _WANTED = _SAID | {
     LANE,
 }
 
+SWEEP_S = 0.05
+"""How late a request may be ended that has a second or more: one timer for all costs less than one for each."""
+
+PRECISE_S = 1.0
+"""A deadline nearer than this has a timer of its own."""
+
 
 class HttpInbound:
-    """The `Inbound` of an ASGI request. Used by the request's own task, aborted from any other of its loop."""
+    """The `Inbound` of an ASGI request. Used by the request's own task, aborted from any other of its loop.
+
+    `due`: the loop's clock, seconds, by which the body must be there; once it is, by which all must be over.
+    """
 
     __slots__ = (
-        "_body_timeout_s",
         "_declared",
         "_fault",
         "_finished",
+        "_loop",
         "_max_body",
         "_receive",
+        "_received",
         "_said",
         "_task",
         "_timer",
-        "_watcher",
+        "_whole",
         "aborted",
         "arrived",
         "authorization",
         "document",
+        "due",
         "ends",
         "host",
         "lane",
@@ -73,28 +88,33 @@ class HttpInbound:
         scope: Scope,
         receive: Receive,
         task: asyncio.Task[Any],
+        loop: asyncio.AbstractEventLoop,
         *,
         max_body: int,
         body_timeout_s: float,
         request_timeout_s: float,
+        new_request_id: Callable[[], str],
     ) -> None:
         found = _wanted(scope["headers"])
-        self.arrived = asyncio.get_running_loop().time()
+        self.arrived = loop.time()
         self.ends = self.arrived + request_timeout_s
-        self._body_timeout_s = body_timeout_s
+        self.due = min(self.arrived + body_timeout_s, self.ends)
         self.peer: tuple[str, str] = scope.get("client") or ("", "")
+        self._loop = loop
         self._receive = receive
         self._task = task
         self._max_body = max_body
-        self._watcher: asyncio.Task[None] | None = None
+        self._received: asyncio.Future[Message] | None = None
+        self._whole = False
         self._finished = False
         self._declared = (found.get(b"content-length"), found.get(b"content-encoding"))
         self.aborted: Abort | None = None
         self.authorization = found.get(b"authorization")
-        self.host = found.get(b"host", b"").decode("latin-1").rsplit(":", 1)[0].lower()
-        given = found.get(b"x-request-id", b"")
-        self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else new_request_id()
-        trace = _TRACEPARENT.fullmatch(found.get(b"traceparent", b""))
+        self.host = _host_of(found.get(b"host", b""))
+        given = found.get(b"x-request-id")
+        self.request_id = given.decode() if given and _REQUEST_ID.fullmatch(given) else new_request_id()
+        parent = found.get(b"traceparent")
+        trace = _TRACEPARENT.fullmatch(parent) if parent else None
         self.trace_id = trace[1].decode() if trace else ""
         self._said = found
         self._timer: asyncio.TimerHandle | None = None
@@ -126,39 +146,50 @@ class HttpInbound:
         ends = self.arrived + seconds
         if ends < self.ends:
             self.ends = ends
+            self.due = min(self.due, ends) if not self._whole else ends
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_at(ends, self.abort, Abort.DEADLINE)
+                self._timer = None
+            if ends - self._loop.time() < PRECISE_S:
+                self._timer = self._loop.call_at(ends, self.abort, Abort.DEADLINE)
+
+    def left_s(self) -> float:
+        """Seconds until it is ended; none or fewer: it is late already."""
+        return self.ends - self._loop.time()
+
+    def expire(self) -> None:
+        """`due` has come."""
+        self.abort(Abort.DEADLINE if self._whole or self.ends <= self.due else Abort.BODY)
 
     async def body(self) -> bytes:
         """The whole body. 413 beyond the cap, by its declared length before a byte is read; 408 when it is late.
 
-        From its end on a watcher waits for the client's reset.
+        It is whole when as much is here as was declared: the end that is told of after that is not waited for.
+        From then on the client's reset is.
         """
         length, encoding = self._declared
         if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
             raise UnsupportedMediaError("send the body without a content-encoding")
-        if length is not None and length.isdigit() and int(length) > self._max_body:
+        declared = int(length) if length is not None and length.isdigit() else -1
+        if declared > self._max_body:
             raise self._too_large()
         parts: list[bytes] = []
         size = 0
-        late = asyncio.get_running_loop().call_later(self._body_timeout_s, self.abort, Abort.BODY)
-        try:
-            while True:
-                message = await self._receive()
-                if message["type"] == "http.disconnect":
-                    self.aborted = Abort.CLIENT
-                    raise asyncio.CancelledError
-                part = message.get("body", b"")
-                size += len(part)
-                if size > self._max_body:
-                    raise self._too_large()
-                parts.append(part)
-                if not message.get("more_body", False):
-                    break
-        finally:
-            late.cancel()
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.aborted = Abort.CLIENT
+                raise asyncio.CancelledError
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._max_body:
+                raise self._too_large()
+            parts.append(part)
+            if size == declared or not message.get("more_body", False):
+                break
+        self._whole = True
+        self.due = self.ends
+        self._watch()
         if size == 0:
             raise BadRequestError("the body is empty; send a JSON object")
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -174,13 +205,24 @@ class HttpInbound:
         self._finished = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
+        if (received := self._received) is not None:
+            self._received = None  # it holds us through its callback, in a server's object that no collector sees
+            received.remove_done_callback(self._on_received)
+            received.cancel()
 
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.abort(Abort.CLIENT)
+    def _watch(self) -> None:
+        """Not a task: what Granian gives is a future already, and a task around it costs more than it does."""
+        self._received = asyncio.ensure_future(self._receive())
+        self._received.add_done_callback(self._on_received)
+
+    def _on_received(self, received: asyncio.Future[Message]) -> None:
+        self._received = None
+        if self._finished or received.cancelled():
+            return
+        if received.result()["type"] == "http.disconnect":
+            self.abort(Abort.CLIENT)
+        else:
+            self._watch()
 
     def _too_large(self) -> TooLargeError:
         return TooLargeError(f"the body is larger than {self._max_body} bytes")
@@ -197,21 +239,79 @@ class HttpAnswer:
         self.events = False
         self.finished = False
 
-    async def start(self, status: int, headers: Headers) -> None:
+    def start(self, status: int, headers: Headers) -> Awaitable[None]:
         self.started = True
-        self.events = any(value.startswith(b"text/event-stream") for _, value in headers)
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self.events = EVENT_STREAM in headers
+        return self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def send(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+    def send(self, data: bytes) -> Awaitable[None]:
+        return self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def finish(self, data: bytes) -> None:
+    def finish(self, data: bytes) -> Awaitable[None]:
         self.finished = True
-        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+        return self._send({"type": "http.response.body", "body": data, "more_body": False})
 
 
-def new_request_id() -> str:
-    return "req_" + secrets.token_hex(12)
+class Deadlines:
+    """Ends the requests that are late, looking at all of them every `SWEEP_S` as long as there are any.
+
+    One loop's own. A request is in it from its head to the last byte of its answer.
+    """
+
+    __slots__ = ("_loop", "_open", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._open: set[HttpInbound] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def enter(self, request: HttpInbound) -> None:
+        self._open.add(request)
+        if self._timer is None:
+            self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def leave(self, request: HttpInbound) -> None:
+        self._open.discard(request)
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for request in [request for request in self._open if request.due <= now]:
+            request.expire()
+        self._timer = self._loop.call_later(SWEEP_S, self._sweep) if self._open else None
+
+
+class RequestIds:
+    """Ids that nobody can guess and none has twice: 96 random bits, fetched for many at a time.
+
+    Made in the process that uses it: a copy in a forked one would give the same.
+    """
+
+    __slots__ = ("_at", "_pool", "_random")
+
+    def __init__(self, random: Callable[[int], bytes] = os.urandom) -> None:
+        self._random = random
+        self._pool = ""
+        self._at = 0
+
+    def __call__(self) -> str:
+        at = self._at
+        if at == len(self._pool):
+            self._pool = self._random(_ID_BYTES * _IDS_AT_ONCE).hex()
+            at = 0
+        self._at = at + 2 * _ID_BYTES
+        return "req_" + self._pool[at : self._at]
+
+
+_ID_BYTES = 12
+_IDS_AT_ONCE = 64
+
+
+@lru_cache(maxsize=256)
+def _host_of(value: bytes) -> str:
+    """The name in `host` or `:authority`, without its port. Raises `BadRequestError` (RFC 3986 section 3.2.2)."""
+    if _HOST.fullmatch(value) is None:
+        raise BadRequestError("the header 'host' is not the name of a host")
+    return value.decode("latin-1").rsplit(":", 1)[0].lower()
 
 
 def _wanted(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -15,7 +15,7 @@ from litestar.types import Receive as LitestarReceive
 from litestar.types import Scope as LitestarScope
 from litestar.types import Send as LitestarSend
 
-from gateway.api.data.edge import HttpAnswer, HttpInbound, Receive, Scope, Send, new_request_id
+from gateway.api.data.edge import Deadlines, HttpAnswer, HttpInbound, Receive, RequestIds, Scope, Send
 from gateway.api.data.openai import decoder, error_body, error_event
 from gateway.api.failure import bare
 from gateway.errors import (
@@ -64,44 +64,46 @@ ROUTES: tuple[DataRoute, ...] = (
 
 
 class DataPlane:
-    """Turns the table into Litestar's raw handlers around one `Pipeline`."""
+    """Turns the table into Litestar's raw handlers around one `Pipeline`. Serves in one event loop."""
 
     def __init__(self, pipeline: Pipeline, *, max_body: int, timeout_s: float, body_timeout_s: float = 10) -> None:
         self._pipeline = pipeline
         self._max_body = max_body
         self._timeout_s = timeout_s
         self._body_timeout_s = body_timeout_s
+        self._new_request_id = RequestIds()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._deadlines: Deadlines
 
     def handlers(self) -> list[ASGIRouteHandler]:
         return [self._handler(route) for route in ROUTES]
 
     def _handler(self, route: DataRoute) -> ASGIRouteHandler:
+        serve_call = None if route.below else self._serve_call(route.task)
+
         async def handle(scope: LitestarScope, receive: LitestarReceive, send: LitestarSend) -> None:
-            serve = self._serve_models(scope["path"]) if route.below else self._serve_call(route.task)
+            serve = serve_call or self._serve_models(scope["path"])
             await self._exchange(route, scope, receive, send, serve)  # type: ignore[arg-type]  # ASGI's own types
 
         handle.__name__ = "data_" + route.task.replace(".", "_")
         return asgi(route.path, is_mount=route.below, opt={"tenancy": route.tenancy}, copy_scope=False)(handle)
 
     def _serve_call(self, task: Action) -> Serve:
-        decode = decoder(task)
-
-        async def serve(inbound: HttpInbound, answer: HttpAnswer) -> None:
-            await self._pipeline.complete(task, inbound, decode, answer)
-
-        return serve
+        complete, decode = self._pipeline.complete, decoder(task)
+        return lambda inbound, answer: complete(task, inbound, decode, answer)
 
     def _serve_models(self, path: str) -> Serve:
         wanted = path.removeprefix("/v1/models").strip("/")
-
-        async def serve(inbound: HttpInbound, answer: HttpAnswer) -> None:
-            await self._pipeline.list_models(inbound, answer, lambda models: render_models(models, wanted))
-
-        return serve
+        list_models = self._pipeline.list_models
+        return lambda inbound, answer: list_models(inbound, answer, lambda models: render_models(models, wanted))
 
     async def _exchange(self, route: DataRoute, scope: Scope, receive: Receive, send: Send, serve: Serve) -> None:
         """Run one request to its end, and word what went wrong in the caller's dialect."""
-        task = asyncio.current_task()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+            self._deadlines = Deadlines(loop)
+        task = asyncio.current_task(loop)  # told which: to find out takes a system call
         assert task is not None  # noqa: S101  # ASGI handlers run in tasks
         answer = HttpAnswer(send)
         try:
@@ -111,14 +113,16 @@ class DataPlane:
                 scope,
                 receive,
                 task,
+                loop,
                 max_body=self._max_body,
                 body_timeout_s=self._body_timeout_s,
                 request_timeout_s=self._timeout_s,
+                new_request_id=self._new_request_id,
             )
         except GatewayError as error:
-            await _refuse(answer, error, new_request_id())
+            await _refuse(answer, error, self._new_request_id())
             return
-        deadline = asyncio.get_running_loop().call_later(self._timeout_s, inbound.abort, Abort.DEADLINE)
+        self._deadlines.enter(inbound)
         try:
             await serve(inbound, answer)
         except GatewayError as error:
@@ -133,7 +137,7 @@ class DataPlane:
             log.error("request %s failed: %s", inbound.request_id, bare(error))  # noqa: TRY400  # no values in logs
             await _refuse(answer, GatewayError("the gateway failed"), inbound.request_id)
         finally:
-            deadline.cancel()
+            self._deadlines.leave(inbound)
             inbound.finish()
 
 
