@@ -45,6 +45,20 @@ Ca = Annotated[
 Connections = Annotated[int | None, typer.Option(help="HTTP/2 connections a worker holds.", min=1)]
 ConnectTimeout = Annotated[int | None, typer.Option(help="Milliseconds to connect.", min=1)]
 FirstByteTimeout = Annotated[int | None, typer.Option(help="Milliseconds to its first byte.", min=1)]
+MaxInFlight = Annotated[
+    int | None,
+    typer.Option(help="Requests a worker may have there at once; 0: as many as the connections take.", min=0),
+]
+MaxQueue = Annotated[
+    int | None, typer.Option(help="Requests of one lane that may wait for it, before 503.", min=0)
+]
+ConnectionAge = Annotated[
+    int | None, typer.Option(help="Seconds after which a connection is replaced; 0: never.", min=0)
+]
+ConnectionResets = Annotated[
+    int | None,
+    typer.Option(help="Cancelled requests before which a connection is replaced; 0: never.", min=0),
+]
 IdleTimeout = Annotated[int | None, typer.Option(help="Milliseconds between two bytes.", min=1)]
 TotalTimeout = Annotated[
     int | None,
@@ -97,6 +111,10 @@ def create(
     protocol: Protocol = None,
     upstream_ca: Ca = None,
     connections: Connections = None,
+    max_in_flight: MaxInFlight = None,
+    max_queue: MaxQueue = None,
+    connection_age_s: ConnectionAge = None,
+    connection_resets: ConnectionResets = None,
     connect_timeout_ms: ConnectTimeout = None,
     first_byte_timeout_ms: FirstByteTimeout = None,
     idle_timeout_ms: IdleTimeout = None,
@@ -107,6 +125,10 @@ def create(
         protocol=protocol,
         ca_pem=upstream_ca,
         connections=connections,
+        max_in_flight=max_in_flight,
+        max_queue=max_queue,
+        connection_age_s=connection_age_s,
+        connection_resets=connection_resets,
         connect_timeout_ms=connect_timeout_ms,
         first_byte_timeout_ms=first_byte_timeout_ms,
         idle_timeout_ms=idle_timeout_ms,
@@ -128,7 +150,9 @@ def show(session: Session, name: Name) -> None:
 @command(
     app,
     examples(
-        "orgate upstream set vllm --connections 8", "orgate upstream set vllm --url https://new.acme.example"
+        "orgate upstream set vllm --connections 8",
+        "orgate upstream set vllm --max-in-flight 32 --max-queue 16",
+        "orgate upstream set vllm --url https://new.acme.example",
     ),
     name="set",
     writes=True,
@@ -141,6 +165,10 @@ def set_(
     protocol: Protocol = None,
     upstream_ca: Ca = None,
     connections: Connections = None,
+    max_in_flight: MaxInFlight = None,
+    max_queue: MaxQueue = None,
+    connection_age_s: ConnectionAge = None,
+    connection_resets: ConnectionResets = None,
     connect_timeout_ms: ConnectTimeout = None,
     first_byte_timeout_ms: FirstByteTimeout = None,
     idle_timeout_ms: IdleTimeout = None,
@@ -152,6 +180,10 @@ def set_(
         protocol=protocol,
         ca_pem=upstream_ca,
         connections=connections,
+        max_in_flight=max_in_flight,
+        max_queue=max_queue,
+        connection_age_s=connection_age_s,
+        connection_resets=connection_resets,
         connect_timeout_ms=connect_timeout_ms,
         first_byte_timeout_ms=first_byte_timeout_ms,
         idle_timeout_ms=idle_timeout_ms,
