@@ -75,7 +75,7 @@ def _show(session: Session, vault: VaultSettings, org: OrgId, todo: list[Step], 
         path = f"auth/{vault.login_mount}/role/{role_of(vault, org)}/secret-id"
         target = home / vault.login_file.replace(ORG, org)
         wrapped = "-wrap-ttl=1h -field=wrapping_token" if vault.wrapped else "-field=secret_id"
-        command = f"(umask 077; vault write -f {wrapped} {path} > {target})"
+        command = f"(umask 077; mkdir -p {target.parent}; vault write -f {wrapped} {path} > {target})"
         rows.append({"what": "a secret id", "path": path, "command": command})
     if session.out.form is not Format.TABLE:
         session.out.items(rows, [Column(name.upper(), name) for name in ("what", "path", "command")])

@@ -307,7 +307,8 @@ def _override(found: dict[str, Any], environ: dict[str, str]) -> list[str]:
 def _fault(item: Any) -> tuple[str, str, str]:
     key = ".".join(str(part) for part in item["loc"])
     given = item.get("input")
-    shown = "" if isinstance(given, dict | Settings | None) else f" (it is {given!r})"
+    # A URL with a name and a password in it is not repeated into a log.
+    shown = "" if isinstance(given, dict | Settings | None) or "@" in str(given) else f" (it is {given!r})"
     if item["type"] == "extra_forbidden":
         return key, "is not known", "remove it or mend its name"
     if not key:  # the one rule about the whole: `Settings._listeners_apart`

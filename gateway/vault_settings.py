@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
@@ -62,8 +61,8 @@ class VaultSettings(BaseModel):
     allow_http: bool = Field(
         default=False, description="Allow plain `http` to another machine: whoever is between reads every key."
     )
-    ca: Path | None = Field(
-        default=None, description="PEM file of the authority that signed its certificate; else the public ones."
+    ca: str = Field(
+        default="", description="PEM file of the authority that signed its certificate; else the public ones."
     )
     namespace: OptionalPath = Field(
         default="",

@@ -139,7 +139,7 @@ class VaultServer:
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, _Bounded(threads, vault.timeout_s))
-        if vault.ca is not None:
+        if vault.ca:
             path = home / vault.ca
             if not path.is_file():
                 raise StoreUnavailableError(f"vault.ca: there is no file {path}")

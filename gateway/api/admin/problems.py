@@ -99,7 +99,9 @@ def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Proble
     """The handler of every exception: nothing leaves the admin API that is not a problem."""
     said, headers = _describe(request, error)
     if said.status >= 500:
-        log.error("request %s answered %d: %s", request_id(request.scope), said.status, bare(error))
+        # What a store of keys says of itself holds no secret, and is what an operator needs to know.
+        told = error if isinstance(error, KeysUnavailableError) else bare(error)
+        log.error("request %s answered %d: %s", request_id(request.scope), said.status, told)
     title = said.code.replace("-", " ").capitalize()
     problem = Problem(
         type=f"urn:orgate:problem:{said.code}",
