@@ -47,6 +47,9 @@ _STEERING = {
 JSON writes it, so that a document stays one."""
 
 
+_TIMES = ("_at", "_before", "_after")
+
+
 def printable(text: str) -> str:
     """`text` with control characters made visible: a name in a list must not steer the terminal."""
     return "".join(
@@ -129,7 +132,7 @@ class Printer:
             self._table(
                 [],
                 [
-                    [key.replace("_", " "), instant(value) if key.endswith(("_at", "_before")) else cell(value)]
+                    [key.replace("_", " "), instant(value) if key.endswith(_TIMES) else cell(value)]
                     for key, value in row.items()
                 ],
             )

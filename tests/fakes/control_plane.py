@@ -83,6 +83,7 @@ class ControlPlane:
         self.expires_in = 900
         self.items: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
         self.keys: dict[tuple[str, str], tuple[int, str]] = {}
+        self.certs: dict[tuple[str, str], str] = {}
         self.roles = ["owner"]
         self.chain = Chain()
         self.lines: list[bytes] = []
@@ -272,6 +273,8 @@ class ControlPlane:
                 return self._audit(seen, what)
             case ["orgs", org, "upstreams", name, "key"]:
                 return self._key(seen, org, name, body)
+            case ["orgs", org, "upstreams", name, "cert"]:
+                return self._cert(seen, org, name, body)
             case ["orgs", org, "upstreams", name, "test"]:
                 return 200, {"ok": True, "status": 200, "ms": 1.5, "detail": ""}, {}
             case ["orgs", org, "members", key, "invite"]:
@@ -350,6 +353,20 @@ class ControlPlane:
             self.keys.pop((org, name), None)
             return 204, "", {}
         return 200, {"version": version, "set": (org, name) in self.keys}, {}
+
+    def _cert(self, seen: Seen, org: str, name: str, body: Any) -> Answer:
+        if seen.method == "PUT":
+            if "BEGIN PRIVATE KEY" not in body["key"]:
+                raise Refused(422, "key: is not a private key in PEM (BEGIN PRIVATE KEY)")
+            self.certs[org, name] = body["cert"]
+            return 200, {"version": 1}, {}
+        if seen.method == "DELETE":
+            self.certs.pop((org, name), None)
+            return 204, "", {}
+        state: dict[str, Any] = {"version": 1, "set": (org, name) in self.certs}
+        if state["set"]:
+            state |= {"subject": "CN=gw", "issuer": "CN=ca", "serial": "1f", "not_before": 1, "not_after": 86_400}
+        return 200, state, {}
 
     def _audit(self, seen: Seen, what: str) -> Answer:
         plain = {"content-type": "text/plain"}

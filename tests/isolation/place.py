@@ -16,9 +16,11 @@ import httpx
 
 from gateway.app import admin_audience, data_audience
 from gateway.oauth.signing import SigningKeys
+from gateway.pki import make_ca
 from gateway.secrets.masterkey import read_master_key
 from gateway.secrets.sealed import SealedFile
 from gateway.settings import load
+from tests.kit.client_certs import issue, texts
 from tests.kit.gateway import RunningGateway, Session
 
 CANARY = "zqcanary"
@@ -94,6 +96,8 @@ def furnish(gateway: RunningGateway) -> Place:
     for kind in KINDS:
         owner.create(kind, **place.body(kind, place.real(kind)))
     owner.admin("PUT", f"/admin/v1/orgs/acme/upstreams/{CANARY}-upstreams/key", json={"key": UPSTREAM_KEY})
+    cert = texts(issue(make_ca("Client CA"), f"{CANARY}-cert"))
+    owner.admin("PUT", f"/admin/v1/orgs/acme/upstreams/{CANARY}-upstreams/cert", json=cert)
     place.tokens = {
         "none": {"admin": "", "data": ""},
         "forged": {"admin": _forged(owner.admin_token), "data": _forged(owner.access_token)},

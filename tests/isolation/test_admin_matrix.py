@@ -41,6 +41,8 @@ def request(place: Place, method: str, path: str, kind: str, key: str, real: boo
         return {}
     if path.endswith("/key"):
         return {"json": {"key": "sk-mine"}}
+    if path.endswith("/cert"):
+        return {"json": {"cert": "-----BEGIN CERTIFICATE-----", "key": "-----BEGIN PRIVATE KEY-----"}}
     if path.endswith("{org}"):
         return {"json": {"name": "Mine now"}}
     if kind and path.rsplit("/", 1)[1] in {"{key}", kind}:

@@ -18,7 +18,9 @@ def _paths() -> list[list[str]]:
     for name, command in LazyCommands().items():
         found.append([name])
         commands: dict[str, Any] = getattr(command, "commands", {})
-        found += [[name, inner] for inner in commands]
+        for inner, below in commands.items():
+            found.append([name, inner])
+            found += [[name, inner, innermost] for innermost in getattr(below, "commands", {})]
     return found
 
 

@@ -38,8 +38,6 @@ WRITES: list[tuple[str, ...]] = [
     ("upstream", "create", "two", "--url", "https://two.example/"),
     ("upstream", "set", "vllm", "--connections", "8", "--total-timeout-ms", "30000"),
     ("upstream", "delete", "vllm", "--yes"),
-    ("upstream", "cert", "set", "vllm", "--cert", "../gw.pem", "--key", "../gw.key"),
-    ("upstream", "cert", "remove", "vllm", "--yes"),
     ("key", "set", "vllm"),
     ("key", "delete", "vllm", "--yes"),
     ("model", "create", "chat", "--upstream", "vllm", "--model", "m"),
@@ -49,6 +47,8 @@ WRITES: list[tuple[str, ...]] = [
     ("limit", "set", "new", "--scope", "org", "--unit", "tokens", "--amount", "7", "--per", "day"),
     ("limit", "delete", "r", "--yes"),
     ("policy", "apply", "rules.yaml", "--yes"),
+    ("upstream", "cert", "set", "vllm", "--cert", "gw.pem", "--key", "gw.key"),
+    ("upstream", "cert", "remove", "vllm", "--yes"),
 ]
 
 
@@ -56,6 +56,8 @@ def _rules(cli: Cli) -> None:
     (cli.folder.parent / "rules.yaml").write_text(
         "- {name: r2, effect: deny, roles: [member], actions: [chat], models: ['gpt-*']}\n"
     )
+    (cli.folder.parent / "gw.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    (cli.folder.parent / "gw.key").write_text("-----BEGIN PRIVATE KEY-----\nPLANTED\n")
 
 
 @pytest.mark.parametrize("argv", WRITES, ids=lambda argv: " ".join(argv[:3]))
@@ -204,3 +206,30 @@ def test_at_a_terminal_it_asks(
     assert said.code == code
     assert "Delete model 'code'? [y/N]" in said.err
     assert len(stocked.items["acme", "models"]) == left
+
+
+def test_a_client_certificate_is_shown_without_its_key(signed_in: Cli, stocked: ControlPlane) -> None:
+    _rules(signed_in)
+    assert signed_in("upstream", "cert", "set", "vllm", "--cert", "gw.pem", "--key", "gw.key").code == 0
+    shown = signed_in("upstream", "cert", "show", "vllm")
+    assert "CN=gw" in shown.out
+    assert "1970-01-02T00:00:00Z" in shown.out
+    assert "PLANTED" not in shown.out + shown.err
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "cannot be read"), (b"\x30\x82\xff", "is no PEM file"), (b"x" * 70_000, "more than 64 KiB")],
+)
+def test_a_file_that_is_no_pem_is_said_before_anything_is_sent(
+    signed_in: Cli, stocked: ControlPlane, content: bytes | None, says: str
+) -> None:
+    _rules(signed_in)
+    path = signed_in.folder.parent / "gw.pem"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    said = signed_in("upstream", "cert", "set", "vllm", "--cert", "gw.pem", "--key", "gw.key")
+    assert said.code == 2
+    assert says in said.err
+    assert stocked.writes == []
