@@ -1,9 +1,9 @@
 """One HTTP/2 connection to an upstream: `engine` on a socket.
 
 The rule of this file: **no `await` between a change of state and the queueing of the bytes that tell of it**.
-There is no `await` in it at all. What streams say within one turn of the event loop leaves in one write; it is
-the connection's from the moment it is said, so a task that is cancelled in between takes no frame along: none is
-lost, none is sent twice, and the count of open streams is always the peer's.
+There is no `await` in it at all. What is not written at once is written at the end of the same turn of the event
+loop, and is the connection's from the moment it is said: a task that is cancelled in between takes no frame along,
+none is lost, none is sent twice, and the count of open streams is always the peer's.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class H2Connection(asyncio.Protocol):
         self._engine = Engine(self._loop.time())
         self._streams = self._engine.channels
         self._paused = False
-        self._flushing = False
+        self._turn_begun = False
         self._moved = False
         self._keepalive = Keepalive(self._loop, self)
         self._deadlines = Deadlines(self._loop, self._look)
@@ -100,7 +100,7 @@ class H2Connection(asyncio.Protocol):
         self._gauges.streams += 1
         if self._engine.uploads:
             self._pump()
-        self._flush_soon()
+        self._flush_in_turn()
         if self._engine.exhausted:
             self.draining = True
         self._deadlines.by(outgoing.first_due)
@@ -121,7 +121,7 @@ class H2Connection(asyncio.Protocol):
         if stream.credit >= STREAM_WINDOW // 2 and not self.closed:
             self._engine.give_credit(stream.channel, stream.credit)
             stream.credit = 0
-            self._flush_soon()
+            self._flush_in_turn()
 
     def drain(self) -> None:
         """Take no more requests; close when the last one has ended."""
@@ -270,13 +270,19 @@ class H2Connection(asyncio.Protocol):
         self._gauges.timeouts += expired
         return again
 
-    def _flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+    def _flush_in_turn(self) -> None:
+        """What is said first in a turn of the event loop is written at once, all the rest of it at its end: an
+        idle gateway adds no wait, a busy one joins what it writes."""
+        if not self._turn_begun:
+            self._turn_begun = True
+            self._loop.call_soon(self._end_turn)
+            self._flush()
+
+    def _end_turn(self) -> None:
+        self._turn_begun = False
+        self._flush()
 
     def _flush(self) -> None:
-        self._flushing = False
         if not self.closed:
             data = self._engine.take()
             if data:

@@ -43,6 +43,9 @@ PATHS: Mapping[Action, str] = {
     Action.EMBED: "/v1/embeddings",
 }
 
+_DONE = tuple(b"[DONE]" + end for end in (b"", b"\n", b"\n\n", b"\r\n", b"\r\n\r\n"))
+"""The event that ends OpenAI's streams: no other's payload can end like that."""
+
 _encode = msgspec.json.Encoder().encode
 _options = msgspec.json.Decoder(dict[str, Raw])
 
@@ -82,7 +85,7 @@ class Transports(Protocol):
 class Progress:
     """What has happened so far, for settling at any moment. Written by the relay, read by stage 8."""
 
-    __slots__ = ("_clock", "done", "events", "sent", "sent_us", "usage")
+    __slots__ = ("_clock", "done", "events", "relay_us", "sent", "sent_us", "usage")
 
     def __init__(self, clock: Callable[[], int]) -> None:
         """`clock`: microseconds that never go back (`gateway.clock.Clock.monotonic_us`)."""
@@ -95,6 +98,11 @@ class Progress:
         self.events = 0
         self.done = False
         """The stream's `[DONE]` has gone to the caller: it has the whole answer."""
+        self.relay_us = 0
+        """Microseconds from the arrival of a stream's pieces to their being handed on, summed."""
+
+    def now_us(self) -> int:
+        return self._clock()
 
     def note_sent(self) -> None:
         self.sent = True
@@ -209,10 +217,11 @@ async def pass_on(
     Closes nothing: the caller does, whatever happens here.
     """
     tap = UsageTap(keep=call.include_usage)
-    read = answer.read
+    read, now_us = answer.stream.read, progress.now_us
     first = True
     try:
         while data := await read():
+            came_us = now_us()
             if first:
                 if not _looks_like_events(data):
                     raise UpstreamError("the model answered something that is not an event stream")
@@ -221,7 +230,8 @@ async def pass_on(
             progress.events = tap.events
             if passed:
                 await send(passed)
-                progress.done = says_done(passed)
+                progress.done = passed.endswith(_DONE)
+            progress.relay_us += now_us() - came_us
     except httpx.HTTPError as error:
         raise translate(error, midway=True) from None
     finally:
@@ -237,11 +247,6 @@ def is_event_stream(answer: UpstreamAnswer) -> bool:
 
 def _looks_like_events(data: bytes) -> bool:
     return data.lstrip(b"\xef\xbb\xbf\r\n").startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
-
-
-def says_done(data: bytes) -> bool:
-    """Whether `data` ends with the event that ends OpenAI's streams: no other's payload can end like that."""
-    return data[-12:].rstrip().endswith(b"[DONE]")
 
 
 async def _refusal(answer: UpstreamAnswer, route: Route) -> GatewayError:
@@ -275,7 +280,7 @@ async def _read(answer: UpstreamAnswer, limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
-        while data := await answer.read():
+        while data := await answer.stream.read():
             size += len(data)
             if size > limit:
                 raise UpstreamError("the model's answer is too large")

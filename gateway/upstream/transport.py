@@ -19,7 +19,7 @@ from gateway.upstream.dial import Dialler, Identity, Resolve, resolve
 from gateway.upstream.errors import RefusedError, TotalTimeoutError
 from gateway.upstream.fields import Header
 from gateway.upstream.gauges import Gauges
-from gateway.upstream.pool import ConnectionPool
+from gateway.upstream.pool import Connection, ConnectionPool
 from gateway.upstream.share import Shares
 from gateway.upstream.stream import Outgoing, Stream
 from tenants.ids import OrgId
@@ -47,7 +47,7 @@ _DROPPED = frozenset(  # connection-specific fields, RFC 9113 section 8.2.2; `ho
 
 
 class UpstreamAnswer:
-    """An answer at its head. Header names are lower-case. Read it to its end, or `cancel` it."""
+    """An answer at its head. Header names are lower-case. Read its `stream` to the end, or `cancel`."""
 
     __slots__ = ("headers", "status", "stream")
 
@@ -62,10 +62,6 @@ class UpstreamAnswer:
             if found == name:
                 return value
         return b""
-
-    async def read(self) -> bytes:
-        """What has piled up of the body, at least a byte; b"" at the end. Raises what ended it early."""
-        return await self.stream.read()
 
     def cancel(self) -> None:
         """Reset the upstream's stream at once, unless it has ended. Never awaits; may be called again."""
@@ -186,7 +182,12 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         self.gauges.requests += 1
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                stream = await self._open(outgoing, sent)
+                connection = self._pool.take()
+                if connection is None:
+                    connection = await self._queued(outgoing)
+                stream = self._pool.start(connection, outgoing)
+                if sent is not None:
+                    sent()
                 try:
                     head = await stream.head
                 except BaseException:
@@ -211,20 +212,14 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         self._pool.close()
 
-    async def _open(self, outgoing: Outgoing, sent: Callable[[], None] | None) -> Stream:
-        connection = self._pool.take()
-        if connection is None:
-            try:
-                connection = await self._pool.acquire(outgoing.lane, min(outgoing.deadline, outgoing.ends))
-            except TimeoutError:
-                self.gauges.timeouts += 1
-                if outgoing.ends <= outgoing.deadline:
-                    raise TotalTimeoutError("the request took longer than it may") from None
-                raise httpx.PoolTimeout("no stream to the upstream came free in time") from None
-        stream = self._pool.start(connection, outgoing)
-        if sent is not None:
-            sent()
-        return stream
+    async def _queued(self, outgoing: Outgoing) -> Connection:
+        try:
+            return await self._pool.acquire(outgoing.lane, outgoing.first_due)
+        except TimeoutError:
+            self.gauges.timeouts += 1
+            if outgoing.ends <= outgoing.deadline:
+                raise TotalTimeoutError("the request took longer than it may") from None
+            raise httpx.PoolTimeout("no stream to the upstream came free in time") from None
 
     async def _outgoing(self, request: httpx.Request) -> Outgoing:
         url = request.url

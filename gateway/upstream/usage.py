@@ -91,13 +91,20 @@ class UsageTap:
             return events
         separator = b"\r\n\r\n" if b"\r\n\r\n" in events else b"\n\n"
         kept = []
-        for event in events.split(separator):
-            if not event:
-                continue
-            self.events += 1
-            passed = self._event(event) if _MARK in event else event
+        at = 0
+        while (mark := events.find(_MARK, at)) >= 0:
+            before = events.rfind(separator, at, mark)
+            start = at if before < 0 else before + len(separator)
+            after = events.find(separator, mark)
+            end = len(events) if after < 0 else after
+            self.events += events.count(separator, at, start) + 1
+            kept.append(events[at:start])
+            passed = self._event(events[start:end])
             if passed:
-                kept.append(passed + separator)
+                kept += (passed, separator)
+            at = end + len(separator)
+        self.events += events.count(separator, at)
+        kept.append(events[at:])
         return b"".join(kept)
 
     def _event(self, event: bytes) -> bytes:

@@ -31,7 +31,7 @@ def ask(caller: Caller, within_s: float, **options: Any) -> asyncio.Task[Upstrea
 
 
 async def read_all(answer: UpstreamAnswer) -> None:
-    while await answer.read():
+    while await answer.stream.read():
         pass
 
 
@@ -76,7 +76,7 @@ async def test_while_nobody_reads(either: RecordingUpstream, open_caller: Open) 
         answer = await task
         await reset(request)
         with pytest.raises(TotalTimeoutError):
-            await answer.read()
+            await answer.stream.read()
 
 
 async def test_while_it_waits_for_a_stream(h2: RecordingUpstream, open_caller: Open) -> None:
@@ -99,7 +99,7 @@ async def test_the_upstream_is_told_what_is_left(either: RecordingUpstream, open
         assert 20_000 < int(request.headers["x-request-timeout-ms"]) <= 30_000
         assert request.headers["content-length"] == "2"
         await finish(request)
-        assert await (await task).read()
+        assert await (await task).stream.read()
 
 
 async def test_without_an_end_nothing_is_told(either: RecordingUpstream, open_caller: Open) -> None:
