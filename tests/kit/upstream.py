@@ -168,7 +168,8 @@ class RecordingUpstream:
 
     `tls`: a server context (its ALPN decides between h2 and http/1.1), else clear text, where the HTTP/2 preface
     (prior knowledge) tells the two apart. `hold_window`: never give flow-control credit, so that uploads block
-    until `release_window()`. `script`: answers every request once its body is complete.
+    until `release_window()`. `reset_limit`: a connection with more resets is ended, with all that is open on it.
+    `script`: answers every request once its body is complete.
     """
 
     def __init__(
@@ -178,12 +179,14 @@ class RecordingUpstream:
         max_concurrent_streams: int = 100,
         initial_window_size: int = 65_535,
         hold_window: bool = False,
+        reset_limit: int | None = None,
         script: Script | None = None,
     ) -> None:
         self.tls = tls
         self.max_concurrent_streams = max_concurrent_streams
         self.initial_window_size = initial_window_size
         self.hold_window = hold_window
+        self.reset_limit = reset_limit
         self.script = script
         self.signal = Signal()
         self.connections: list[Connection] = []

@@ -77,6 +77,7 @@ class Http2(asyncio.Protocol):
         self._pending: dict[int, tuple[bytearray, bool]] = {}
         self._held: list[tuple[int, int]] = []
         self._whole: list[Request] = []
+        self._resets = 0
         self._h2 = _CountingH2(h2.config.H2Configuration(client_side=False, header_encoding=None))
         codes = h2.settings.SettingCodes
         self._h2.local_settings = h2.settings.Settings(
@@ -115,6 +116,11 @@ class Http2(asyncio.Protocol):
             return
         self.upstream.late_data += self._h2.late_data
         self.upstream.reset_frames += self._h2.reset_frames
+        self._resets += self._h2.reset_frames
+        if self.upstream.reset_limit is not None and self._resets > self.upstream.reset_limit:
+            self.goaway(code=0xB)  # ENHANCE_YOUR_CALM
+            self.transport.close()
+            return
         self._h2.late_data = self._h2.reset_frames = 0
         for event in events:
             self._on(event)
