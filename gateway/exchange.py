@@ -158,6 +158,11 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
 
     No field can hold a prompt or an answer. Times in microseconds, sizes in bytes. `sent`: whether any byte
     of the request reached the upstream. `client_version`: what the program calls itself, bounded.
+
+    Where the time went, in order: `overhead_us` the gateway's own until the answer's head went out, `held_us` a
+    hold the organization asked for, `queue_us` the wait for a turn at the upstream, a connection included,
+    `first_byte_us` from sending to the upstream's head, `stream_us` from there to the end; and of that `relay_us`
+    between the arrival of a stream's pieces and their being handed on, a client slow to read included.
     """
 
     org: OrgId
@@ -187,6 +192,11 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     first_byte_us: int = 0
     total_us: int = 0
     client_version: str = ""
+    held_us: int = 0
+    queue_us: int = 0
+    stream_us: int = 0
+    relay_us: int = 0
+    events: int = 0
 
 
 class SpooledReceipt(Struct, frozen=True):

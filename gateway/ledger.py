@@ -39,6 +39,7 @@ class Ledger:
 
     __slots__ = (
         "_at",
+        "_back_at",
         "_call",
         "_clock",
         "_error",
@@ -46,6 +47,7 @@ class Ledger:
         "_hold",
         "_limit",
         "_outcome",
+        "_overhead_us",
         "_permit",
         "_request_id",
         "_route",
@@ -72,7 +74,9 @@ class Ledger:
         self._task = task
         self._sent_at = 0
         self._head_at = 0
+        self._back_at = 0
         self._waited_us = 0
+        self._overhead_us = 0
         self._call: Call | None = None
         self._permit: Permit | None = None
         self._hold: Hold | None = None
@@ -121,7 +125,12 @@ class Ledger:
         self._sent_at = self._clock.monotonic_us()
 
     def head_arrived(self) -> None:
-        self._head_at = self._clock.monotonic_us()
+        self._head_at = self._back_at = self._clock.monotonic_us()
+
+    def body_arrived(self, size: int) -> None:
+        """The whole of an answer that is no stream."""
+        self._back_at = self._clock.monotonic_us()
+        self.bytes_out += size
 
     def counting(self, send: Callable[[bytes], Awaitable[None]]) -> Callable[[bytes], Awaitable[None]]:
         def counted(data: bytes) -> Awaitable[None]:
@@ -159,12 +168,28 @@ class Ledger:
             return
         self._outcome, self._status = (Outcome.FAILED, 503) if reason is None else _ABORTS[reason]
 
-    def overhead_us(self) -> int:
-        """The gateway's own time up to now: all of it but a hold and the wait for the upstream's head."""
-        waited = self._waited_us
-        if self._head_at:
-            waited += max(self._head_at - self._sent_at, 0)
-        return self._clock.monotonic_us() - self._start - waited
+    def split(self) -> tuple[int, int, int]:
+        """Microseconds the gateway took itself, those until it was the request's turn at the upstream, those from
+        there to the upstream's head. A hold is in none of them.
+
+        Called when the answer's head is worded: what the gateway took is fixed by it.
+        """
+        self._overhead_us = self._own_us(self._clock.monotonic_us())
+        return self._overhead_us, self._queue_us(self._back_at), self._first_byte_us()
+
+    def _own_us(self, now: int) -> int:
+        """All of it but a hold and the wait for the upstream: its head, and the body of what is no stream."""
+        waited = (self._back_at or now) - self._sent_at if self._sent_at else 0
+        return now - self._start - self._waited_us - waited
+
+    def _queue_us(self, now: int) -> int:
+        """From wanting to send to having sent, the last time; it may have waited in vain."""
+        if not self._sent_at:
+            return 0
+        return max((self.progress.sent_us or now) - self._sent_at, 0)
+
+    def _first_byte_us(self) -> int:
+        return self._head_at - max(self.progress.sent_us, self._sent_at) if self._head_at else 0
 
     def usage(self) -> Usage:
         """What is charged: the provider's figures, else what can be told from what passed.
@@ -216,8 +241,13 @@ class Ledger:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             tokens_counted=usage.counted,
-            overhead_us=self.overhead_us() if self._head_at else end - self._start - self._waited_us,
-            first_byte_us=self._head_at - self._sent_at if self._head_at else 0,
+            overhead_us=self._overhead_us or self._own_us(end),
+            first_byte_us=self._first_byte_us(),
             total_us=end - self._start,
             client_version=self.client_version,
+            held_us=self._waited_us,
+            queue_us=self._queue_us(end),
+            stream_us=end - self._head_at if self._head_at else 0,
+            relay_us=self.progress.relay_us,
+            events=self.progress.events,
         )

@@ -28,6 +28,7 @@ from tenants.snapshot import Snapshot
 Headers = list[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
+_NO_STORE = (b"cache-control", b"no-store")
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
@@ -253,6 +254,7 @@ class Pipeline:
             self._keys.refused(route.upstream.org, route.upstream.name, route.credential.version)
             raise
         except UpstreamRefusalError as refusal:
+            ledger.head_arrived()
             ledger.refused_upstream(refusal)
             await answer.start(refusal.answer_status, self._head(inbound, ledger, route, JSON))
             return refusal.body, None
@@ -262,7 +264,7 @@ class Pipeline:
                 await answer.start(200, self._head(inbound, ledger, route, EVENT_STREAM))
                 return await pass_on(response, call, ledger.progress, ledger.counting(answer.send)), None
             body = await read_answer(response, ledger.progress)
-            ledger.bytes_out += len(body)
+            ledger.body_arrived(len(body))
             return body, self._head(inbound, ledger, route, JSON)
         finally:
             response.cancel()  # resets the upstream's stream if it has not ended
@@ -283,13 +285,18 @@ class Pipeline:
             self._receipts.append(receipt)
 
     def _head(self, inbound: Inbound, ledger: Ledger, route: Route, content_type: tuple[bytes, bytes]) -> Headers:
+        own_us, queue_us, upstream_us = ledger.split()
+        own_ms = b"%.3f" % (own_us / 1000)
+        # W3C Server Timing, milliseconds. What comes after the head is in the audit entry.
+        waits = (queue_us / 1000, upstream_us / 1000)
         return [
             *_identity(inbound),
             content_type,
-            (b"cache-control", b"no-store"),
+            _NO_STORE,
             (b"x-orgate-model", route.model.encode("latin-1", "replace")),
             (b"x-orgate-upstream", route.upstream.name.encode()),
-            (b"x-orgate-overhead-ms", b"%.3f" % (ledger.overhead_us() / 1000)),
+            (b"x-orgate-overhead-ms", own_ms),
+            (b"server-timing", b"gateway;dur=%b, queue;dur=%.3f, upstream;dur=%.3f" % (own_ms, *waits)),
             *rate_limit_headers(route.reservation.hold.standings),
         ]
 

@@ -72,7 +72,8 @@ class Draft(Struct, frozen=True):
 
 
 def from_receipt(receipt: Receipt, boot: str, seq: int) -> Draft:
-    """The entry of one request. Texts that are empty are left out; numbers and booleans never are.
+    """The entry of one request. Texts that are empty are left out, and those numbers that came later when they
+    are 0; the first numbers and booleans never are.
 
     One for every request that was ever served, so written out rather than gone over in loops.
     """
@@ -116,6 +117,15 @@ def from_receipt(receipt: Receipt, boot: str, seq: int) -> Draft:
         "tokens_counted": receipt.tokens_counted,
         "total_us": total,
     }
+    for name, number in (
+        ("events", receipt.events),
+        ("held_us", receipt.held_us),
+        ("queue_us", receipt.queue_us),
+        ("relay_us", receipt.relay_us),
+        ("stream_us", receipt.stream_us),
+    ):
+        if number:
+            fields[name] = _integer(number)
     for name, text in (
         ("client", receipt.client),
         ("client_version", receipt.client_version),

@@ -163,6 +163,10 @@ def test_response_headers(client: OpenAI, model: str, upstream: str, served: str
     assert raw.headers["x-orgate-model"] == served
     assert raw.headers["x-orgate-upstream"] == upstream
     assert float(raw.headers["x-orgate-overhead-ms"]) > 0
+    timing = dict(part.split(";dur=") for part in raw.headers["server-timing"].split(", "))
+    assert list(timing) == ["gateway", "queue", "upstream"]
+    assert timing["gateway"] == raw.headers["x-orgate-overhead-ms"]
+    assert all(float(ms) >= 0 for ms in timing.values())
     for unit, most in (("requests", 100_000), ("tokens", 100_000_000)):
         assert int(raw.headers[f"x-ratelimit-limit-{unit}"]) == most
         assert 0 < int(raw.headers[f"x-ratelimit-remaining-{unit}"]) < most

@@ -68,6 +68,16 @@ async def test_a_stream_is_served_and_settled_on_its_usage() -> None:
     assert receipt.tokens_counted is False
     assert answer.headers[b"x-orgate-model"] == b"real-code"
     assert answer.headers[b"x-ratelimit-remaining-requests"] == b"9"
+    own_ms, queue_ms, upstream_ms = map(
+        b"%.3f".__mod__, (receipt.overhead_us / 1000, receipt.queue_us / 1000, receipt.first_byte_us / 1000)
+    )
+    assert answer.headers[b"x-orgate-overhead-ms"] == own_ms
+    assert answer.headers[b"server-timing"] == b"gateway;dur=%b, queue;dur=%b, upstream;dur=%b" % (
+        own_ms,
+        queue_ms,
+        upstream_ms,
+    )
+    assert 0 < receipt.relay_us < receipt.stream_us < receipt.total_us
     assert world.requests[0].headers["authorization"] == "Bearer " + KEY.decode()
     assert b"stream_options" in world.requests[0].content
 
