@@ -7,10 +7,9 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import typer
 from msgspec import Struct, json
@@ -19,6 +18,7 @@ from cli.command import command
 from cli.errors import RefusedError, UsageError
 from cli.examples import examples
 from cli.output import Column, Format, instant, printable
+from cli.progress import progress
 from cli.session import Session
 
 app = typer.Typer(
@@ -144,7 +144,7 @@ def export(
     try:
         with PackWriter(target, org=org) as pack:
             try:
-                with _bar("exporting", size) as bar:
+                with progress("exporting", size) as bar:
                     for piece in _log(session, size):
                         pack.write(piece)
                         bar.advance(pack.count)
@@ -181,7 +181,7 @@ def verify(
 
     if not pack.is_dir():
         raise UsageError(f"{pack} is no folder", "give the folder that `orgate audit export` made")
-    with _bar("verifying", 0) as bar:
+    with progress("verifying", 0) as bar:
         verdict = verify_pack(pack, _key(key), bar.advance)
     report = Report(
         ok=verdict.ok,
@@ -218,38 +218,6 @@ def moment(text: str, now: float) -> int:
             f"{text!r} is no time", "write 2026-01-31, 2026-01-31T12:00:00Z, or 30m, 2h, 7d"
         ) from None
     return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
-
-
-class _Bar(Protocol):
-    def advance(self, done: int, of: int | None = None) -> None: ...
-
-
-class _NoBar:
-    def advance(self, done: int, of: int | None = None) -> None:
-        """Nobody is looking."""
-
-
-class _RichBar:
-    def __init__(self, progress: Any, task: Any) -> None:
-        self._progress, self._task = progress, task
-
-    def advance(self, done: int, of: int | None = None) -> None:
-        self._progress.update(self._task, completed=done, **({"total": of} if of else {}))
-
-
-@contextmanager
-def _bar(title: str, total: int) -> Iterator[_Bar]:
-    """A progress bar on stderr when somebody is looking at it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _NoBar()
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        yield _RichBar(progress, progress.add_task(title, total=total or None))
 
 
 def _path(session: Session, rest: str) -> str:

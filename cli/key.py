@@ -153,3 +153,27 @@ def vault_setup(
         renew=new_secret_id,
         wrap=wrap,
     )
+
+
+@command(
+    app,
+    examples(
+        "orgate key migrate --from file --to vault",
+        "orgate key migrate --from file --to vault --clear",
+        "orgate key migrate --from vault --to file",
+    ),
+)
+def migrate(
+    session: Session,
+    *,
+    source: Annotated[str, typer.Option("--from", help="file or vault.", metavar="STORE")],
+    target: Annotated[str, typer.Option("--to", help="vault or file.", metavar="STORE")],
+    settings: SettingsOption = None,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Then delete from the first store what the second holds just so.")
+    ] = False,
+) -> None:
+    """Copy all upstreams' keys from the sealed file to Vault or back, and verify them. The server must stand."""
+    from cli.migrate import migrate as move
+
+    move(session, settings_file(settings), source, target, clearing=clear)

@@ -28,7 +28,7 @@ ENVIRONMENT = ("VAULT_TOKEN", "BAO_TOKEN")
 
 def set_up(session: Session, file: Path, binding: Binding, *, write: bool, renew: bool, wrap: str) -> None:
     """Show the writes for the organization of `session`; with `write`, make them and check that the role works."""
-    settings = _settings(file)
+    settings = load_with_vault(file)
     vault, org = settings.vault, OrgId(session.org)
     try:
         todo = steps(vault, org, binding)
@@ -59,7 +59,8 @@ def set_up(session: Session, file: Path, binding: Binding, *, write: bool, renew
         server.close()
 
 
-def _settings(file: Path) -> Settings:
+def load_with_vault(file: Path) -> Settings:
+    """The settings, whose section [vault] has been judged whether it is in use already or not."""
     try:
         settings = load(file)
         if wrong := vault_faults(settings.vault):
