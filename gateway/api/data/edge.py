@@ -111,6 +111,8 @@ class HttpInbound:
         self.aborted: Abort | None = None
         self.authorization = found.get(b"authorization")
         self.host = _host_of(found.get(b"host", b""))
+        if not self.host and scope.get("http_version") == "1.1":
+            raise BadRequestError("an HTTP/1.1 request needs a Host header")  # RFC 9112 section 3.2
         given = found.get(b"x-request-id")
         self.request_id = given.decode() if given and _REQUEST_ID.fullmatch(given) else new_request_id()
         parent = found.get(b"traceparent")
@@ -199,6 +201,12 @@ class HttpInbound:
         if self.aborted is None and not self._finished:
             self.aborted = reason
             self._task.cancel()
+
+    @property
+    def cut_off(self) -> bool:
+        """The body never ended: its sender is gone, or sent what cannot be read (a chunk's extension of 20 KB).
+        Granian tells both in the same way."""
+        return not self._whole
 
     def finish(self) -> None:
         """The answer is out or given up: from here on `abort` does nothing."""

@@ -19,6 +19,7 @@ from gateway.api.data.edge import Deadlines, HttpAnswer, HttpInbound, Receive, R
 from gateway.api.data.openai import decoder, error_body, error_event
 from gateway.api.failure import bare
 from gateway.errors import (
+    BadRequestError,
     GatewayError,
     MethodNotAllowedError,
     RequestTimeoutError,
@@ -133,6 +134,8 @@ class DataPlane:
             task.uncancel()
             if inbound.aborted is not Abort.CLIENT:
                 await _refuse(answer, _ABORTED[inbound.aborted], inbound.request_id)
+            elif inbound.cut_off:
+                await _refuse(answer, _CUT_OFF, inbound.request_id)  # heard only by a sender who is still there
         except Exception as error:  # noqa: BLE001  # the last resort: the worker lives on
             log.error("request %s failed: %s", inbound.request_id, bare(error))  # noqa: TRY400  # no values in logs
             await _refuse(answer, GatewayError("the gateway failed"), inbound.request_id)
@@ -141,6 +144,7 @@ class DataPlane:
             inbound.finish()
 
 
+_CUT_OFF = BadRequestError("the request's body broke off, or cannot be read")
 _ABORTED: dict[Abort, GatewayError] = {
     Abort.DEADLINE: UpstreamTimeoutError("the request took longer than it may"),
     Abort.REVOKED: UnauthenticatedError("the access token was revoked"),
