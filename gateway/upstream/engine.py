@@ -51,8 +51,8 @@ _PADDED = frames.PADDED
 class Engine:
     """State changes and the bytes that tell the peer of them are one step; the caller writes `take()` in order.
 
-    `channels`: open streams. `uploads`: those whose request has not been sent whole. `peer_streams`: the
-    peer's SETTINGS_MAX_CONCURRENT_STREAMS (section 5.1.2), which the caller keeps to.
+    `channels`: open streams. `uploads`: those whose request has not been sent whole. `out`: what `take` gives.
+    `peer_streams`: the peer's SETTINGS_MAX_CONCURRENT_STREAMS (section 5.1.2), which the caller keeps to.
     """
 
     def __init__(self, now: float) -> None:
@@ -60,7 +60,7 @@ class Engine:
         self.uploads: dict[int, Channel] = {}
         self.peer_streams = WINDOW_LIMIT
         self.failed = False
-        self._out: list[bytes] = [
+        self.out: list[bytes] = [
             frames.PREFACE,
             frames.settings(
                 {
@@ -98,10 +98,10 @@ class Engine:
 
     def take(self) -> bytes:
         """The bytes to write now, in this order and before anything that is taken later."""
-        out = self._out
+        out = self.out
         if not out:
             return b""
-        self._out = []
+        self.out = []
         return out[0] if len(out) == 1 else b"".join(out)
 
     @property
@@ -122,9 +122,9 @@ class Engine:
         if size and size <= self._window and size <= channel.window and max(size, len(block)) <= FRAME_LIMIT:
             self._window -= size
             channel.window -= size
-            self._out.append(frames.request(stream_id, block, body))
+            self.out.append(frames.request(stream_id, block, body))
         else:
-            self._out.append(frames.headers(stream_id, block, not size, self._frame_limit))
+            self.out.append(frames.headers(stream_id, block, not size, self._frame_limit))
             if size:
                 channel.upload = memoryview(body)
                 self.uploads[stream_id] = channel
@@ -144,7 +144,7 @@ class Engine:
             self._window -= size
             channel.window -= size
             done = not channel.upload
-            self._out.append(frames.data(stream_id, bytes(part), done))
+            self.out.append(frames.data(stream_id, bytes(part), done))
             self._noise.quiet(10.0)
             if done:
                 del self.uploads[stream_id]
@@ -155,7 +155,7 @@ class Engine:
         if self.channels.pop(channel.id, None) is None:
             return
         self.uploads.pop(channel.id, None)
-        self._out.append(frames.rst_stream(channel.id, code))
+        self.out.append(frames.rst_stream(channel.id, code))
         self.resets += 1
         self._expect_late_frames(channel)
 
@@ -169,13 +169,13 @@ class Engine:
         """The peer may send `size` bytes more on this stream."""
         if channel.id in self.channels:
             channel.credit += size
-            self._out.append(frames.window_update(channel.id, size))
+            self.out.append(frames.window_update(channel.id, size))
 
     def ping(self, payload: bytes) -> None:
-        self._out.append(frames.ping(payload))
+        self.out.append(frames.ping(payload))
 
     def goaway(self, code: int) -> None:
-        self._out.append(frames.goaway(0, code))
+        self.out.append(frames.goaway(0, code))
 
     # The peer's side.
 
@@ -273,7 +273,7 @@ class Engine:
     def _restore_credit(self) -> None:
         if self._credit < 0:
             raise Http2Error(Code.FLOW_CONTROL_ERROR, "more data than the connection's window")
-        self._out.append(frames.window_update(0, CONNECTION_WINDOW - self._credit))
+        self.out.append(frames.window_update(0, CONNECTION_WINDOW - self._credit))
         self._credit = CONNECTION_WINDOW
 
     def _on_end(self, channel: Channel, events: list[Event]) -> None:
@@ -387,7 +387,7 @@ class Engine:
                 channel.window += delta
                 if channel.window > WINDOW_LIMIT:
                     raise Http2Error(Code.FLOW_CONTROL_ERROR, "a window above 2^31-1")
-        self._out.append(frames.SETTINGS_ACK)
+        self.out.append(frames.SETTINGS_ACK)
         events.append((_SAY_SETTINGS, None, None))
 
     def _on_push_promise(self, stream_id: int, flags: int, payload: bytes, events: list[Event]) -> None:
@@ -400,7 +400,7 @@ class Engine:
             raise Http2Error(Code.FRAME_SIZE_ERROR, "PING of a broken size")
         self._noise.add(1.0, self._now)
         if not flags & frames.ACK:
-            self._out.append(frames.ping(payload, ack=True))
+            self.out.append(frames.ping(payload, ack=True))
 
     def _on_goaway(self, stream_id: int, flags: int, payload: bytes, events: list[Event]) -> None:
         if stream_id:

@@ -185,7 +185,8 @@ class H2Connection(asyncio.Protocol):
             return
         if self._engine.uploads:
             self._pump()
-        self._flush()
+        if self._engine.out:
+            self._flush()
         if self.draining:
             self._close_if_drained()
         if self._moved:
