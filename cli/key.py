@@ -21,7 +21,7 @@ from tenants.models import Upstream
 
 app = typer.Typer(
     help="Keys of upstreams: set, replaced, never shown.",
-    epilog=examples("orgate key set vllm", "orgate key set vllm < key.txt", "orgate key vault-setup --org acme"),
+    epilog=examples("orgate key set vllm", "orgate key rotate vllm", "orgate key vault-setup --org acme"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -88,6 +88,20 @@ def set_(
     answer = session.client.write("PUT", path, body, what=f"the key of {upstreams.what(upstream)}")
     if answer is not None:
         session.wrote(answer.decode(KeyState), f"key of upstream '{upstream}' set")
+
+
+@command(app, examples("orgate key rotate vllm", "orgate key rotate vllm < new-key.txt"), writes=True)
+def rotate(
+    session: Session,
+    upstream: Name,
+    from_file: Annotated[Path | None, typer.Option(help="Read it from this file.", metavar="FILE")] = None,
+) -> None:
+    """Replace a key by one that was tried first; it is set back if the upstream refuses it after all."""
+    upstreams, path = _at(session, upstream)
+    body = _NewKey(_read(upstream, from_file))
+    answer = session.client.write("POST", path, body, what=f"the key of {upstreams.what(upstream)}")
+    if answer is not None:
+        session.wrote(answer.decode(KeyState), f"key of upstream '{upstream}' tried and set on every worker")
 
 
 @command(app, examples("orgate key show vllm"))

@@ -346,7 +346,9 @@ class ControlPlane:
 
     def _key(self, seen: Seen, org: str, name: str, body: Any) -> Answer:
         version = self.keys.get((org, name), (0, ""))[0]
-        if seen.method == "PUT":
+        if seen.method in ("PUT", "POST"):
+            if seen.method == "POST" and "bad" in body["key"]:
+                raise Refused(409, "The new key was tried and did not pass. Nothing is changed.")
             self.keys[org, name] = (version + 1, body["key"])
             return 200, {"version": version + 1}, {}
         if seen.method == "DELETE":

@@ -56,21 +56,43 @@ class KeyState(Struct, frozen=True):
 )
 async def put_key(caller: CallerDependency, key: FromPath[str], data: RequestBody[KeyBody]) -> KeyVersion:
     """Store a new version of the key and announce it to the workers."""
-    secret = data.key
-    if (
-        not 1 <= len(secret) <= MAX_KEY
-        or not secret.isascii()
-        or not secret.isprintable()
-        or secret != secret.strip()
-    ):
-        raise invalid(("key", KeyBody.RULE))
+    secret = _checked(data)
     await caller.store.upstreams.get(key)
-    stored = await caller.deps.keys.put(caller.org, key, Secret(secret))
-    # A crash here leaves a newer key stored than announced, and no entry for it: workers go on with the one
-    # they hold and find the newer one when its lease is renewed, a minute later at most. The caller got no
-    # answer; doing it again stores and announces the next version.
-    await caller.store.note("key.write", key, caller.actor, {"version": stored})
-    return KeyVersion(await _announce(caller, key, stored))
+    return KeyVersion(await _switch(caller, key, secret))
+
+
+@post(
+    "/{key:str}/key",
+    status_code=200,
+    **operation(
+        Operation.KEY_WRITE, "rotateUpstreamKey", body=True, conflict=True, summary="Try a key, then set it"
+    ),
+)
+async def rotate_key(caller: CallerDependency, key: FromPath[str], data: RequestBody[KeyBody]) -> KeyVersion:
+    """Ask the upstream for its models with the new key; set it if that succeeds, and ask once more when every
+    worker uses it. Refused then, the key from before is set again."""
+    secret = _checked(data)
+    upstream = await caller.store.upstreams.get(key)
+    before = await _credential(caller, key)
+    tried = await caller.deps.probe.probe(upstream, Credential(0, secret))
+    if not tried.ok:
+        raise ProblemError(
+            409,
+            "key-not-taken",
+            f"The new key was tried and did not pass: {tried.detail} (status {tried.status}). Nothing is changed.",
+        )
+    version = await _switch(caller, key, secret)
+    again = await caller.deps.probe.probe(upstream, Credential(version, secret))
+    if again.status in (401, 403) and before is not None:
+        # A crash before this leaves the new key, which had passed once.
+        await _switch(caller, key, before.secret)
+        raise ProblemError(
+            409,
+            "key-rolled-back",
+            f"The new key passed, was set, and then was refused with status {again.status}: the key from before is"
+            " set again. Does the provider need time to make it known?",
+        )
+    return KeyVersion(version)
 
 
 @delete(
@@ -103,6 +125,28 @@ async def test(caller: CallerDependency, key: FromPath[str]) -> ProbeResult:
     upstream = await caller.store.upstreams.get(key)
     await caller.store.note("upstream.test", key, caller.actor, {})
     return await caller.deps.probe.probe(upstream, await _credential(caller, key))
+
+
+def _checked(body: KeyBody) -> Secret:
+    secret = body.key
+    if (
+        not 1 <= len(secret) <= MAX_KEY
+        or not secret.isascii()
+        or not secret.isprintable()
+        or secret != secret.strip()
+    ):
+        raise invalid(("key", KeyBody.RULE))
+    return Secret(secret)
+
+
+async def _switch(caller: Caller, name: str, secret: Secret) -> int:
+    """Store the next version, note it, and return when every live worker has been told."""
+    stored = await caller.deps.keys.put(caller.org, name, secret)
+    # A crash here leaves a newer key stored than announced, and no entry for it: workers go on with the one
+    # they hold and find the newer one when its lease is renewed, a minute later at most. The caller got no
+    # answer; doing it again stores and announces the next version.
+    await caller.store.note("key.write", name, caller.actor, {"version": stored})
+    return await _announce(caller, name, stored)
 
 
 async def _credential(caller: Caller, upstream: str) -> Credential | None:
@@ -170,6 +214,7 @@ def router() -> Router:
             deleted=_deleted,
         ),
         put_key,
+        rotate_key,
         delete_key,
         get_key,
         *CERT_HANDLERS,

@@ -82,10 +82,13 @@ class FakeSessions:
 class FakeProbe:
     def __init__(self) -> None:
         self.asked: list[tuple[Upstream, Credential | None]] = []
+        self.statuses: list[int] = []
+        """What the next probes meet; then 200 again."""
 
     async def probe(self, upstream: Upstream, credential: Credential | None) -> ProbeResult:
         self.asked.append((upstream, credential))
-        return ProbeResult(ok=True, status=200, ms=1.5, detail="2 models")
+        status = self.statuses.pop(0) if self.statuses else 200
+        return ProbeResult(ok=status == 200, status=status, ms=1.5, detail="2 models")
 
 
 class SpiedStreams(LiveStreams):

@@ -7,9 +7,10 @@ import asyncio
 import os
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +19,7 @@ from tests.integration.gateway.world import World, bind, populate
 from tests.kit.certs import Pki
 from tests.kit.gateway import RunningGateway, Session
 from tests.kit.scripts import openai
-from tests.kit.upstream import RecordingUpstream
+from tests.kit.upstream import RecordingUpstream, Request
 from tests.kit.vault import KINDS, VaultPlace, vault_place
 
 KEY = "sk-planted-9f2b71"
@@ -133,21 +134,45 @@ async def test_a_rotation_under_load(place: Place, pki: Pki) -> None:
         assert set(load.statuses) == {200}
 
 
+class Picky:
+    """A model that takes one key at a time, as a provider does."""
+
+    def __init__(self, *good: str) -> None:
+        self.good = {f"Bearer {key}" for key in good}
+        self._answering = openai()
+
+    def __call__(self, request: Request) -> Coroutine[Any, Any, None] | None:
+        if request.headers["authorization"] in self.good:
+            return self._answering(request)
+        request.respond(401, [("content-type", "application/json")])
+        request.send(b"{}", end=True)
+        return None
+
+
+async def test_a_key_that_was_tried_is_rotated_and_a_bad_one_is_not_under_load(place: Place, pki: Pki) -> None:
+    owner = place.world.owner
+    picky = Picky(KEY, KEY + "-next")
+    async with RecordingUpstream(tls=pki.server_context(), script=picky) as upstream:
+        model = await asyncio.to_thread(bind, owner, pki, upstream.url, key=KEY)
+        path = f"/admin/v1/orgs/acme/upstreams/{model}/key"
+        async with Load(owner, model) as load:
+            await load.more(50)
+            refused = await asyncio.to_thread(owner.admin, "POST", path, json={"key": KEY + "-bad"}, expect=409)
+            assert refused.json()["type"] == "urn:orgate:problem:key-not-taken"
+            await load.more(50)
+            await asyncio.to_thread(owner.admin, "POST", path, json={"key": KEY + "-next"})
+            await load.more(2 * BATCH)  # what was in flight ends with the old key
+            picky.good = {f"Bearer {KEY}-next"}
+            await load.more(50)
+        assert set(load.statuses) == {200}
+
+
 async def test_a_key_that_is_taken_away_in_vault_is_read_again_when_the_model_refuses_it(
     place: Place, pki: Pki
 ) -> None:
     owner = place.world.owner
     good = KEY + "-good"
-    answering = openai()
-
-    def script(request: object) -> object:
-        if request.headers["authorization"] != f"Bearer {good}":  # type: ignore[attr-defined]
-            request.respond(401, [("content-type", "application/json")])  # type: ignore[attr-defined]
-            request.send(b"{}", end=True)  # type: ignore[attr-defined]
-            return None
-        return answering(request)  # type: ignore[arg-type]
-
-    async with RecordingUpstream(tls=pki.server_context(), script=script) as upstream:  # type: ignore[arg-type]
+    async with RecordingUpstream(tls=pki.server_context(), script=Picky(good)) as upstream:
         model = await asyncio.to_thread(bind, owner, pki, upstream.url, key=KEY + "-bad")
         stored = f"{place.vault.prefix}/data/orgs/acme/upstreams/{model}"
         async with client_of(owner.gateway) as client:
