@@ -62,14 +62,14 @@ WORDS = {
 
 @dataclass
 class Memory:
-    """The worker's memory as the soak goes on. `growth`: from the warm-up (the second tenth) to the end."""
+    """The worker's memory as the soak goes on. `growth`: from its first third, the warm-up, to the end."""
 
     pid: int
     total: int
     warm: list[float] = field(default_factory=list)
 
     def sample(self, finished: int) -> None:
-        if self.total // 10 <= finished <= self.total // 5 or not self.warm:
+        if self.total * 0.3 <= finished <= self.total * 0.4 or not self.warm:
             self.warm.append(anonymous_mb(self.pid))
 
     def growth(self) -> float:

@@ -130,7 +130,7 @@ async def judge_log(session: Session) -> list[Entry]:
     end = asyncio.get_running_loop().time() + SETTLED_S
     while True:
         with tempfile.TemporaryDirectory() as folder:
-            lines = await asyncio.to_thread(_verified, session, Path(folder) / "pack")
+            lines = await asyncio.to_thread(verified_log, session, Path(folder) / "pack")
         entries = [entry for entry in map(json.loads, lines) if "total_us" in entry]
         ids = Counter(entry["request_id"] for entry in entries)
         assert not (twice := [each for each, count in ids.items() if count > 1]), twice[:10]
@@ -175,8 +175,8 @@ def in_flight(series: Series) -> float:
     return sum(value for name in UNDER_WAY for _, value in series.get(name, ()))
 
 
-def _verified(session: Session, folder: Path) -> list[bytes]:
-    """The whole log's lines, exported and verified as an auditor does it."""
+def verified_log(session: Session, folder: Path) -> list[bytes]:
+    """The lines of an organization's whole log, exported to `folder` and verified as an auditor does it."""
     path = f"/admin/v1/orgs/{session.org}/audit/"
     note = session.admin("GET", path + "checkpoint").content
     size = int(note.split(b"\n", 2)[1])
