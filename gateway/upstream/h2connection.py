@@ -240,6 +240,7 @@ class H2Connection(asyncio.Protocol):
         """The engine has let go of the stream."""
         self._moved = True
         self._gauges.streams -= 1
+        stream.channel.owner = None  # else each stream would wait for the collector of cycles
         stream.finish(error)
         if not self._streams:
             self.idle_since = self._loop.time()

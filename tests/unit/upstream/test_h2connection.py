@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 
 import httpx
@@ -132,3 +133,20 @@ async def test_data_of_one_read_come_in_one_piece_and_early_data_are_kept() -> N
     connection.close()
     with pytest.raises(httpx.RemoteProtocolError):
         await stream.read()
+
+
+async def test_a_stream_that_is_over_leaves_no_cycle() -> None:
+    """Reference counts free it: at thousands a second the collector of cycles would be felt."""
+    connection, _ = connected()
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(1, 20, 2):
+            stream = connection.start(request())
+            connection.data_received(frame(frames.HEADERS, END_HEADERS | END_STREAM, number, OK))
+            assert (await stream.head).status == 200
+            del stream
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    connection.close()
