@@ -21,6 +21,7 @@ from tests.bench.rig import (
     quantile,
 )
 from tests.bench.targets import Target
+from tests.bench.where import Where
 
 SHAPES = (JSON, BURST, PACED)
 HALF_LOAD = 0.4
@@ -75,6 +76,7 @@ class Results:
     added: dict[str, Added] = field(default_factory=dict)
     cancels: dict[tuple[str, str, int], Cancelled] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    where: Where | None = None
 
     def note(self, target: Target, what: str, figures: Figures) -> None:
         """Remembers what should not have happened in one run of the load."""

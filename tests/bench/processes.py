@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +56,22 @@ def tree_cpu_s(roots: Iterable[int]) -> float:
             ticks += table[pid].ticks
             waiting += children.get(pid, [])
     return ticks / _TICKS_PER_SECOND
+
+
+def threads_cpu_s(roots: Iterable[int]) -> dict[tuple[int, int], float]:
+    """CPU seconds by (process, thread) of the trees under `roots`. A process' first thread has its own number."""
+    table = dict(_read_all())
+    found: dict[tuple[int, int], float] = {}
+    waiting = list(roots)
+    while waiting:
+        pid = waiting.pop()
+        waiting += [child for child, usage in table.items() if usage.parent == pid]
+        for entry in Path(f"/proc/{pid}/task").glob("*/stat"):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+                fields = entry.read_text().rpartition(")")[2].split()
+                ticks = int(fields[11]) + int(fields[12])
+                found[pid, int(entry.parent.name)] = ticks / _TICKS_PER_SECOND
+    return found
 
 
 def core_busy_s(core: int) -> float:

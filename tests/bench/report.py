@@ -10,6 +10,7 @@ from rich.table import Table
 
 from tests.bench.measure import SHAPES, Results, cancel_quantile
 from tests.bench.rig import JSON, PACED, quantile
+from tests.bench.where import WHAT, Where
 
 BUSY_ENOUGH = 0.75
 QUIET_ENOUGH = 0.10
@@ -20,6 +21,8 @@ RATIO_KEYS = {"json": "json_cpu_x", "sse_burst": "sse_burst_cpu_x", "sse_paced":
 
 def print_tables(results: Results, console: Console) -> None:
     console.print(_cpu_table(results))
+    if results.where is not None:
+        console.print(_where_table(results.where))
     console.print(_latency_table(results))
     console.print(_cancel_table(results))
     for error in results.errors:
@@ -52,6 +55,9 @@ def summary(results: Results) -> str:
         if not math.isnan(row.cpu_us):
             figures[f"{name.lower()}_{shape}_cpu_us"] = row.cpu_us
             figures[f"{name.lower()}_{shape}_busy"] = row.busy
+    if results.where is not None:
+        figures |= {f"stage_{stage}_us": cost for stage, cost in results.where.stages.items()}
+        figures["stage_rest_us"] = results.where.rest
     figures["errors"] = len(results.errors)
     return json.dumps({key: _plain(value) for key, value in figures.items()})
 
@@ -111,6 +117,25 @@ def _cpu_table(results: Results) -> Table:
         table.add_section()
     table.caption = "\n".join(sorted(notes))
     table.caption_justify = "left"
+    return table
+
+
+def _where_table(where: Where) -> Table:
+    table = Table(title="Where a JSON request's CPU goes, µs (each stage measured alone)", title_justify="left")
+    table.add_column("stage")
+    table.add_column("µs", justify="right")
+    table.add_column("what is in it")
+    for stage, cost in where.stages.items():
+        table.add_row(stage, _number(cost, 1), WHAT[stage])
+    table.add_section()
+    table.add_row("sum", _number(sum(where.stages.values()), 1), "")
+    table.add_row("rest", _number(where.rest, 1), "the worker beyond its stages: the bus, many requests at a time")
+    table.add_section()
+    for name, cost in where.threads.items():
+        table.add_row(name, _number(cost, 1), "")
+    table.add_row(
+        "whole gateway", _number(sum(where.threads.values()), 1), "in the run that this was held against"
+    )
     return table
 
 

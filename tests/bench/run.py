@@ -23,6 +23,7 @@ from tests.bench.processes import choose_cores
 from tests.bench.report import print_tables, summary
 from tests.bench.rig import RigError, running
 from tests.bench.targets import MissingPackageError, direct_target, gateway_target, haproxy_target
+from tests.bench.where import measure_where
 from tests.kit.certs import make_pki
 
 
@@ -57,4 +58,12 @@ def _measure(progress: Console, *, with_gateway: bool) -> Results:
             targets.append(stack.enter_context(gateway_target(folder / "gateway", rig.upstream_port, pki, cores)))
         # The load's few milliseconds of Python belong to the rig's core too.
         os.sched_setaffinity(0, {cores.rig})
-        return Bench(rig, targets, size, lambda what: progress.print(f"· {what}", highlight=False)).all()
+
+        def say(what: str) -> None:
+            progress.print(f"· {what}", highlight=False)
+
+        results = Bench(rig, targets, size, say).all()
+        if with_gateway:
+            say("where the microseconds go")
+            results.where = measure_where(rig, targets[-1], folder, pki, size.seconds)
+        return results

@@ -69,7 +69,7 @@ def haproxy_target(folder: Path, upstream_port: int, pki: Pki, cores: Cores) -> 
     with pinned(cores.target), (folder / "haproxy.log").open("wb") as log:
         process = subprocess.Popen([program, "-f", str(config), "-db"], env=environment, stdout=log, stderr=log)
     try:
-        _wait_listening(process, port, folder / "haproxy.log")
+        wait_listening(process, port, folder / "haproxy.log")
         yield Target("HAProxy", port, (process.pid,), _token(key), pki.files.ca)
     finally:
         process.terminate()
@@ -149,13 +149,15 @@ def _token(key: RSAKey) -> str:
     return jwt.encode({"alg": "RS256", "typ": "at+jwt", "kid": key.thumbprint()}, claims, key)
 
 
-def _wait_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def wait_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Raises `RuntimeError` with what the process wrote when it ends or takes too long."""
+    name = log.stem
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise RuntimeError(f"HAProxy ended:\n{log.read_text()}")
+            raise RuntimeError(f"{name} ended:\n{log.read_text()}")
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise RuntimeError(f"HAProxy does not listen:\n{log.read_text()}")
+    raise RuntimeError(f"{name} does not listen:\n{log.read_text()}")

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.bench.measure import Added, CpuRow, Results, cancel_quantile
-from tests.bench.processes import core_busy_s, parse_stat, pinned, tree_cpu_s
+from tests.bench.processes import core_busy_s, parse_stat, pinned, threads_cpu_s, tree_cpu_s
 from tests.bench.report import print_tables, summary
 from tests.bench.rig import Cancelled, join_journals, quantile
+from tests.bench.stages import STAGES
 from tests.bench.targets import Target
+from tests.bench.where import WHAT, Where
 
 PROMISED_KEYS = {
     "json_cpu_x",
@@ -67,7 +73,6 @@ def test_what_was_not_measured_is_null() -> None:
 
 
 def test_tables_mark_rows_whose_core_was_not_full(capsys: pytest.CaptureFixture[str]) -> None:
-    from rich.console import Console
 
     found = results()
     found.cpu["gateway", "json"] = cpu_row(120)._replace(busy=0.4, others=0.5)
@@ -133,3 +138,29 @@ def test_children_start_on_the_core_they_are_pinned_to() -> None:
     assert output.stdout.strip() == str({core})
     assert os.sched_getaffinity(0) == allowed
     assert core_busy_s(core) > 0
+
+
+def test_the_stages_and_the_rest_make_up_the_worker() -> None:
+    threads = {"worker, main thread": 120.0, "worker, other threads": 40.0, "other processes": 20.0}
+    where = Where({"server": 30.0, "edge": 25.0, "token": 1.5}, threads)
+    assert where.rest == 160 - 56.5
+    found = results()
+    assert not [key for key in json.loads(summary(found)) if key.startswith("stage_")]
+    found.where = where
+    figures = json.loads(summary(found))
+    assert (figures["stage_token_us"], figures["stage_rest_us"]) == (1.5, 103.5)
+    console = Console(width=120, record=True, file=io.StringIO())
+    print_tables(found, console)
+    printed = console.export_text()
+    assert "Where a JSON request" in printed
+    assert "180.0" in printed
+
+
+def test_every_stage_says_what_is_in_it() -> None:
+    assert tuple(WHAT) == ("server", "edge", *STAGES)
+
+
+def test_a_trees_threads_are_told_apart() -> None:
+    threads = threads_cpu_s([os.getpid()])
+    assert (os.getpid(), threading.get_native_id()) in threads
+    assert 0 < sum(threads.values()) <= time.process_time() + 0.1

@@ -1,0 +1,212 @@
+"""What each stage of one JSON request costs, with its real code and real objects, in a process of its own.
+
+    python -m tests.bench.stages <folder> <upstream's port> <its CA>
+
+Prints one line of JSON: stage → microseconds of CPU a request, the least of several rounds. The stages that only
+compute run in a loop; the limits ask a real owner in this process; the transport asks the rig's upstream over
+TLS, 32 at a time; the audit spool writes to disk. What this cannot see (the bus, a loop and caches that have many
+things to do) is the rest in the benchmark's table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from gateway.api.data.openai import decoder
+from gateway.audit.spool import Spool
+from gateway.authn.verify import Authenticator
+from gateway.authorize.stage import authorize, resolve
+from gateway.clock import SystemClock
+from gateway.exchange import Credential, Hold, Permit, Receipt, Reservation, Route, SpoolUp
+from gateway.ledger import Ledger
+from gateway.limits.claims import claims_for
+from gateway.limits.messages import SliceAnswer, SliceAsk
+from gateway.limits.owner import LimitOwner
+from gateway.limits.slices import SlicedLimits
+from gateway.metrics import Counters
+from gateway.pipeline import rate_limit_headers
+from gateway.secret import Secret
+from gateway.secrets.lease import KeyLeases
+from gateway.upstream.relay import Progress, Relay, read_answer
+from gateway.upstream.transport import TransportPool
+from policies.facts import Action, Role
+from policies.rules import Effect
+from tenants.ids import OrgId
+from tenants.models import Limit, LimitScope, LimitUnit, ModelAlias, Org, OrgRule, Upstream, WireProtocol
+from tenants.snapshot import Snapshot, TenantRecord
+from tests.bench.rig import JSON
+from tests.unit.authn import tokens
+
+ROUNDS = 5
+COUNT = 1_000
+STAGES = ("token", "decode", "policy", "limit", "route", "transport", "ledger", "audit", "metrics")
+
+_ACME = OrgId("acme")
+
+
+class _Keys:
+    async def get(self, org: OrgId, upstream: str) -> Credential:
+        return Credential(1, Secret(b"sk-bench-upstream"))
+
+
+class Stages:
+    """One organization as the benchmark's gateway has it: a model, a rule, limits on requests and tokens."""
+
+    def __init__(self, folder: Path, upstream_port: int, ca_pem: str) -> None:
+        clock = self._clock = SystemClock()
+        self._folder = folder
+        url = f"https://127.0.0.1:{upstream_port}"
+        record = TenantRecord(
+            org=Org(_ACME, "Acme"),
+            upstreams=(Upstream(_ACME, "rig", url, protocol=WireProtocol.H2, ca_pem=ca_pem, key_version=1),),
+            models=(ModelAlias(_ACME, "bench", "rig", "bench"),),
+            rules=(OrgRule(_ACME, "all", Effect.ALLOW, (Role.MEMBER,), (Action.CHAT,), ("*",)),),
+            limits=tuple(
+                Limit(_ACME, unit.value, LimitScope.MEMBER, unit, 2_000_000_000)
+                for unit in (LimitUnit.REQUESTS, LimitUnit.TOKENS)
+            ),
+        )
+        self._snapshot = Snapshot(1, (record,), (), tokens.jwks("server"))
+        self._authn = Authenticator(tokens.ISSUER, tokens.AUDIENCE, lambda: float(tokens.NOW))
+        self._bearer = f"Bearer {tokens.token()}".encode()
+        self._body = JSON.body()
+        self._decode = decoder(Action.CHAT)
+        owner = LimitOwner(clock.monotonic_us)
+
+        async def ask(message: SliceAsk) -> SliceAnswer:
+            return owner.answer(message)
+
+        self._limits = SlicedLimits("bench", ask)
+        self._keys = KeyLeases(_Keys(), time.monotonic)
+        self._transports = TransportPool(allowed=(IPv4Network("127.0.0.0/8"),))
+        self._relay = Relay(self._transports)
+        self._counters = Counters()
+
+    async def measure(self) -> dict[str, float]:
+        principal = self._authn.authenticate(self._bearer, "gateway.example", self._snapshot)
+        tenant = resolve(principal, self._snapshot)
+        call = self._decode(self._body)
+        permit = authorize(principal, tenant, call)
+        hold = await self._limits.reserve(claims_for(permit))
+        await self._keys.lease(_ACME, "rig", 1)
+        route = self._route(Reservation(permit=permit, hold=hold))
+        receipt = self._receipt(permit, hold, route)
+        costs = {
+            "token": _least(lambda: self._authn.authenticate(self._bearer, "gateway.example", self._snapshot)),
+            "decode": _least(lambda: self._decode(self._body)),
+            "policy": _least(lambda: authorize(principal, resolve(principal, self._snapshot), call)),
+            "route": _least(lambda: self._route(Reservation(permit=permit, hold=hold))),
+            "ledger": _least(lambda: self._receipt(permit, hold, route)),
+            "metrics": _least(lambda: self._counters.observe(receipt)),
+            "limit": await _least_async(lambda: self._limit(permit), streams=1),
+            "transport": await _least_async(lambda: self._ask_upstream(route), streams=32),
+            "audit": await self._audit(receipt),
+        }
+        hold.settle(10)
+        await self._transports.aclose()
+        return {stage: round(costs[stage], 2) for stage in STAGES}
+
+    async def _limit(self, permit: Permit) -> None:
+        """Mostly out of a slice; now and then the owner is asked, which here is in the same process."""
+        hold = await self._limits.reserve(claims_for(permit))
+        rate_limit_headers(hold.standings)
+        hold.settle(20)
+
+    def _route(self, reservation: Reservation) -> Route:
+        permit = reservation.permit
+        upstream = permit.tenant.upstreams[permit.alias.upstream]
+        credential = self._keys.peek(permit.tenant.id, upstream.name, upstream.key_version)
+        if credential is None:
+            raise RuntimeError("the key is leased before anything is measured")
+        return Route(reservation=reservation, upstream=upstream, model=permit.alias.model, credential=credential)
+
+    def _receipt(self, permit: Permit, hold: Hold, route: Route) -> Receipt:
+        """Everything a ledger is told of a request that is served."""
+        ledger = Ledger("req_0123456789abcdef01234567", "", Action.CHAT, self._clock)
+        ledger.entered(permit.principal, "bench/1")
+        ledger.decoded(permit.call)
+        ledger.permitted(permit)
+        ledger.admitted(permit, hold)
+        ledger.routed(route)
+        ledger.sending()
+        ledger.progress.note_sent()
+        ledger.head_arrived()
+        ledger.body_arrived(600)
+        ledger.split()
+        ledger.served()
+        return ledger.receipt()
+
+    async def _ask_upstream(self, route: Route) -> None:
+        progress = Progress(self._clock.monotonic_us)
+        answer = await self._relay.open(route, progress)
+        await read_answer(answer, progress)
+        answer.cancel()
+
+    async def _audit(self, receipt: Receipt) -> float:
+        """From room set aside to the message for the sequencer; sending that is not in it."""
+
+        async def send(up: SpoolUp) -> int:
+            msgspec.json.encode(up)
+            return up.receipts[-1].seq
+
+        spool = Spool(self._folder, "bench-0123456789abcdef", 4 * 1024 * 1024, 25)
+        running = asyncio.create_task(spool.run(send))
+        least = float("inf")
+        for _ in range(ROUNDS):
+            begin = time.process_time_ns()
+            for number in range(COUNT):
+                spool.admit()
+                spool.append(receipt)
+                if number % 100 == 99:  # as a worker's loop would, which has other things to do
+                    await asyncio.sleep(0.01)
+            while spool.pending:
+                await asyncio.sleep(0.01)
+            least = min(least, (time.process_time_ns() - begin) / COUNT / 1000)
+        spool.stop()
+        await running
+        return least
+
+
+def _least(work: Callable[[], object]) -> float:
+    best = float("inf")
+    for _ in range(ROUNDS):
+        begin = time.process_time_ns()
+        for _ in range(COUNT):
+            work()
+        best = min(best, (time.process_time_ns() - begin) / COUNT / 1000)
+    return best
+
+
+async def _least_async(work: Callable[[], Awaitable[None]], *, streams: int) -> float:
+    """`streams` at a time."""
+    each = COUNT // streams
+
+    async def one_after_the_other() -> None:
+        for _ in range(each):
+            await work()
+
+    best = float("inf")
+    for _ in range(ROUNDS):
+        begin = time.process_time_ns()
+        await asyncio.gather(*(one_after_the_other() for _ in range(streams)))
+        best = min(best, (time.process_time_ns() - begin) / (each * streams) / 1000)
+    return best
+
+
+def main() -> None:
+    folder, port, ca = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    costs = uvloop.run(Stages(folder, port, ca.read_text()).measure())
+    sys.stdout.write(json.dumps(costs) + "\n")
+
+
+if __name__ == "__main__":
+    main()
