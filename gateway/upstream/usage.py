@@ -21,6 +21,8 @@ one would fill the caller's buckets, one of more than 64 bits could not be writt
 
 _MARK = b'"usage"'
 _NULLS = (b',"usage":null', b', "usage": null')
+_LF = b"\n\n"
+_CRLF = b"\r\n\r\n"
 
 
 class _Tokens(Struct):
@@ -66,11 +68,10 @@ class UsageTap:
         self.usage: Usage | None = None
 
     def feed(self, data: bytes) -> bytes:
-        if not self._carry and data.endswith(b"\n\n") and _MARK not in data:
-            self.events += data.count(b"\n\n")
-            return data
+        if not self._carry and data.endswith(_LF):
+            return self._whole(data)
         buffer = self._carry + data
-        end = max(_after(buffer, b"\n\n"), _after(buffer, b"\r\n\r\n"))
+        end = max(_after(buffer, _LF), _after(buffer, _CRLF))
         if end == 0 and len(buffer) > CARRY_LIMIT:
             self._carry = b""
             return buffer
@@ -83,16 +84,15 @@ class UsageTap:
         return self._whole(rest)
 
     def _whole(self, events: bytes) -> bytes:
-        if _MARK in events and not self._keep:
-            for null in _NULLS:
-                events = events.replace(null, b"")
-        if _MARK not in events:
-            self.events += events.count(b"\n\n") + events.count(b"\r\n\r\n")
+        """Each pass over `events` is paid for by every chunk: one to find the mark, one to count."""
+        separator = _CRLF if events.endswith(_CRLF) else _LF
+        mark = events.find(_MARK)
+        if mark < 0:
+            self.events += events.count(separator)
             return events
-        separator = b"\r\n\r\n" if b"\r\n\r\n" in events else b"\n\n"
         kept = []
         at = 0
-        while (mark := events.find(_MARK, at)) >= 0:
+        while mark >= 0:
             before = events.rfind(separator, at, mark)
             start = at if before < 0 else before + len(separator)
             after = events.find(separator, mark)
@@ -103,11 +103,17 @@ class UsageTap:
             if passed:
                 kept += (passed, separator)
             at = end + len(separator)
+            mark = events.find(_MARK, at)
         self.events += events.count(separator, at)
         kept.append(events[at:])
         return b"".join(kept)
 
     def _event(self, event: bytes) -> bytes:
+        if not self._keep:
+            for null in _NULLS:
+                event = event.replace(null, b"")
+            if _MARK not in event:
+                return event
         if not event.startswith(b"data:"):
             return event
         payload = event[5:]
