@@ -221,9 +221,16 @@ class VaultKeys:
         known = kept(await self._memory.load(kept_name(org)), wrapping)
         if known is not None:
             return known
-        secret_id = await self._in_thread(lambda: unwrap(self._server, self._vault, org, wrapping))
-        # A crash here loses the secret id for good: an operator wraps another one. Of two processes that come
-        # here together one is refused above, and finds what the other has kept when it tries again.
+        try:
+            secret_id = await self._in_thread(lambda: unwrap(self._server, self._vault, org, wrapping))
+        except StoreUnavailableError:
+            # Of two processes that come here together one is refused, and finds what the other has kept: now, or
+            # when it tries again.
+            known = kept(await self._memory.load(kept_name(org)), wrapping)
+            if known is None:
+                raise
+            return known
+        # A crash here loses the secret id for good: an operator wraps another one.
         await self._memory.store(kept_name(org), keep(wrapping, secret_id))
         return secret_id
 

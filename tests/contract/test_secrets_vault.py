@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import RSAKey
 
 from gateway.secret import Secret
 from gateway.secrets.store import NoSuchSecretError, StoreUnavailableError
@@ -214,6 +216,62 @@ async def test_a_wrapping_token_of_something_else_is_refused(place: VaultPlace, 
     place.credential(ACME, Secret(exchanged))
     with pytest.raises(StoreUnavailableError, match="somebody may have exchanged it"):
         await opened(vault).get(ACME, "openai")
+
+
+class Issuer:
+    """Signs JWTs, and is known to the server at its own mount."""
+
+    def __init__(self, place: VaultPlace) -> None:
+        self.mount = place.prefix + "-jwt"
+        self._key = RSAKey.generate_key(2048)
+        self._path = place.home / "identity"
+        self._place = place
+
+    def configure(self) -> None:
+        config = {"jwt_validation_pubkeys": [self._key.as_pem(private=False).decode()]}
+        assert self._place.call("POST", f"auth/{self.mount}/config", config).status_code == 204
+
+    def sign(self, key: RSAKey | None = None, **claims: object) -> None:
+        now = int(time.time())
+        whole = {"sub": "gateway@ci", "aud": "vault", "iat": now, "exp": now + 600, **claims}
+        self._path.write_text(jwt.encode({"alg": "RS256"}, whole, key or self._key))
+
+
+async def test_one_jwt_logs_in_as_the_role_of_each_organization(place: VaultPlace, opened: Open) -> None:
+    issuer = Issuer(place)
+    vault = place.settings(auth="jwt", auth_mount=issuer.mount, credential="identity")
+    server = VaultServer(vault, place.home, threads=1)
+    for org in (ACME, GLOBEX):
+        binding = Binding(subject="gateway@ci", audience="vault")
+        list(apply(server, vault, org, Secret(place.root), steps(vault, org, binding)))
+    server.close()
+    issuer.configure()
+    issuer.sign()
+    keys = opened(vault)
+    for org in (ACME, GLOBEX):
+        await keys.put(org, "openai", Secret(f"sk-{org}"))
+    for org, other in ((ACME, GLOBEX), (GLOBEX, ACME)):
+        held = keys._roles[org].token
+        assert held is not None
+        path = f"{place.prefix}/data/orgs/{other}/upstreams/openai"
+        assert place.call("GET", path, token=held.value.reveal().decode()).status_code == 403
+    for wrong in ({"sub": "somebody"}, {"aud": "elsewhere"}, {"exp": int(time.time()) - 3600, "iat": 1}):
+        issuer.sign(**wrong)
+        with pytest.raises(StoreUnavailableError, match="may have expired"):
+            await opened(vault).get(ACME, "openai")
+    issuer.sign(RSAKey.generate_key(2048))
+    with pytest.raises(StoreUnavailableError, match="no known key"):
+        await opened(vault).get(ACME, "openai")
+
+
+async def test_processes_that_start_together_share_one_unwrapping(place: VaultPlace, opened: Open) -> None:
+    vault = place.prepare(ACME, wrap="60s", wrapped=True)
+    stores = [opened(vault) for _ in range(4)]
+    answers = await asyncio.gather(*(store.get(ACME, "openai") for store in stores), return_exceptions=True)
+    assert any(isinstance(answer, NoSuchSecretError) for answer in answers)  # logged in: there is no key yet
+    for store in stores:  # whoever came second finds what the first has kept
+        with pytest.raises(NoSuchSecretError):
+            await store.get(ACME, "openai")
 
 
 async def test_a_namespace_is_a_world_of_its_own(place: VaultPlace, opened: Open) -> None:

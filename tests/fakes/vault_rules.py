@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import RSAKey
 from msgspec import Struct, field
 
 Policy = dict[str, frozenset[str]]
@@ -201,35 +206,54 @@ class AppRole:
 
 
 class JwtRoles:
-    """Kubernetes and JWT: a role, and a token whose bearer it names. `token-of-<subject>` is the fake's JWT."""
+    """JWT as it is, RS256 with the public keys of the method's configuration; of Kubernetes a role and a service
+    account's token, which here is `token-of-<namespace>/<name>`: there is no cluster to ask about it."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._roles: dict[str, dict[str, Any]] = {}
+        self._keys: list[RSAKey] = []
 
     def serve(self, method: str, path: str, body: dict[str, Any]) -> Reply:
         match path.split("/"):
             case ["role", name]:
                 self._roles[name] = dict(body)
                 return Reply(204)
+            case ["config"]:
+                self._keys = [RSAKey.import_key(pem) for pem in body.get("jwt_validation_pubkeys", [])]
+                return Reply(204)
         return failed(404)
 
     def login(self, body: dict[str, Any]) -> Grant | Reply:
-        role = self._roles.get(str(body.get("role")))
-        if role is None:
-            kind = f'role "{body.get("role")}" could not be found' if self._kind == "jwt" else "invalid role name"
-            return failed(400, kind)
+        name, token = str(body.get("role")), str(body.get("jwt", ""))
+        role = self._roles.get(name)
         if self._kind == "jwt":
-            bound = role["bound_subject"]
+            if role is None:
+                return failed(400, f'role "{name}" could not be found')
+            return self._refusal(role, token) or grant(role)
+        if role is None:
+            return failed(400, f'invalid role name "{name}"')
+        bound = f"{role['bound_service_account_namespaces'][0]}/{role['bound_service_account_names'][0]}"
+        return grant(role) if token == f"token-of-{bound}" else failed(403, "permission denied")
+
+    def _refusal(self, role: dict[str, Any], token: str) -> Reply | None:
+        if not token:
+            return failed(400, "missing token")
+        claims: dict[str, Any] = {}
+        for key in self._keys:
+            with suppress(JoseError, ValueError):
+                claims = jwt.decode(token, key, algorithms=["RS256"]).claims
+        if not claims:
+            wrong = "error verifying token signature: no known key successfully validated the token signature"
+        elif claims.get("exp", 0) < time.time() - 150:  # it allows for clocks that differ
+            wrong = "invalid expiration time (exp) claim: token is expired"
+        elif claims.get("sub") != role["bound_subject"]:
+            wrong = "invalid subject (sub) claim"
+        elif claims.get("aud") not in role["bound_audiences"]:
+            wrong = "invalid audience (aud) claim: audience claim does not match any expected audience"
         else:
-            bound = f"{role['bound_service_account_namespaces'][0]}/{role['bound_service_account_names'][0]}"
-        if body.get("jwt") != f"token-of-{bound}":
-            return (
-                failed(403, "permission denied")
-                if self._kind == "kubernetes"
-                else failed(400, "error validating token: invalid subject (sub) claim")
-            )
-        return grant(role)
+            return None
+        return failed(400, f"error validating token: {wrong}")
 
 
 def grant(role: dict[str, Any]) -> Grant:
