@@ -128,7 +128,7 @@ class ConnectionPool:
         self._peer_limit = USUAL_LIMIT
         self._in_flight: int | None = 0
         self._sweeper: asyncio.TimerHandle | None = None
-        self._draining = False
+        self.draining = False
         self._closed = False
         self._serving = False
         self._again = False
@@ -216,7 +216,7 @@ class ConnectionPool:
         self._again = True
         if self._serving:
             return
-        if not self._line.waiting and not self._draining and self._settled():
+        if not self._line.waiting and not self.draining and self._settled():
             return  # the usual case, at every stream's end: nobody waits and nothing is to be dialled
         self._serving = True
         try:
@@ -250,7 +250,7 @@ class ConnectionPool:
 
     def drain(self) -> None:
         """Replaced by another configuration: what still comes is served, and no connection is kept idle."""
-        self._draining = True
+        self.draining = True
         self.changed()
 
     def close(self) -> None:
@@ -310,7 +310,7 @@ class ConnectionPool:
     def _serve(self) -> None:
         self._note_due()
         self._share.serve()
-        if self._draining:
+        if self.draining:
             for connection in self._usable:
                 if connection.open == 0:
                     connection.drain()
@@ -375,7 +375,7 @@ class ConnectionPool:
 
     def _grow(self) -> None:
         size = balance.capacity(self._bounds.connections, self._multiplexed)
-        due = 0 if self._draining else len(self._due)
+        due = 0 if self.draining else len(self._due)
         if len(self._usable) + len(self._dialling) >= size + due:
             return
         if self._closed or (self._usable and self._loop.time() < self._not_before):

@@ -22,6 +22,10 @@ class Member(Protocol):
         """Its `max_in_flight`; 0: none."""
 
     @property
+    def draining(self) -> bool:
+        """Replaced by another configuration: what it has in flight counts, its cap no longer."""
+
+    @property
     def in_flight(self) -> int:
         """Streams open or promised."""
 
@@ -63,7 +67,8 @@ class Share:
             largest = total = 0
             for other in self._members:
                 total += other.in_flight
-                largest = max(largest, other.cap)
+                if not other.draining:
+                    largest = max(largest, other.cap)
             left = min(left, max(cap, largest) - total)
         return left
 

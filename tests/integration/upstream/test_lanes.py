@@ -143,3 +143,19 @@ async def test_organizations_without_a_cap_share_nothing(h2: RecordingUpstream, 
         await finish(request)
     await asyncio.gather(*map(read, tasks))
     await pool.aclose()
+
+
+async def test_http_1_1_keeps_the_cap_and_the_lanes(pki: Pki, open_caller: Open) -> None:
+    async with (
+        RecordingUpstream(tls=pki.server_context(("http/1.1",))) as upstream,
+        open_caller(upstream, max_in_flight=1, max_queue=2) as caller,
+    ):
+        tasks = [send(caller.transport, "/first", CHAT)]
+        await upstream.arrived(1)
+        for number, (path, lane) in enumerate((("/agent", AGENT), ("/completion", COMPLETION)), 1):
+            tasks.append(send(caller.transport, path, lane))
+            await waiting(caller.transport, number)
+        for number in range(1, 4):
+            await finish(await upstream.arrived(number))
+        await asyncio.gather(*map(read, tasks))
+        assert [request.path for request in upstream.requests] == ["/first", "/completion", "/agent"]

@@ -211,6 +211,21 @@ async def test_small_cap_of_one_organization_holds_up_nobody_else() -> None:
     assert modest.take() is None
 
 
+async def test_lower_cap_counts_what_the_configuration_before_has_in_flight() -> None:
+    share = Share()
+    before, old = await member(share, "acme", 4)
+    after, new = await member(share, "acme", 2)
+    assert [before.take() for _ in range(4)] == [old] * 4
+    before.drain()
+    waiting = asyncio.ensure_future(after.acquire())
+    for _ in range(2):
+        old.free()
+        await turns()
+    assert not waiting.done()
+    old.free()
+    assert await waiting is new
+
+
 async def test_who_has_no_stream_free_is_passed_over_by_others_at_the_origin() -> None:
     share = Share()
     acme, papers = await member(share, "acme", 9, limit=1)
