@@ -5,12 +5,12 @@ Unknown fields are passed through as they came. What is checked is what the gate
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Meta, Raw, Struct
 
 from gateway.errors import BadRequestError, GatewayError, UnprocessableError
 from gateway.exchange import Call
@@ -24,6 +24,48 @@ REQUIRED = {Action.COMPLETE: "prompt", Action.CHAT: "messages", Action.EMBED: "i
 
 # status → OpenAI's `type` where it isn't simply the caller's fault or ours
 _TYPES = {403: "permission_error", 429: "rate_limit_error"}
+
+
+_Count = Annotated[int, Meta(ge=1, le=10_000_000)] | None
+
+
+class _Options(Struct):
+    include_usage: bool | None = None
+
+
+class _Body(Struct):
+    """What all endpoints' bodies have that the gateway looks at."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=MODEL_NAME_MAX)]
+    stream_options: _Options | None = None
+    n: _Count = None
+    best_of: _Count = None
+    max_tokens: _Count = None
+    max_completion_tokens: _Count = None
+
+
+class _Completion(_Body):
+    stream: bool | None = None
+    prompt: str | list[Any] | None = None
+    suffix: str | None = None
+
+
+class _Chat(_Body, kw_only=True):
+    messages: Annotated[list[dict[str, Raw]], Meta(min_length=1)]
+    stream: bool | None = None
+
+
+class _Embedding(_Body, kw_only=True):
+    input: str | list[Any]
+
+
+_Sound = _Completion | _Chat | _Embedding
+_sound: Mapping[Action, msgspec.json.Decoder[_Sound]] = {
+    Action.COMPLETE: msgspec.json.Decoder(_Completion),
+    Action.CHAT: msgspec.json.Decoder(_Chat),
+    Action.EMBED: msgspec.json.Decoder(_Embedding),
+}
+"""One pass over a body in order. What it refuses is gone over field by field, to say what is wrong with which."""
 
 
 def decoder(task: Action) -> Callable[[bytes], Call]:
@@ -53,6 +95,29 @@ def decode_call(task: Action, body: bytes) -> Call:
     for name in ("model", required):
         if name not in fields:
             raise BadRequestError(f"'{name}' is required", param=name)
+    try:
+        sound = _sound[task].decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        sound = None
+    if sound is None:
+        return _examined(task, fields, len(body))
+    options = sound.stream_options
+    return Call(
+        task=task,
+        model=sound.model,
+        stream=not isinstance(sound, _Embedding) and bool(sound.stream),
+        include_usage=options is not None and bool(options.include_usage),
+        # Servers differ in which of the two they heed: what is reserved has to cover either.
+        max_tokens=max(sound.max_completion_tokens or 0, sound.max_tokens or 0) or None,
+        answers=max(sound.n or 1, sound.best_of or 1)
+        * (_prompts(sound.prompt) if isinstance(sound, _Completion) else 1),
+        size=len(body),
+        fields=fields,
+    )
+
+
+def _examined(task: Action, fields: dict[str, Raw], size: int) -> Call:
+    """Field by field, with words for what is wrong."""
     model = _typed(fields, "model", str, "a string")
     if not 0 < len(model) <= MODEL_NAME_MAX:
         raise UnprocessableError(f"'model' must have 1 to {MODEL_NAME_MAX} characters", param="model")
@@ -61,7 +126,6 @@ def decode_call(task: Action, body: bytes) -> Call:
     options = _typed(fields, "stream_options", dict[str, Raw] | None, "an object") or {}
     include_usage = bool(_typed(options, "include_usage", bool | None, "true or false", "stream_options."))
     choices = max(_positive(fields, "n") or 1, _positive(fields, "best_of") or 1)
-    # Servers differ in which of the two they heed: what is reserved has to cover either.
     most = max(_positive(fields, "max_completion_tokens") or 0, _positive(fields, "max_tokens") or 0)
     return Call(
         task=task,
@@ -70,7 +134,7 @@ def decode_call(task: Action, body: bytes) -> Call:
         include_usage=include_usage,
         max_tokens=most or None,
         answers=choices * prompts,
-        size=len(body),
+        size=size,
         fields=fields,
     )
 
@@ -80,13 +144,19 @@ def _check_input(task: Action, fields: dict[str, Raw]) -> int:
     if task is Action.COMPLETE:  # a null prompt is OpenAI's own default; a list of tokens is a prompt too
         prompt = _typed(fields, "prompt", str | list[Any] | None, "a string or an array")
         _typed(fields, "suffix", str | None, "a string")
-        if isinstance(prompt, list) and any(not isinstance(item, int) for item in prompt):
-            return len(prompt)
-    elif task is Action.CHAT:
+        return _prompts(prompt)
+    if task is Action.CHAT:
         if not _typed(fields, "messages", list[dict[str, Raw]], "an array of objects"):
             raise UnprocessableError("'messages' must not be empty", param="messages")
     else:
         _typed(fields, "input", str | list[Any], "a string or an array")
+    return 1
+
+
+def _prompts(prompt: str | list[Any] | None) -> int:
+    """How many they are: a list of numbers is one, in tokens."""
+    if isinstance(prompt, list) and any(not isinstance(item, int) for item in prompt):
+        return len(prompt)
     return 1
 
 

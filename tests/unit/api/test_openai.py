@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gateway.api.data.openai import decode_call, error_body, error_event
+from gateway.api.data.openai import _examined, _fields, decode_call, error_body, error_event
 from gateway.errors import (
     BadRequestError,
     ForbiddenError,
@@ -15,6 +19,7 @@ from gateway.errors import (
     UnavailableError,
     UnprocessableError,
 )
+from gateway.exchange import Call
 from gateway.upstream.relay import upstream_body
 from policies.facts import Action
 
@@ -138,3 +143,84 @@ def test_all_that_may_come_is_reserved(fields: dict[str, object], answers: int, 
     """What is reserved too low is admitted too often: many requests at once would go beyond the limit."""
     call = decode_call(Action.COMPLETE, body(model="m", **fields))
     assert (call.answers, call.max_tokens) == (answers, most)
+
+
+_FRAGMENTS = (
+    *(
+        "null",
+        "true",
+        "false",
+        "0",
+        "1",
+        "3",
+        "-1",
+        "1.0",
+        "1.5",
+        "1e2",
+        "10000000",
+        "10000001",
+        "99999999999999999999",
+    ),
+    *(
+        '""',
+        '"m"',
+        '"true"',
+        '"\\ud800"',
+        '"\\u00fc"',
+        "[]",
+        "[1,2]",
+        '["a","b"]',
+        "[[1],[2]]",
+        '["a",1]',
+        "[null]",
+    ),
+    *(
+        "{}",
+        '[{"role":"user"}]',
+        "[{}]",
+        '[{"role":"user"},1]',
+        '{"include_usage":true}',
+        '{"include_usage":null}',
+    ),
+    *('{"include_usage":1}', '{"other":[1,{"a":2}]}', '{"include_usage":false,"include_usage":true}'),
+    f'"{"m" * 256}"',
+    f'"{"m" * 257}"',
+)
+_NAMES = (
+    *("model", "prompt", "messages", "input", "suffix", "stream", "stream_options", "n", "best_of", "max_tokens"),
+    *("max_completion_tokens", "other"),
+)
+_GOOD = {
+    Action.COMPLETE: '"model":"m","prompt":"x"',
+    Action.CHAT: '"model":"m","messages":[{}]',
+    Action.EMBED: '"model":"m","input":"x"',
+}
+
+
+@given(
+    task=st.sampled_from([Action.COMPLETE, Action.CHAT, Action.EMBED]),
+    members=st.lists(st.tuples(st.sampled_from(_NAMES), st.sampled_from(_FRAGMENTS)), max_size=4),
+    first=st.booleans(),
+)
+@settings(max_examples=600, deadline=None)
+def test_a_body_read_in_one_pass_is_what_it_is_field_by_field(
+    task: Action, members: list[tuple[str, str]], first: bool
+) -> None:
+    given_members = [f'"{name}":{value}' for name, value in members]
+    text = ",".join([_GOOD[task], *given_members] if first else [*given_members, _GOOD[task]])
+    raw = f"{{{text}}}".encode()
+    try:
+        fields = _fields.decode(raw)
+    except msgspec.DecodeError:  # half of a surrogate pair: no JSON text at all
+        with pytest.raises(BadRequestError, match="not valid JSON"):
+            decode_call(task, raw)
+        return
+    expected = _outcome(lambda: _examined(task, fields, len(raw)))
+    assert _outcome(lambda: decode_call(task, raw)) == expected
+
+
+def _outcome(decode: Callable[[], Call]) -> object:
+    try:
+        return decode()
+    except GatewayError as error:
+        return type(error), error.message, error.param
