@@ -231,7 +231,10 @@ class ConnectionPool:
     @property
     def in_flight(self) -> int:
         if self._in_flight is None:
-            self._in_flight = sum(connection.open for connection in self._all)
+            count = 0
+            for connection in self._all:  # on the way of every request: cheaper than `sum`
+                count += connection.open
+            self._in_flight = count
         return self._in_flight
 
     @property

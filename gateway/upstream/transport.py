@@ -96,9 +96,10 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
     `open` is the way of requests; httpx's interface is for everything that happens seldom.
 
-    Both raise `httpx.ConnectError`, `ConnectTimeout` and `PoolTimeout` (nothing was sent), `RefusedError` (sent,
-    and not processed), `TotalTimeoutError`, `ReadTimeout`, `RemoteProtocolError`; httpx's also
-    `UnsupportedProtocol` for a request to another origin: a key never goes anywhere but where it belongs.
+    Both raise `httpx.ConnectError`, `ConnectTimeout`, `PoolTimeout` and `SaturatedError` (nothing was sent),
+    `RefusedError` (sent, and not processed), `TotalTimeoutError`, `ReadTimeout`, `RemoteProtocolError`;
+    httpx's also `UnsupportedProtocol` for a request to another origin: a key never goes anywhere but where it
+    belongs.
     """
 
     def __init__(
