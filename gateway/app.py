@@ -41,6 +41,7 @@ from gateway.audit.spool import Spool
 from gateway.authn.verify import Authenticator
 from gateway.bus.client import BusClient
 from gateway.bus.hub import Hub
+from gateway.bus.messages import MetricsUp
 from gateway.bus.publisher import Publisher
 from gateway.bus.streams import LiveStreams
 from gateway.clock import Clock, SystemClock
@@ -66,6 +67,8 @@ from gateway.secrets.store import StoreUnavailableError, UpstreamKeys
 from gateway.serve import HOPELESS, SETTINGS_VARIABLE, configure_logging, die_with_parent
 from gateway.settings import Settings, load
 from gateway.tree import tell_ready
+from gateway.upstream.auth.grant import TokenEndpoints
+from gateway.upstream.auth.tokens import ClientTokens
 from gateway.upstream.probe import UpstreamProbe
 from gateway.upstream.relay import Relay
 from gateway.upstream.transport import TransportPool
@@ -115,12 +118,13 @@ def worker() -> Litestar:
     spool = Spool(_spools(settings), boot, settings.audit.spool_bytes, settings.audit.fsync_ms)
     counters = WorkerCounters(transports.gauges)
     keys = _upstream_keys(settings, clock)
+    tokens = _client_tokens(settings, clock)
     pipeline = Pipeline(
         world=bus,
         authn=Authenticator(settings.server.url, data_audience(settings), clock.now),
         limits=limits,
         keys=KeyLeases(keys, lambda: clock.monotonic_us() / 1e6),
-        relay=Relay(transports),
+        relay=Relay(transports, tokens, clock.now),
         receipts=spool,
         in_flight=in_flight,
         observe=counters.observe,
@@ -157,12 +161,6 @@ def worker() -> Litestar:
         async def forward(up: SpoolUp) -> int:
             return (await bus.send_spool(up)).upto
 
-        async def report() -> None:
-            while True:
-                await asyncio.sleep(METRICS_S)
-                with contextlib.suppress(UnavailableError):  # counters are cumulative: the next report has all
-                    await bus.send_metrics(counters.message(boot, boot, in_flight.gauges()))
-
         bus.start()
         async with asyncio.timeout(FIRST_SNAPSHOT_S):
             await bus.known()
@@ -174,7 +172,8 @@ def worker() -> Litestar:
             idle_s=settings.server.idle_timeout_s,
             most=settings.server.max_connections,
         )
-        others = [asyncio.create_task(work) for work in (report(), limits.run(), house)]
+        reporting = _report(bus, lambda: counters.message(boot, boot, in_flight.gauges()))
+        others = [asyncio.create_task(work) for work in (reporting, limits.run(), house)]
         drain.install()
         tell_ready()
         try:
@@ -187,6 +186,7 @@ def worker() -> Litestar:
                 async with asyncio.timeout(5):
                     await forwarding
             await _end(others)
+            await tokens.aclose()
             await transports.aclose()
             await keys.aclose()
             await bus.close()
@@ -199,6 +199,13 @@ def worker() -> Litestar:
         openapi_config=None,
         logging_config=None,
     )
+
+
+async def _report(bus: BusClient, counted: Callable[[], MetricsUp]) -> None:
+    while True:
+        await asyncio.sleep(METRICS_S)
+        with contextlib.suppress(UnavailableError):  # counters are cumulative: the next report has all
+            await bus.send_metrics(counted())
 
 
 class _Fallback:
@@ -263,7 +270,7 @@ async def control(settings: Settings) -> None:
             verifier=Authenticator(settings.server.url, admin_audience(settings), clock.now),
             audit=LogReader(sequencer),
             streams=LiveStreams(hub, publisher),
-            probe=UpstreamProbe(transports, clock.monotonic_us),
+            probe=UpstreamProbe(transports, clock.monotonic_us, _client_tokens(settings, clock), clock.now),
             check_url=lambda url: url_fault(url, settings.upstreams.networks()),
             metrics=metrics.exposition,
             unready=unready,
@@ -372,6 +379,11 @@ def _sealed(settings: Settings) -> SealedFile:
 def _transports(settings: Settings, clock: Clock) -> TransportPool:
     certs = CertLeases(SealedCerts(_sealed(settings)), lambda: clock.monotonic_us() / 1e6)
     return TransportPool(allowed=settings.upstreams.networks(), identity=certs)
+
+
+def _client_tokens(settings: Settings, clock: Clock) -> ClientTokens:
+    endpoints = TokenEndpoints(allowed=settings.upstreams.networks())
+    return ClientTokens(endpoints.ask, lambda: clock.monotonic_us() / 1e6)
 
 
 def _upstream_keys(settings: Settings, clock: Clock) -> UpstreamKeys:

@@ -17,12 +17,13 @@ from gateway.latest import Latest, Place
 from gateway.ledger import Ledger
 from gateway.limits.claims import claims_for
 from gateway.limits.store import LimitStore
+from gateway.upstream.auth.authorizer import NO_KEY
 from gateway.upstream.relay import Relay, UpstreamRefusalError, is_event_stream, pass_on, read_answer
 from policies.facts import Action
 from policies.lanes import Lane
 from policies.holds import hold_ms
 from tenants.ids import OrgId
-from tenants.models import LimitUnit, ModelAlias
+from tenants.models import CredentialKind, LimitUnit, ModelAlias
 from tenants.snapshot import Snapshot
 
 Headers = list[tuple[bytes, bytes]]
@@ -218,13 +219,14 @@ class Pipeline:
         """Stage 6: the deployment behind the alias and its leased key, and by when it must be over."""
         permit = reservation.permit
         upstream = permit.tenant.upstreams.get(permit.alias.upstream)
-        if upstream is None or upstream.key_version == 0:
+        keyless = upstream is not None and upstream.auth is CredentialKind.NONE
+        if upstream is None or (upstream.key_version == 0 and not keyless):
             raise UnavailableError(
                 f"the model '{permit.alias.name}' has no upstream with a key; an admin must set one",
                 retry_after_s=30,
             )
         wanted = upstream.key_version
-        credential = self._keys.peek(permit.tenant.id, upstream.name, wanted)
+        credential = NO_KEY if keyless else self._keys.peek(permit.tenant.id, upstream.name, wanted)
         if credential is None:
             credential = await self._keys.lease(permit.tenant.id, upstream.name, wanted)
         if upstream.total_timeout_ms:

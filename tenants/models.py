@@ -64,12 +64,24 @@ class WireProtocol(StrEnum):
     HTTP_1_1 = "http/1.1"
 
 
+class CredentialKind(StrEnum):
+    """How the gateway shows an upstream who is calling. A client certificate may come with each of them."""
+
+    BEARER = "bearer"  # `authorization: Bearer`, RFC 6750
+    API_KEY = "api-key"  # the header `api-key`: Azure OpenAI
+    X_API_KEY = "x-api-key"  # the header `x-api-key`, with `anthropic-version`: Anthropic
+    AWS_SIGV4 = "aws-sigv4"  # each request signed: AWS Signature Version 4
+    OAUTH_CLIENT_CREDENTIALS = "oauth-client-credentials"  # a token of its own, RFC 6749 section 4.4
+    NONE = "none"
+
+
 class Upstream(Struct, frozen=True):
     """A model server an organization may use. The key is not here: it is in the secret store.
 
-    `base_url` is everything before `/v1/...`, e.g. `https://api.example.com`. `ca_pem`: own CA, else the
-    system's. `key_version` counts the keys set so far; a worker that sees it rise reads the key again; so with
-    `client_cert_version` and the certificate the gateway shows (0: none).
+    `base_url` is everything before `/v1/...`, e.g. `https://api.example.com`. `auth`: what kind of key it takes;
+    a key is judged by it before it is stored. `ca_pem`: own CA, else the system's. `key_version` counts the keys
+    set so far; a worker that sees it rise reads the key again; so with `client_cert_version` and the certificate
+    the gateway shows (0: none).
 
     Each worker holds `connections` of them. `max_in_flight`: requests it may have there at once (0: as many as
     the connections take), shared with other organizations' upstreams of the same origin that have one; up to
@@ -92,6 +104,7 @@ class Upstream(Struct, frozen=True):
     connection_age_s: int = 3_600
     connection_resets: int = 900
     client_cert_version: int = 0
+    auth: CredentialKind = CredentialKind.BEARER
     key_version: int = 0
     version: int = 1
 

@@ -74,6 +74,11 @@ def is_dns_name(text: str) -> bool:
     )
 
 
+def is_certificates(text: str) -> bool:
+    """One or more certificates in PEM, and nothing else."""
+    return len(text) <= MAX_PEM and _PEM.fullmatch(text) is not None
+
+
 def _org(item: Org) -> Iterator[Fault]:
     yield from _identifier("id", item.id, org_id)
     yield from _text("name", item.name, least=1)
@@ -112,7 +117,7 @@ def _member(item: Member) -> Iterator[Fault]:
 def _upstream(item: Upstream) -> Iterator[Fault]:
     yield from _named(item.org, item.name)
     yield from _base_url(item)
-    if item.ca_pem and (len(item.ca_pem) > MAX_PEM or not _PEM.fullmatch(item.ca_pem)):
+    if item.ca_pem and not is_certificates(item.ca_pem):
         yield "ca_pem", "is one or more certificates in PEM (BEGIN CERTIFICATE), at most 256 KiB, and no key"
     yield from _range("connections", item.connections, 1, MAX_CONNECTIONS)
     yield from _range("connect_timeout_ms", item.connect_timeout_ms, 1, MAX_TIMEOUT_MS)

@@ -19,7 +19,9 @@ Header = tuple[bytes, bytes]
 EMPTY_TABLE = b"\x20"
 """A dynamic table size update to 0 (RFC 7541 section 6.3)."""
 
-_SENSITIVE = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"x-api-key", b"api-key"))
+_SENSITIVE = frozenset(
+    (b"authorization", b"proxy-authorization", b"cookie", b"x-api-key", b"api-key", b"x-amz-security-token")
+)
 _EXACT: dict[Header, int] = {}
 _NAMES: dict[bytes, int] = {}
 for _index, _entry in enumerate(HeaderTable.STATIC_TABLE, 1):

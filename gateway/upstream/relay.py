@@ -24,13 +24,14 @@ from gateway.errors import (
 )
 from gateway.exchange import Call, Credential, Route, Usage
 from gateway.upstream import fields
+from gateway.upstream.auth.authorizer import Authorizer, authorizer
 from gateway.upstream.errors import ClientCertError, SaturatedError, TotalTimeoutError
 from gateway.upstream.fields import Header
 from gateway.upstream.stream import Outgoing
 from gateway.upstream.transport import UpstreamAnswer
 from gateway.upstream.usage import UsageTap, usage_of_answer
 from policies.facts import Action
-from tenants.models import Upstream
+from tenants.models import CredentialKind, Upstream
 
 ANSWER_LIMIT = 64 * 1024 * 1024
 """Bytes of an answer that is not a stream: it is held in memory until it is whole and known to be JSON."""
@@ -82,6 +83,14 @@ class Transports(Protocol):
     def for_upstream(self, upstream: Upstream) -> Transport: ...
 
 
+class Tokens(Protocol):
+    """What the relay needs of `gateway.upstream.auth.tokens.ClientTokens`; see there."""
+
+    def peek(self, upstream: Upstream, client: Credential) -> Credential | None: ...
+    async def lease(self, upstream: Upstream, client: Credential) -> Credential: ...
+    def refused(self, upstream: Upstream, token: Credential) -> None: ...
+
+
 class Progress:
     """What has happened so far, for settling at any moment. Written by the relay, read by stage 8."""
 
@@ -128,14 +137,18 @@ class _Outline:
     """What all requests of one kind to one upstream say alike, made once. Holds the key: it has no `repr`, is
     good only for the very lease that it was made from, and goes with its transport."""
 
-    __slots__ = ("block", "credential", "headers", "path")
+    __slots__ = ("authorizer", "block", "credential", "headers", "path", "sign")
 
-    def __init__(self, upstream: Upstream, credential: Credential, task: Action, stream: bool) -> None:
+    def __init__(
+        self, upstream: Upstream, credential: Credential, task: Action, stream: bool, now: Callable[[], float]
+    ) -> None:
         url = endpoint(upstream.base_url, task)
         self.credential = credential
+        self.authorizer = authorizer(upstream, credential, now)
+        self.sign = self.authorizer.sign
         self.path = url.raw_path
         self.headers: tuple[Header, ...] = (
-            (b"authorization", b"Bearer " + credential.secret.reveal()),
+            *self.authorizer.fixed,
             (b"content-type", b"application/json"),
             (b"accept", b"text/event-stream" if stream else b"application/json"),
             (b"user-agent", b"orgate"),
@@ -147,15 +160,20 @@ class _Outline:
 class Relay:
     """Opens the upstream's stream and passes the answer on."""
 
-    def __init__(self, transports: Transports) -> None:
+    def __init__(self, transports: Transports, tokens: Tokens, now: Callable[[], float]) -> None:
+        """`now`: Unix seconds; signatures carry it."""
         self._transports = transports
+        self._tokens = tokens
+        self._now = now
 
     async def open(self, route: Route, progress: Progress) -> UpstreamAnswer:
         """Send the request; returns at the answer's head, which is a success. Raises what stage 7 refuses with."""
-        call = route.reservation.permit.call
+        call, upstream, credential = route.reservation.permit.call, route.upstream, route.credential
+        if upstream.auth is CredentialKind.OAUTH_CLIENT_CREDENTIALS:
+            credential = self._tokens.peek(upstream, credential) or await self._tokens.lease(upstream, credential)
         try:
-            transport = self._transports.for_upstream(route.upstream)
-            outline = _outline(transport, route, call)
+            transport = self._transports.for_upstream(upstream)
+            outline = self._outline(transport, upstream, credential, call)
             outgoing = transport.outgoing(
                 b"POST",
                 outline.path,
@@ -165,20 +183,24 @@ class Relay:
                 lane=route.lane,
                 block=outline.block,
             )
+            if outline.sign is not None:
+                own = outline.sign(b"POST", outline.path, outline.headers, outgoing.body)
+                outgoing = outgoing._replace(extra=own)
             answer = await transport.open(outgoing, progress.note_sent, progress.note_refused)
         except httpx.HTTPError as error:
             raise translate(error) from None
         if answer.status == 200:
             return answer
-        raise await _refusal(answer, route)
+        if answer.status == 401 and credential is not route.credential:
+            self._tokens.refused(upstream, credential)
+        raise await _refusal(answer, upstream, outline.authorizer)
 
-
-def _outline(transport: Transport, route: Route, call: Call) -> _Outline:
-    key = (call.task, call.stream)
-    outline = transport.kept.get(key)
-    if outline is None or outline.credential is not route.credential:
-        outline = transport.kept[key] = _Outline(route.upstream, route.credential, call.task, call.stream)
-    return outline
+    def _outline(self, transport: Transport, upstream: Upstream, credential: Credential, call: Call) -> _Outline:
+        key = (call.task, call.stream)
+        outline = transport.kept.get(key)
+        if outline is None or outline.credential is not credential:
+            outline = transport.kept[key] = _Outline(upstream, credential, call.task, call.stream, self._now)
+        return outline
 
 
 def endpoint(base: str, task: Action) -> httpx.URL:
@@ -249,7 +271,7 @@ def _looks_like_events(data: bytes) -> bool:
     return data.lstrip(b"\xef\xbb\xbf\r\n").startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
 
 
-async def _refusal(answer: UpstreamAnswer, route: Route) -> GatewayError:
+async def _refusal(answer: UpstreamAnswer, upstream: Upstream, shown: Authorizer) -> GatewayError:
     status = answer.status
     if status in (429, 503):
         answer.cancel()
@@ -261,6 +283,8 @@ async def _refusal(answer: UpstreamAnswer, route: Route) -> GatewayError:
         answer.cancel()
         if status in (401, 403):
             kind = KeyRefusedError if status == 401 else UpstreamError
+            if upstream.auth is CredentialKind.NONE:
+                return kind("the model wants a key, and its upstream is bound without one")
             return kind("the model refused the organization's key; an admin must set a new one")
         return UpstreamError(f"the model answered status {status}")
     try:
@@ -271,7 +295,7 @@ async def _refusal(answer: UpstreamAnswer, route: Route) -> GatewayError:
         known = _options.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         known = {}
-    if "error" not in known or route.credential.secret.reveal() in body:
+    if "error" not in known or shown.quoted_in(body):
         return UpstreamError(f"the model answered status {status} without an error that can be shown")
     return UpstreamRefusalError(status, body)
 

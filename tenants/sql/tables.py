@@ -114,6 +114,7 @@ upstreams = Table(
     _number("connection_age_s", 3_600),
     _number("connection_resets", 900),
     _number("client_cert_version", 0),
+    _text("auth", "bearer"),
     _number("key_version"),
     _number("version"),
 )

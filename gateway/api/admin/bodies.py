@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from gateway.api.admin.problems import invalid
 from policies.facts import Action, Role
 from policies.rules import Effect
-from tenants.models import LimitScope, LimitUnit, State, WireProtocol
+from tenants.models import CredentialKind, LimitScope, LimitUnit, State, WireProtocol
 
 T = TypeVar("T", bound=Struct)
 
@@ -47,7 +47,7 @@ class MemberBody(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UpstreamBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """`base_url` is what stands before `/v1`. The key is not here: PUT it to `…/key`."""
+    """`base_url` is what stands before `/v1`. The key is not here: PUT it to `…/key`, as `auth` wants it."""
 
     name: str
     base_url: str
@@ -62,6 +62,7 @@ class UpstreamBody(Struct, frozen=True, forbid_unknown_fields=True):
     max_queue: int = 64
     connection_age_s: int = 3_600
     connection_resets: int = 900
+    auth: CredentialKind = CredentialKind.BEARER
     key_version: int | None = None
     client_cert_version: int | None = None
     org: str | None = None

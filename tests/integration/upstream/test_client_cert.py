@@ -15,6 +15,8 @@ from gateway.errors import UnavailableError
 from gateway.pki import Issued, make_ca
 from gateway.secret import Secret
 from gateway.secrets.pair import judge
+from gateway.upstream.auth.grant import TokenEndpoints
+from gateway.upstream.auth.tokens import ClientTokens
 from gateway.upstream.errors import ClientCertError
 from gateway.upstream.probe import UpstreamProbe
 from gateway.upstream.transport import TransportPool, UpstreamTransport
@@ -25,6 +27,8 @@ from tests.integration.upstream.test_cancel import finish
 from tests.kit.certs import Pki
 from tests.kit.client_certs import Demanding, Doorman, issue, texts
 from tests.kit.upstream import RecordingUpstream
+
+NO_TOKENS = ClientTokens(TokenEndpoints().ask, lambda: 0.0)
 
 
 class Certs:
@@ -167,14 +171,14 @@ async def test_the_probe_shows_it_and_says_when_it_is_refused(pki: Pki, demandin
     certs = Certs(issue(demanding.ca))
     async with RecordingUpstream(tls=demanding.context()) as upstream:
         pool = TransportPool(allowed=LOOPBACK, identity=certs)
-        probe = UpstreamProbe(pool, lambda: 0)
+        probe = UpstreamProbe(pool, lambda: 0, NO_TOKENS, lambda: 0.0)
         asking = asyncio.ensure_future(probe.probe(bound(upstream.url, pki, client_cert_version=1), None))
         await finish(await upstream.arrived(1))
         assert (await asking).ok
         await pool.aclose()
     with Doorman(demanding.context()) as doorman:
         pool = TransportPool(allowed=LOOPBACK, identity=certs)
-        refused = await UpstreamProbe(pool, lambda: 0).probe(bound(doorman.url, pki, client_cert_version=0), None)
+        refused = await UpstreamProbe(pool, lambda: 0, NO_TOKENS, lambda: 0.0).probe(bound(doorman.url, pki, client_cert_version=0), None)
         assert (refused.ok, refused.status) == (False, 0)
         assert refused.detail == "the model's server wants a client certificate, and none is set for it"
         await pool.aclose()

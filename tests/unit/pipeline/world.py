@@ -18,6 +18,9 @@ from gateway.exchange import Claim, Credential, Principal, Receipt, Standing
 from gateway.inflight import Abort, InFlight
 from gateway.pipeline import Headers, Pipeline
 from gateway.secret import Secret
+from gateway.upstream.auth.grant import Grant
+from gateway.upstream.auth.shapes import Client
+from gateway.upstream.auth.tokens import ClientTokens
 from gateway.upstream.errors import RefusedError
 from gateway.upstream.relay import Relay
 from gateway.upstream.stream import Outgoing, Stream
@@ -162,19 +165,26 @@ class World:
         self.limit_error: GatewayError | None = None
         self.limit_gate: asyncio.Event | None = None
         self.in_flight = InFlight()
+        self.granted: Grant | None = None
+        self.key = KEY
         self.refused_keys: list[tuple[OrgId, str, int]] = []
         self.pipeline = Pipeline(
             world=self,
             authn=self,
             limits=self,
             keys=self,
-            relay=Relay(self),
+            relay=Relay(self, ClientTokens(self.grant, lambda: 0.0), lambda: 1_000.0),
             receipts=self,
             in_flight=self.in_flight,
             observe=self.observed.append,
             clock=FakeClock(),
             max_in_flight=2,
         )
+
+    async def grant(self, upstream: Upstream, client: Client) -> Grant:
+        """What token endpoints answer."""
+        assert self.granted is not None, "this test has no token endpoint"
+        return self.granted
 
     def authenticate(self, authorization: bytes | None, host: str, snapshot: Snapshot) -> Principal:
         if authorization is None:
@@ -193,7 +203,7 @@ class World:
         return None
 
     async def lease(self, org: OrgId, upstream: str, key_version: int) -> Credential:
-        return Credential(key_version, Secret(KEY))
+        return Credential(key_version, Secret(self.key))
 
     def refused(self, org: OrgId, upstream: str, version: int) -> None:
         self.refused_keys.append((org, upstream, version))

@@ -27,6 +27,11 @@ class _Answering(httpx.AsyncBaseTransport):
         return self
 
 
+class _NoTokens:
+    async def fetched(self, upstream: Upstream, client: Credential) -> Credential:
+        raise AssertionError("no token is needed here")
+
+
 @pytest.mark.parametrize(
     ("status", "key", "ok", "says"),
     [
@@ -41,7 +46,7 @@ def test_it_says_whether_a_key_was_sent(status: int, key: bool, ok: bool, says: 
     transport = _Answering(status)
     upstream = Upstream(org=OrgId("acme"), name="vllm", base_url="https://models.example/v1")
     credential = Credential(1, Secret("sk-1")) if key else None
-    found = asyncio.run(UpstreamProbe(transport, lambda: 0).probe(upstream, credential))
+    found = asyncio.run(UpstreamProbe(transport, lambda: 0, _NoTokens(), lambda: 0.0).probe(upstream, credential))
     assert (found.ok, found.status) == (ok, status)
     assert says in found.detail
     assert [("authorization" in request.headers) for request in transport.asked] == [key]

@@ -126,7 +126,7 @@ async def test_an_older_schema_is_brought_up_with_all_it_holds(file: Path) -> No
     for table, columns in (
         ("orgs", ("supersede", "deadline_ms", "holds")),
         ("upstreams", ("total_timeout_ms", "max_in_flight", "max_queue", "connection_age_s", "connection_resets")),
-        ("upstreams", ("client_cert_version",)),
+        ("upstreams", ("client_cert_version", "auth")),
     ):
         for column in columns:
             other.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
