@@ -199,8 +199,8 @@ def set_(
 def delete(
     session: Session, name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
 ) -> None:
-    """Delete an upstream and its key. Refused while a model leads to it."""
-    session.confirm(f"Delete upstream '{name}' and its key?", yes=yes)
+    """Delete an upstream, its key and its client certificate. Refused while a model leads to it."""
+    session.confirm(f"Delete upstream '{name}', its key and its client certificate?", yes=yes)
     if _upstreams(session).delete(name):
         session.out.say(f"upstream '{name}' deleted")
 

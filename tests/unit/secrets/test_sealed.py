@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from gateway.secret import Secret
-from gateway.secrets.sealed import SealedFile
-from gateway.secrets.store import StoreUnavailableError
+from gateway.secrets.sealed import SealedCerts, SealedFile
+from gateway.secrets.store import NoSuchSecretError, StoreUnavailableError
 from tenants.ids import OrgId
 
 ACME, GLOBEX = OrgId("acme"), OrgId("globex")
@@ -154,3 +154,35 @@ async def test_a_file_that_has_settled_is_parsed_once(sealed: Path, monkeypatch:
     await store.get(ACME, "openai")
     monkeypatch.setattr("gateway.secrets.sealed.msgspec.json.decode", lambda *_, **__: pytest.fail("parsed again"))
     assert (await store.get(GLOBEX, "openai")).secret.reveal() == b"sk-of-globex"
+
+
+async def test_a_client_certificate_is_apart_from_the_key_of_its_upstream(sealed: Path) -> None:
+    store = SealedFile(sealed, Secret(KEY))
+    certs = SealedCerts(store)
+    with pytest.raises(NoSuchSecretError):
+        await certs.get(ACME, "openai")
+    assert await certs.put(ACME, "openai", Secret("pair-of-acme")) == 1
+    assert await certs.put(ACME, "openai", Secret("pair-of-acme-2")) == 2
+    await store.delete(ACME, "openai")
+    found = await SealedCerts(SealedFile(sealed, Secret(KEY))).get(ACME, "openai")
+    assert (found.version, found.secret.reveal()) == (2, b"pair-of-acme-2")
+    await certs.delete(ACME, "openai")
+    with pytest.raises(NoSuchSecretError):
+        await certs.delete(ACME, "openai")
+    assert await certs.put(ACME, "openai", Secret("pair-of-acme-3")) == 4
+    for org, name in ((GLOBEX, "openai"), (ACME, "other")):
+        with pytest.raises(NoSuchSecretError):
+            await certs.get(org, name)
+
+
+async def test_a_client_certificate_moved_to_another_organization_does_not_open(sealed: Path) -> None:
+    certs = SealedCerts(SealedFile(sealed, Secret(KEY)))
+    await certs.put(ACME, "openai", Secret("pair-of-acme"))
+
+    def move(content: Any) -> None:
+        entries = content["entries"]
+        entries["orgs/globex/upstreams/openai/client-cert"] = entries["orgs/acme/upstreams/openai/client-cert"]
+
+    _edit(sealed, move)
+    with pytest.raises(StoreUnavailableError, match="tampered"):
+        await SealedCerts(SealedFile(sealed, Secret(KEY))).get(GLOBEX, "openai")
