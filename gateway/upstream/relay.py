@@ -335,6 +335,8 @@ def translate(error: httpx.HTTPError, *, midway: bool = False) -> GatewayError:
         return UpstreamError(str(error))
     if isinstance(error, httpx.ConnectError):
         return UpstreamError("the model's server cannot be reached")
+    if isinstance(error, httpx.LocalProtocolError):
+        return UpstreamError("the upstream's key holds what no header can say; an admin must set it again")
     if midway:
         return UpstreamError("the model broke off in the middle of its answer")
     return UpstreamError("the model ended the connection without an answer")
