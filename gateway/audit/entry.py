@@ -12,6 +12,7 @@ from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -20,6 +21,9 @@ from gateway.exchange import Receipt
 from policies.facts import Action
 from tenants.ids import PLATFORM, InvalidIdError, OrgId, org_id
 from tenants.store import Change
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 TEXT_MAX = 512
 """Bytes of one text; a longer one ends in CUT."""
@@ -79,7 +83,7 @@ def from_receipt(receipt: Receipt, boot: str, seq: int) -> Draft:
     """
     org = _log_of(receipt.org)
     action, operation = _ACTIONS[receipt.action]
-    document = _document(org, boot, seq)
+    document = _receipt_document(org, boot, seq)
     numbers = (
         receipt.at_us // 1000,
         receipt.bytes_in,
@@ -181,7 +185,22 @@ def _log_of(org: str) -> OrgId:
 
 def _document(*parts: object) -> str:
     """132 bits over where the entry came from: repeats have the same id, in any store it is exported to."""
-    digest = sha256("\n".join([str(part) for part in parts]).encode("utf-8", "replace")).digest()
+    return _spelt(sha256("\n".join([str(part) for part in parts]).encode("utf-8", "replace")).digest())
+
+
+def _receipt_document(org: OrgId, boot: str, seq: int) -> str:
+    """`_document(org, boot, seq)`: what all receipts of one worker and organization share is hashed once."""
+    hashed = _beginning(org, boot).copy()
+    hashed.update(b"%d" % seq)
+    return _spelt(hashed.digest())
+
+
+@lru_cache(maxsize=4_096)
+def _beginning(org: OrgId, boot: str) -> Hash:
+    return sha256(f"{org}\n{boot}\n".encode("utf-8", "replace"))
+
+
+def _spelt(digest: bytes) -> str:
     return b2a_base64(digest, newline=False)[:22].translate(_URLSAFE).decode("ascii")
 
 

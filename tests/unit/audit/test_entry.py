@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import urlsafe_b64encode
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +203,10 @@ def test_any_receipt_makes_an_entry(text: str, number: int, flag: bool) -> None:
 def test_any_change_makes_an_entry(text: str, detail: dict[str, str | int | bool | list[str]]) -> None:
     made = Change(1, 5, ACME, "a.b" + text, text, Actor(ACME, text, text, text), detail)
     assert faults(sealed(from_change(made)), SCHEMA) == []
+
+
+@pytest.mark.parametrize(("boot", "seq"), [("boot", 1), ("b\u00fc", 2**53), ("", 0)])
+def test_a_receipts_document_is_the_hash_of_where_it_came_from(boot: str, seq: int) -> None:
+    """For ever: repeats of before an update are known by it, and entries in stores they were exported to."""
+    told = sha256(f"acme\n{boot}\n{seq}".encode()).digest()
+    assert from_receipt(receipt(1), boot, seq).id == urlsafe_b64encode(told)[:22].decode()
