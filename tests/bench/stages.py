@@ -58,6 +58,19 @@ class _Keys:
         return Credential(1, Secret(b"sk-bench-upstream"))
 
 
+class _NoTokens:
+    """The rig's upstream takes its key as it is."""
+
+    def peek(self, upstream: Upstream, credential: Credential) -> Credential | None:
+        raise NotImplementedError
+
+    async def lease(self, upstream: Upstream, credential: Credential) -> Credential:
+        raise NotImplementedError
+
+    def refused(self, upstream: Upstream, token: Credential) -> None:
+        raise NotImplementedError
+
+
 class Stages:
     """One organization as the benchmark's gateway has it: a model, a rule, limits on requests and tokens."""
 
@@ -88,7 +101,7 @@ class Stages:
         self._limits = SlicedLimits("bench", ask)
         self._keys = KeyLeases(_Keys(), time.monotonic)
         self._transports = TransportPool(allowed=(IPv4Network("127.0.0.0/8"),))
-        self._relay = Relay(self._transports)
+        self._relay = Relay(self._transports, _NoTokens(), clock.now)
         self._counters = Counters()
 
     async def measure(self) -> dict[str, float]:
