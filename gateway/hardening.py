@@ -17,7 +17,8 @@ def keep_memory_private() -> None:
 
     Called in every process before it reads a secret: an `execve` makes a process dumpable again, so a parent
     cannot do it for its children. The limit alone is not enough, for a core pattern that is a pipe (as systemd's)
-    does not heed it. The price: `/proc/<pid>` belongs to root from here on, so profilers and debuggers need it.
+    does not heed it. The price: what is private in `/proc/<pid>` is root's from here on, so profilers and
+    debuggers must be, too.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:

@@ -118,6 +118,41 @@ async def test_an_outage_under_load(place: Place, pki: Pki) -> None:
         assert len(load.statuses) >= 450
 
 
+@pytest.mark.parametrize("outage", ["standby", "down", "removed", "slow"])
+async def test_every_other_outage_under_load(place: Place, pki: Pki, outage: str) -> None:
+    fake = place.vault.fake
+    if fake is None:
+        pytest.skip("only a fake can be made to do that")
+    owner, eve = place.world.owner, place.world.eve
+    async with RecordingUpstream(tls=pki.server_context(), script=openai()) as upstream:
+        model = await asyncio.to_thread(bind, owner, pki, upstream.url, key=KEY)
+        cold = await asyncio.to_thread(bind, eve, pki, upstream.url, key=KEY + "-globex")
+        async with Load(owner, model) as load:
+            await load.more(100)
+            try:
+                match outage:
+                    case "standby":
+                        fake.condition = "standby"
+                    case "down":
+                        fake.status = 503
+                    case "removed":
+                        fake.status = 530
+                    case "slow":
+                        fake.open.clear()
+                for _ in range(3):
+                    refused = await ask(load._client, eve, cold)
+                    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2"), refused.text
+                await load.more(100)
+            finally:
+                fake.condition, fake.status = "active", 0
+                fake.open.set()
+            end = time.monotonic() + 20
+            while (served := await ask(load._client, eve, cold)).status_code == 503:
+                assert time.monotonic() < end, served.text
+            assert served.status_code == 200
+        assert set(load.statuses) == {200}
+
+
 async def test_a_rotation_under_load(place: Place, pki: Pki) -> None:
     owner = place.world.owner
     async with RecordingUpstream(tls=pki.server_context(), script=openai()) as upstream:
