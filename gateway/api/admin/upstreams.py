@@ -20,21 +20,20 @@ from gateway.api.admin.routing import operation
 from gateway.exchange import Credential
 from gateway.secret import Secret
 from gateway.secrets.store import NoSuchSecretError
+from gateway.upstream.auth.shapes import ShapeError, judge, shape
 from gateway.upstream.probe import ProbeResult
 from tenants.models import Upstream
 from tenants.roles import Operation
 from tenants.store import VersionMismatchError
 
-MAX_KEY: Final = 8192
 _ATTEMPTS: Final = 5
 
 
 class KeyBody(SecretBody, frozen=True, forbid_unknown_fields=True):
-    """`key`: 1 to 8192 printable ASCII characters, no spaces around it. It is never shown again."""
+    """`key`: 1 to 8192 ASCII characters, no spaces around them: the key alone, or the text of a JSON object for
+    an upstream whose `auth` is `aws-sigv4` or `oauth-client-credentials`. It is never shown again."""
 
-    RULE: ClassVar[str] = (
-        'the body is {"key": "…"} with 1 to 8192 printable ASCII characters, no space around them'
-    )
+    RULE: ClassVar[str] = 'the body is {"key": "…"} with 1 to 8192 printable ASCII characters'
 
     key: str
 
@@ -56,8 +55,7 @@ class KeyState(Struct, frozen=True):
 )
 async def put_key(caller: CallerDependency, key: FromPath[str], data: RequestBody[KeyBody]) -> KeyVersion:
     """Store a new version of the key and announce it to the workers."""
-    secret = _checked(data)
-    await caller.store.upstreams.get(key)
+    secret = _judged(caller, await caller.store.upstreams.get(key), data)
     return KeyVersion(await _switch(caller, key, secret))
 
 
@@ -71,8 +69,8 @@ async def put_key(caller: CallerDependency, key: FromPath[str], data: RequestBod
 async def rotate_key(caller: CallerDependency, key: FromPath[str], data: RequestBody[KeyBody]) -> KeyVersion:
     """Ask the upstream for its models with the new key; set it if that succeeds, and ask once more when every
     worker uses it. Refused then, the key from before is set again."""
-    secret = _checked(data)
     upstream = await caller.store.upstreams.get(key)
+    secret = _judged(caller, upstream, data)
     before = await _credential(caller, key)
     tried = await caller.deps.probe.probe(upstream, Credential(0, secret))
     if not tried.ok:
@@ -127,16 +125,12 @@ async def test(caller: CallerDependency, key: FromPath[str]) -> ProbeResult:
     return await caller.deps.probe.probe(upstream, await _credential(caller, key))
 
 
-def _checked(body: KeyBody) -> Secret:
-    secret = body.key
-    if (
-        not 1 <= len(secret) <= MAX_KEY
-        or not secret.isascii()
-        or not secret.isprintable()
-        or secret != secret.strip()
-    ):
-        raise invalid(("key", KeyBody.RULE))
-    return Secret(secret)
+def _judged(caller: Caller, upstream: Upstream, body: KeyBody) -> Secret:
+    """The key as it is kept: of the kind that the upstream's `auth` says."""
+    try:
+        return judge(upstream.auth, body.key, caller.deps.check_url)
+    except ShapeError as error:
+        raise invalid(("key" if not error.field else f"key.{error.field}", str(error))) from None
 
 
 async def _switch(caller: Caller, name: str, secret: Secret) -> int:
@@ -181,15 +175,17 @@ def _make(caller: Caller, body: UpstreamBody, current: Upstream | None) -> Upstr
 
 async def _replacing(caller: Caller, current: Upstream, item: Upstream) -> None:
     """A key goes to the server that it was given for. An admin, who may write keys and read none, would else
-    read this one at a server of their own."""
-    if urlsplit(current.base_url)[:2] == urlsplit(item.base_url)[:2]:
+    read this one at a server of their own. And it goes there as what it is: a client's secret is no bearer key."""
+    moved = urlsplit(current.base_url)[:2] != urlsplit(item.base_url)[:2]
+    if not moved and shape(current.auth) == shape(item.auth):
         return
     if await _credential(caller, item.name) is not None:
+        field, given = ("base_url", "for the server it leads to") if moved else ("auth", "as its auth says")
         raise ProblemError(
             409,
             "in-use",
-            "The upstream has a key, which was given for the server it leads to now: delete the key, change "
-            "base_url, then set the key again. Or make another upstream and let the models lead there.",
+            f"The upstream has a key, which was given {given} now: delete the key, change {field}, then set the "
+            "key again. Or make another upstream and let the models lead there.",
         )
 
 

@@ -79,13 +79,13 @@ def judge(kind: CredentialKind, text: str, check_url: CheckUrl = lambda _: None)
     """The key as it is kept. `check_url` says whether a token endpoint may be there. Raises `ShapeError`."""
     if kind is CredentialKind.NONE:
         raise ShapeError("", "is not for this upstream: its auth is 'none'")
-    if not 1 <= len(text) <= LONGEST:
-        raise ShapeError("", f"has 1 to {LONGEST} characters")
     expected = _STRUCTURED.get(kind)
     if expected is None:
-        if not text.isascii() or not text.isprintable() or text != text.strip():
-            raise ShapeError("", "is one line of printable ASCII characters, no space around them")
+        if not 1 <= len(text) <= LONGEST or not text.isascii() or not text.isprintable() or text != text.strip():
+            raise ShapeError("", f"has 1 to {LONGEST} printable ASCII characters, no space around them")
         return Secret(text)
+    if len(text) > 2 * LONGEST:
+        raise ShapeError("", f"has more than {LONGEST} characters")
     found = _fields(text, kind, expected)
     if expected is SigningKey:
         _judge_signing(found)
