@@ -86,6 +86,8 @@ FIRST_SNAPSHOT_S = 10.0
 METRICS_S = 1.0
 RECOVER_S = 5.0
 ADMIN_CONNECTIONS = 1_024
+ADMIN_IDLE_S = 300.0
+"""Longer than any admin request waits for something to happen."""
 
 
 # -- the data plane: one of N workers ---------------------------------------------------------------------
@@ -298,7 +300,7 @@ async def control(settings: Settings) -> None:
             sequencer.run(),
             sequencer.drain_outbox(store),
             _recover_spools(settings, sequencer, hub),
-            keep_house(settings.admin.port, set, idle_s=settings.server.idle_timeout_s, most=ADMIN_CONNECTIONS),
+            keep_house(settings.admin.port, set, idle_s=ADMIN_IDLE_S, most=ADMIN_CONNECTIONS),
         )
     ]
     stopping = asyncio.create_task(stop.wait())

@@ -26,6 +26,7 @@ from typing import Any
 from granian._granian import ListenerSpec
 from granian.server.mp import MPServer, WorkerProcess
 
+from gateway.admission import Admission, install
 from gateway.drain import RETIRE
 from gateway.serve import die_with_parent
 
@@ -84,6 +85,7 @@ class PublicTree(MPServer):
             for fd in inherited:
                 os.close(fd)
             _place.ready = sender
+            install(Admission())
             return callback_loader()
 
         worker = super()._spawn_worker(idx, target, load)

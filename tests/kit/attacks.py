@@ -30,6 +30,8 @@ from tests.kit.rawh2 import (
 
 PATH = "/v1/completions"
 BATCH = 50
+SOURCE = "127.0.0.2"
+"""Attackers' own address: what counts by address must not take innocents for them."""
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Target:
         return head + (frame(DATA, END_STREAM, stream, self.body) if self.body else b"")
 
     async def connect(self) -> RawH2:
-        return await RawH2.connect("127.0.0.1", self.port, self.context())
+        return await RawH2.connect("127.0.0.1", self.port, self.context(), SOURCE)
 
     async def repeat(self, burst: Callable[[RawH2], bytes], *, per_connection: int = 1_000_000) -> None:
         """Send `burst`s until the share is done, on a new connection whenever the server has ended one."""
@@ -81,7 +83,9 @@ class Target:
         try:
             for _ in range(self.share):
                 try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context)
+                    _, writer = await asyncio.open_connection(
+                        "127.0.0.1", self.port, ssl=context, local_addr=(SOURCE, 0)
+                    )
                 except OSError:
                     self.ended += 1
                 else:
@@ -102,6 +106,11 @@ async def rapid_reset(target: Target) -> None:
         return b"".join(target.request(raw, s) + reset(s) for s in streams)
 
     await target.repeat(burst)
+
+
+async def many_requests(target: Target) -> None:
+    """No trick at all: requests as fast as the server takes them."""
+    await target.repeat(lambda raw: b"".join(target.request(raw, raw.stream()) for _ in range(BATCH)))
 
 
 async def made_you_reset_by_window(target: Target) -> None:

@@ -56,9 +56,9 @@ class RawH2:
         self.closed = False
 
     @classmethod
-    async def connect(cls, host: str, port: int, context: ssl.SSLContext) -> Self:
+    async def connect(cls, host: str, port: int, context: ssl.SSLContext, source: str = "127.0.0.1") -> Self:
         """Connect and shake hands: preface, SETTINGS, and the acknowledgement of the peer's."""
-        reader, writer = await asyncio.open_connection(host, port, ssl=context)
+        reader, writer = await asyncio.open_connection(host, port, ssl=context, local_addr=(source, 0))
         raw = cls(reader, writer, f"{host}:{port}")
         await raw.send(PREFACE + frame(SETTINGS, 0, 0))
         await raw.signal.until(lambda: raw.frames[SETTINGS] or raw.closed, "the peer's SETTINGS")

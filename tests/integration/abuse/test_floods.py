@@ -8,7 +8,16 @@ import pytest
 
 from tests.integration.abuse.beside import beside, unharmed
 from tests.integration.gateway.world import World
-from tests.kit.attacks import ANSWERED, ENDED, RESETS, UNLIMITED, Attack, Target, empty_data_flood
+from tests.kit.attacks import (
+    ANSWERED,
+    ENDED,
+    RESETS,
+    UNLIMITED,
+    Attack,
+    Target,
+    empty_data_flood,
+    made_you_reset_by_overflow,
+)
 from tests.kit.rawh2 import ENHANCE_YOUR_CALM, RawH2
 
 REFUSED = (empty_data_flood, False)
@@ -93,3 +102,12 @@ async def answered(raw: RawH2) -> None:
     await raw.send(raw.head(stream, "GET", "/v1/models", end=True))
     await raw.signal.until(lambda: stream in raw.statuses or raw.closed, "an answer")
     assert raw.statuses[stream] == 401
+
+
+async def test_requests_that_wait_are_bounded(world: World) -> None:
+    """Streams that the server was made to reset are over, and their requests are not: without a bound 20,000 of
+    them would stand before the next innocent's. Memory is in `unharmed`."""
+    async with unharmed(world) as bed:
+        aim = target(world, signed=False, share=20_000)
+        assert await beside(bed, made_you_reset_by_overflow(aim)) > 0
+        assert ENHANCE_YOUR_CALM in aim.codes
