@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +11,7 @@ from msgspec import Struct
 from cli.command import command
 from cli.errors import UsageError
 from cli.examples import examples
+from cli.keyinput import read_key
 from cli.resources import Resource
 from cli.serve import SettingsOption, settings_file
 from cli.session import Session
@@ -27,7 +26,6 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(help="The upstream whose key it is.", metavar="UPSTREAM")]
-LONGEST = 8192
 
 
 class KeyState(Struct, frozen=True):
@@ -46,27 +44,10 @@ def _at(session: Session, name: str) -> tuple[Resource[Upstream], str]:
     return upstreams, upstreams.at(name, "key")
 
 
-def _read(name: str, file: Path | None) -> Secret:
-    if file is not None:
-        try:
-            raw = file.read_bytes()
-        except OSError as error:
-            raise UsageError(f"{file} cannot be read: {error.strerror}") from None
-    elif sys.stdin.isatty():
-        raw = getpass.getpass(f"Key of upstream '{name}': ").encode()
-    else:
-        raw = sys.stdin.buffer.read(LONGEST + 1)
-    try:
-        text = raw.decode("ascii").strip()
-    except UnicodeDecodeError:
-        raise UsageError(
-            "the key has characters that no header can carry", "give the key alone, in ASCII"
-        ) from None
-    if not text:
-        raise UsageError("no key was given", f"`orgate key set {name} < key.txt`, or --from-file")
-    if len(text) > LONGEST or not text.isprintable():
-        raise UsageError("that is no key: too long, or of more than one line", "give the key alone, on one line")
-    return Secret(text)
+def _new(session: Session, name: str, file: Path | None) -> tuple[str, str, _NewKey]:
+    """Where a new key goes, what it is, and the key, asked for as the upstream's `auth` wants it."""
+    upstreams, path = _at(session, name)
+    return path, f"the key of {upstreams.what(name)}", _NewKey(read_key(upstreams.get(name)[0], file))
 
 
 @command(
@@ -82,10 +63,13 @@ def set_(
     upstream: Name,
     from_file: Annotated[Path | None, typer.Option(help="Read it from this file.", metavar="FILE")] = None,
 ) -> None:
-    """Set or replace an upstream's key: typed unseen, from stdin or from a file; never an argument."""
-    upstreams, path = _at(session, upstream)
-    body = _NewKey(_read(upstream, from_file))
-    answer = session.client.write("PUT", path, body, what=f"the key of {upstreams.what(upstream)}")
+    """Set or replace an upstream's key: typed unseen, from stdin or from a file; never an argument.
+
+    Where the upstream's --auth is aws-sigv4 or oauth-client-credentials it is a JSON object, or asked field by
+    field.
+    """
+    path, what, body = _new(session, upstream, from_file)
+    answer = session.client.write("PUT", path, body, what=what)
     if answer is not None:
         session.wrote(answer.decode(KeyState), f"key of upstream '{upstream}' set")
 
@@ -97,9 +81,8 @@ def rotate(
     from_file: Annotated[Path | None, typer.Option(help="Read it from this file.", metavar="FILE")] = None,
 ) -> None:
     """Replace a key by one that was tried first; it is set back if the upstream refuses it after all."""
-    upstreams, path = _at(session, upstream)
-    body = _NewKey(_read(upstream, from_file))
-    answer = session.client.write("POST", path, body, what=f"the key of {upstreams.what(upstream)}")
+    path, what, body = _new(session, upstream, from_file)
+    answer = session.client.write("POST", path, body, what=what)
     if answer is not None:
         session.wrote(answer.decode(KeyState), f"key of upstream '{upstream}' tried and set on every worker")
 

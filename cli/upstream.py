@@ -16,7 +16,7 @@ from cli.output import Column
 from cli.resources import Resource, body_of
 from cli.session import Session
 from tenants.ids import OrgId
-from tenants.models import Upstream, WireProtocol
+from tenants.models import CredentialKind, Upstream, WireProtocol
 
 app = typer.Typer(
     help="Model servers an organization may use.",
@@ -31,6 +31,7 @@ COLUMNS = [
     Column("NAME", "name"),
     Column("URL", "base_url"),
     Column("PROTOCOL", "protocol"),
+    Column("AUTH", "auth"),
     Column("CONNECTIONS", "connections"),
     Column("KEY VERSION", "key_version"),
 ]
@@ -39,6 +40,7 @@ Url = Annotated[
     str | None, typer.Option("--url", help="All that stands before /v1, e.g. https://api.example.com.")
 ]
 Protocol = Annotated[WireProtocol | None, typer.Option(help="What to speak to it; auto: by ALPN.")]
+Auth = Annotated[CredentialKind | None, typer.Option(help="What kind of key it takes.")]
 Ca = Annotated[
     Path | None, typer.Option("--upstream-ca", help="PEM file of its own authority.", exists=True, dir_okay=False)
 ]
@@ -99,7 +101,8 @@ def list_(session: Session) -> None:
     app,
     examples(
         "orgate upstream create vllm --url https://models.acme.example",
-        "orgate upstream create local --url http://127.0.0.1:9000 --protocol h2c",
+        "orgate upstream create local --url http://127.0.0.1:9000 --protocol h2c --auth none",
+        "orgate upstream create azure --url https://acme.openai.azure.com/openai --auth api-key",
     ),
     writes=True,
 )
@@ -109,6 +112,7 @@ def create(
     name: Name,
     url: Annotated[str, typer.Option("--url", help="All that stands before /v1, e.g. https://api.example.com.")],
     protocol: Protocol = None,
+    auth: Auth = None,
     upstream_ca: Ca = None,
     connections: Connections = None,
     max_in_flight: MaxInFlight = None,
@@ -123,6 +127,7 @@ def create(
     """Add an upstream. Its key follows with `orgate key set`."""
     given = _given(
         protocol=protocol,
+        auth=auth,
         ca_pem=upstream_ca,
         connections=connections,
         max_in_flight=max_in_flight,
@@ -134,10 +139,11 @@ def create(
         idle_timeout_ms=idle_timeout_ms,
         total_timeout_ms=total_timeout_ms,
     )
+    key = "" if auth is CredentialKind.NONE else f"`orgate key set {name}`, "
     made = Upstream(org=OrgId(session.org), name=name, base_url=url.rstrip("/"), **given)
     session.wrote(
         _upstreams(session).create(body_of(made), name),
-        f"upstream '{name}' created; next: `orgate key set {name}`, `orgate upstream test {name}`",
+        f"upstream '{name}' created; next: {key}`orgate upstream test {name}`",
     )
 
 
@@ -163,6 +169,7 @@ def set_(
     name: Name,
     url: Url = None,
     protocol: Protocol = None,
+    auth: Auth = None,
     upstream_ca: Ca = None,
     connections: Connections = None,
     max_in_flight: MaxInFlight = None,
@@ -178,6 +185,7 @@ def set_(
     given = _given(
         base_url=url.rstrip("/") if url else None,
         protocol=protocol,
+        auth=auth,
         ca_pem=upstream_ca,
         connections=connections,
         max_in_flight=max_in_flight,
