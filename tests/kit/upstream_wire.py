@@ -246,6 +246,11 @@ class Http2(asyncio.Protocol):
         self._flush()
 
     def write_late(self, request: Request, data: bytes) -> None:
+        # Past hyper-h2, which writes to no stream that is over; but on the connection's credit, as it must be.
+        self._h2.outbound_flow_control_window -= len(data)
+        if self._h2.outbound_flow_control_window < 0:
+            self.upstream.faults.append("no credit is left for late DATA")
+            return
         self.transport.write(DataFrame(request.stream_id, data).serialize())
 
     def write_late_head(self, request: Request, status: int, headers: Headers) -> None:

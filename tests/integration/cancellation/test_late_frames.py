@@ -8,9 +8,10 @@ from tests.integration.gateway.bed import CLIENT, lay
 from tests.integration.gateway.world import SSE_HEAD, World, sse
 
 PIECE = b"x" * 8_192
-FRAMES = 1_500
-"""12 MB after each reset: more than a thousand frames, and in all more than a connection's window."""
-ROUNDS = 3
+FRAMES = 900
+"""7 MB after each reset: within what is left of a connection's window, and in all more than twice all of it. More
+than a thousand frames have ended connections of other clients."""
+ROUNDS = 5
 
 
 @pytest.mark.parametrize("begun", [True, False], ids=["in mid-stream", "before the head"])

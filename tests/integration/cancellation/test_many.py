@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.gateway.bed import CLIENT, Asked, Bed, lay
+from tests.integration.gateway.invariants import Budget
 from tests.integration.gateway.world import SSE_HEAD, World, sse
 from tests.kit.upstream import Request
 
@@ -17,13 +18,14 @@ AT_ONCE = 16
 flight) is on streams it has not looked at yet."""
 LEAST_RESETS_A_CONNECTION = 250
 """A gateway may replace an upstream connection before its peer's limits bite; not more often than this."""
+LARGE = Budget(tokens=400_000)
 WORD = sse("word")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [257, 1_100, 3_000])
 async def test_cancels_on_one_connection(world: World, count: int) -> None:
-    async with lay(world, slots=AT_ONCE + 1) as bed:
+    async with lay(world, slots=AT_ONCE + 1, budget=LARGE) as bed:
         bed.connections = range(1, 2 + count // LEAST_RESETS_A_CONNECTION)
         await cancel(bed, count)
         await bed.verify(resets=count)
@@ -33,7 +35,7 @@ async def test_cancels_on_one_connection(world: World, count: int) -> None:
 async def test_an_upstream_that_has_enough_of_resets(world: World) -> None:
     """It sends GOAWAY after every 300 and takes no more streams: the next connection is there; nobody notices."""
     rounds, each = 3, 300
-    async with lay(world, slots=AT_ONCE + 1) as bed:
+    async with lay(world, slots=AT_ONCE + 1, budget=LARGE) as bed:
         for _ in range(rounds):
             await cancel(bed, each)
             for connection in bed.upstream.connections:

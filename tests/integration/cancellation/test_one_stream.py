@@ -102,7 +102,7 @@ async def test_while_the_upload_waits_for_the_connections_window(world: World) -
     async with lay(world, slots=4, hold_window=True) as bed:
         both = []
         for number in (2, 3):
-            asked, headers, body = prepare(world.ada.session, bed.model, prompt="x" * 200_000)
+            asked, headers, body = prepare(world.ada.session, bed.model, prompt="x" * 150_000)
             asked.stream = bed.client.open("POST", "/v1/completions", headers)
             bed.asked.append(asked)
             await upload(asked, bed.client, body)
@@ -148,11 +148,11 @@ async def upload(asked: Asked, client: H2Client, body: bytes) -> None:
 async def test_what_was_used_is_charged_and_the_rest_given_back(world: World) -> None:
     """A stream cut after two events costs its prompt and two tokens; what it had reserved beyond comes back."""
     async with lay(world) as bed:
-        asked, request = await bed.next(prompt="p" * 100, max_tokens=100_000)
+        asked, request = await bed.next(prompt="p" * 100, max_tokens=20_000)
         request.respond(200, SSE_HEAD)
         request.send(sse("a") + sse("b"))
         await asked.stream.received(2 * len(sse("a")))
         asked.stream.reset()
         await request.reset()
         asked.outcome, asked.entry = CLIENT, {"completion_tokens": 2}
-        await bed.verify(resets=1)  # its budgets are exact: of the 100,000 reserved, two are spent
+        await bed.verify(resets=1)  # its budgets are exact: of the 20,000 reserved, two are spent

@@ -32,8 +32,6 @@ from tests.kit.upstream import RecordingUpstream, Request
 
 __all__ = ["CLIENT", "Asked", "Bed", "Canary", "lay", "prepare"]
 
-BUDGET = Budget()
-
 
 @dataclass
 class Canary:
@@ -70,6 +68,7 @@ class Bed:
     canary: Canary
     log: Log
     gate: Gate
+    budget: Budget
     laid_at: float
     """When its budgets began, on the loop's clock, seconds."""
     connections: int | range = 1
@@ -146,7 +145,7 @@ class Bed:
             entries = await self.log.of([each.request_id for each in self.asked])
             last = self.asked[-1]
             mine = [entry for entry in entries.values() if entry.get("model") == self.model]
-            if not (fault := BUDGET.fault(last, mine, now() - self.laid_at)):
+            if not (fault := self.budget.fault(last, mine, now() - self.laid_at)):
                 return entries
             assert now() < end, fault
             await self.fresh()
@@ -168,17 +167,19 @@ async def lay(
     *,
     slots: int = 2,
     door: bool = False,
+    budget: Budget = Budget(),  # noqa: B008 - frozen
     alpn: tuple[str, ...] = ("h2", "http/1.1"),
     binding: Entry | None = None,
     **up: Any,
 ) -> AsyncIterator[Bed]:
     """`slots`: a concurrency limit on the model. The canary holds one: what is not given back is missed at
-    once. `door`: stand a gate before the upstream. `binding`: more fields of the upstream's binding; `up`: of the
+    once. `door`: stand a gate before the upstream. `budget`: of
+    the model. `binding`: more fields of the upstream's binding; `up`: of the
     recording upstream."""
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(RecordingUpstream(tls=world.pki.server_context(alpn), **up))
         gate = await stack.enter_async_context(Gate(upstream.port))
-        limits = [{"unit": "concurrency", "amount": slots, "period_s": 0}, *BUDGET.limits()]
+        limits = [{"unit": "concurrency", "amount": slots, "period_s": 0}, *budget.limits()]
         laid_at = asyncio.get_running_loop().time()
         url = gate.url if door else upstream.url
         model = await asyncio.to_thread(bind, world.owner, world.pki, url, limits=limits, **(binding or {}))
@@ -190,4 +191,4 @@ async def lay(
             canary = Canary(asked, request)
             await canary.beat()
             log = await asyncio.to_thread(Log, world.owner)
-            yield Bed(world, upstream, model, client, canary, log, gate, laid_at, asked=[asked])
+            yield Bed(world, upstream, model, client, canary, log, gate, budget, laid_at, asked=[asked])

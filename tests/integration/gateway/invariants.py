@@ -58,6 +58,7 @@ def judge_upstream(
     """Nothing is left open, what was cancelled is reset once, what was not cancelled never is."""
     assert upstream.open_streams == 0
     assert not upstream.faults, upstream.faults
+    assert upstream.late_data == 0, "DATA was sent on a stream after its reset"
     assert upstream.resets == resets, f"{upstream.resets} resets, not {resets}"
     accepted = len(upstream.connections)
     assert accepted in (connections if isinstance(connections, range) else (connections,)), accepted
@@ -92,12 +93,11 @@ def judge_entries(asked: Iterable[Asked], entries: Mapping[str, Entry]) -> None:
 class Budget:
     """Limits on one model that count everything and refuse nothing.
 
-    `requests` and `tokens` for a month: never reached, and small enough that a test's time refills less than what
-    any one request costs.
+    `requests` and `tokens` for a month: never reached, and so few that it takes a minute to refill two.
     """
 
     requests: int = 10_000
-    tokens: int = 400_000
+    tokens: int = 100_000
 
     def limits(self) -> list[Entry]:
         return [
@@ -108,7 +108,7 @@ class Budget:
     def fault(self, fresh: Asked, entries: Iterable[Entry], since_s: float) -> str:
         """What is wrong with what the answer `fresh` says is left, '' when it is exact.
 
-        Settled twice, or not at all, it would differ by a request's cost, which is more than the refill of the
+        Settled twice, or not at all, or by a token too many, it would differ by more than the refill of the
         `since_s` seconds of its life. `entries`: of every request to this model, `fresh` too.
         """
         sent = [entry for entry in entries if entry["sent"]]
@@ -118,7 +118,7 @@ class Budget:
         expected = (self.requests - len(sent), self.tokens - used - reserved)
         headers = fresh.stream.headers
         found = tuple(int(headers[f"x-ratelimit-remaining-{unit}"]) for unit in ("requests", "tokens"))
-        slack = [since_s * amount / PERIOD_S + part for amount, part in ((self.requests, 0), (self.tokens, 1))]
+        slack = [since_s * amount / PERIOD_S for amount in (self.requests, self.tokens)]
         if all(0 <= left - least <= most for left, least, most in zip(found, expected, slack, strict=True)):
             return ""
         return f"remaining {found}, by the audit log {expected}"
