@@ -66,7 +66,7 @@ def judge(
             "spurious": len(spurious),
             "innocent_failures": len(failed),
             "new_connections": new_connections,
-            "rss_growth_mb": round(growth_mb, 2),
+            "rss_growth_mb": round(growth_mb, 2) + 0.0,  # never -0.0
             "reached_upstream": len(opened),
             "reset_upstream": len(reset),
             "cancelled_before_sent": len(cancelled - opened),
