@@ -116,6 +116,19 @@ async def test_a_key_deleted_softly_by_another_hand_is_gone_until_it_is_back(
         await keys.get(ACME, "openai")
 
 
+@pytest.mark.parametrize("where", [{"mount": "nowhere"}, {"namespace": "nowhere"}])
+async def test_an_engine_or_a_namespace_that_is_not_there_takes_no_key_away(
+    place: VaultPlace, opened: Open, where: dict[str, str]
+) -> None:
+    token = place.home / "token"
+    token.write_text(place.root)
+    token.chmod(0o600)
+    keys = opened(place.settings(auth="token", credential="token", **where))
+    for attempt in (keys.get(ACME, "openai"), keys.delete(ACME, "openai"), keys.put(ACME, "openai", Secret("sk"))):
+        with pytest.raises(StoreUnavailableError, match="has nothing there"):
+            await attempt
+
+
 @pytest.mark.parametrize(
     "data", [{"api_key": "sk"}, {"key": ""}, {"key": 7}, {"key": "a\nb"}, {"key": "x" * 8193}, {"key": "ключ"}, {}]
 )

@@ -270,6 +270,24 @@ async def test_a_quiet_organization_s_token_is_given_back(place: VaultPlace, fak
     await keys.aclose()
 
 
+async def test_before_its_maximum_a_token_is_replaced_and_never_ends_in_use(
+    place: VaultPlace, fake: FakeVault
+) -> None:
+    now = [0.0]
+    fake._clock = lambda: now[0]
+    keys = VaultKeys(place.prepare(ACME), place.home, _Nothing(), lambda: now[0])
+    await keys.put(ACME, "openai", Secret(KEY))
+    role = keys._roles[ACME]
+    logins = len(fake.calls("/login"))
+    for _ in range(3 * 24 * 5):  # three days, 12 minutes at a time: a token lives 20 minutes, and 24 hours at most
+        now[0] += 12 * 60
+        role.used_at = now[0]
+        assert now[0] < role.token_ends
+        await keys._tend(role)
+    assert len(fake.calls("/login")) - logins == 3
+    await keys.aclose()
+
+
 async def test_a_renewal_that_fails_is_tried_again_while_the_token_lives(
     keys: VaultKeys, fake: FakeVault, caplog: pytest.LogCaptureFixture
 ) -> None:
