@@ -1,6 +1,6 @@
 # Every target installs what it needs; a fresh machine needs Python 3.11 or newer and make.
 .DEFAULT_GOAL := check
-.PHONY: check test lint demo bench soak docs lock format clean
+.PHONY: check test lint demo bench soak kills docs lock format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -51,6 +51,10 @@ bench: $(INSTALLED)
 soak: $(INSTALLED)
 	@$(PACKAGES) gcc libc6-dev libnghttp2-dev libssl-dev
 	$(BIN)/python -m tests.soak
+
+# A writer of the sealed file, killed with SIGKILL within 1,000 of its writes; the test suite does 40.
+kills: $(INSTALLED)
+	ORGATE_KILLS=1000 $(BIN)/python -m pytest -q -rP tests/unit/secrets/test_sealed_kills.py
 
 docs: $(INSTALLED)
 	$(BIN)/python -m docs.build
