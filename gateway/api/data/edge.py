@@ -7,7 +7,6 @@ whatever that awaits.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import lru_cache
@@ -44,9 +43,6 @@ _WANTED = _SAID | {
     DOCUMENT,
     LANE,
 }
-
-SWEEP_S = 0.05
-"""How late a request may be ended that has a second or more: one timer for all costs less than one for each."""
 
 PRECISE_S = 1.0
 """A deadline nearer than this has a timer of its own."""
@@ -258,60 +254,6 @@ class HttpAnswer:
     def finish(self, data: bytes) -> Awaitable[None]:
         self.finished = True
         return self._send({"type": "http.response.body", "body": data, "more_body": False})
-
-
-class Deadlines:
-    """Ends the requests that are late, looking at all of them every `SWEEP_S` as long as there are any.
-
-    One loop's own. A request is in it from its head to the last byte of its answer.
-    """
-
-    __slots__ = ("_loop", "_open", "_timer")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._open: set[HttpInbound] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def enter(self, request: HttpInbound) -> None:
-        self._open.add(request)
-        if self._timer is None:
-            self._timer = self._loop.call_later(SWEEP_S, self._sweep)
-
-    def leave(self, request: HttpInbound) -> None:
-        self._open.discard(request)
-
-    def _sweep(self) -> None:
-        now = self._loop.time()
-        for request in [request for request in self._open if request.due <= now]:
-            request.expire()
-        self._timer = self._loop.call_later(SWEEP_S, self._sweep) if self._open else None
-
-
-class RequestIds:
-    """Ids that nobody can guess and none has twice: 96 random bits, fetched for many at a time.
-
-    Made in the process that uses it: a copy in a forked one would give the same.
-    """
-
-    __slots__ = ("_at", "_pool", "_random")
-
-    def __init__(self, random: Callable[[int], bytes] = os.urandom) -> None:
-        self._random = random
-        self._pool = ""
-        self._at = 0
-
-    def __call__(self) -> str:
-        at = self._at
-        if at == len(self._pool):
-            self._pool = self._random(_ID_BYTES * _IDS_AT_ONCE).hex()
-            at = 0
-        self._at = at + 2 * _ID_BYTES
-        return "req_" + self._pool[at : self._at]
-
-
-_ID_BYTES = 12
-_IDS_AT_ONCE = 64
 
 
 @lru_cache(maxsize=256)

@@ -15,8 +15,10 @@ from litestar.types import Receive as LitestarReceive
 from litestar.types import Scope as LitestarScope
 from litestar.types import Send as LitestarSend
 
-from gateway.api.data.edge import Deadlines, HttpAnswer, HttpInbound, Receive, RequestIds, Scope, Send
+from gateway.api.data.deadlines import Deadlines
+from gateway.api.data.edge import HttpAnswer, HttpInbound, Receive, Scope, Send
 from gateway.api.data.openai import decoder, error_body, error_event
+from gateway.api.data.requestid import RequestIds
 from gateway.api.failure import bare
 from gateway.errors import (
     BadRequestError,

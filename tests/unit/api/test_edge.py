@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway.api.data.edge import Deadlines, HttpInbound, RequestIds
+from gateway.api.data.deadlines import Deadlines
+from gateway.api.data.edge import HttpInbound
+from gateway.api.data.requestid import RequestIds
 from gateway.errors import BadRequestError, TooLargeError
 from gateway.inflight import Abort
 
