@@ -312,6 +312,8 @@ class Engine:
             self._on_block(of[0], of[1], b"".join(block), events)
 
     def _on_block(self, stream_id: int, flags: int, block: bytes, events: list[Event]) -> None:
+        if not fields.is_whole(block):
+            raise Http2Error(Code.COMPRESSION_ERROR, "a header block that breaks off")
         try:
             # Whosever it is: the table belongs to the connection (RFC 7541 section 2.2).
             found = self._decoder.decode(block, True)

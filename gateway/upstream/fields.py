@@ -98,6 +98,60 @@ def _integer(number: int, bits: int, pattern: int) -> bytes:
     return bytes(out)
 
 
+def is_whole(block: bytes) -> bool:
+    """Whether a header block ends where its last field does, and changes the table's size only at its beginning
+    (RFC 7541 sections 4.2 and 6). To be asked before it is decoded: the decoder panics at a block that breaks off.
+    """
+    at, size, begun = 0, len(block), False
+    try:
+        while at < size:
+            byte = block[at]
+            at += 1
+            if byte >= 0x80:  # an indexed field
+                if byte == 0xFF:
+                    at = _after_integer(block, at)
+            elif byte & 0xE0 == 0x20:  # a change of the table's size
+                if begun:
+                    return False
+                if byte == 0x3F:
+                    at = _after_integer(block, at)
+                continue
+            else:
+                most = 0x3F if byte & 0x40 else 0x0F
+                index = byte & most
+                if index == most:
+                    at = _after_integer(block, at)
+                elif not index:
+                    at = _after_text(block, at)
+                length = block[at] & 0x7F
+                at = at + 1 + length if length < 0x7F else _after_text(block, at)
+            begun = True
+    except IndexError:
+        return False
+    return at == size
+
+
+def _after_integer(block: bytes, at: int) -> int:
+    while block[at] & 0x80:
+        at += 1
+    return at + 1
+
+
+def _after_text(block: bytes, at: int) -> int:
+    length = block[at] & 0x7F
+    at += 1
+    if length == 0x7F:
+        shift = 0
+        while True:
+            byte = block[at]
+            at += 1
+            length += (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+    return at + length
+
+
 def response_head(fields: Sequence[tuple[bytes, bytes, bool]]) -> tuple[Head, int]:
     """Of a decoded block, and what its `content-length` promises, -1 for nothing. Raises `MalformedError`."""
     if not fields or fields[0][0] != b":status":
