@@ -145,7 +145,10 @@ class PublicTree(MPServer):
         threading.Thread(target=self._await_retired, args=(worker,), daemon=True).start()
 
     def _await_retired(self, worker: WorkerProcess) -> None:
-        worker.join(self.workers_kill_timeout)
+        # Granian's own thread waits for it too: whichever comes second is told at once that it ended, or nothing.
+        end = time.monotonic() + (self.workers_kill_timeout or READY_S)
+        while worker.is_alive() and time.monotonic() < end:
+            time.sleep(0.05)
         if worker.is_alive():
             log.warning("a worker did not retire in time and is killed")
             worker.kill()

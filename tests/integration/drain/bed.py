@@ -69,6 +69,7 @@ class Stopping:
         assert not [pid for pid in self.processes if Path(f"/proc/{pid}").exists()]
         assert not list((self.gateway.home / "audit/spool").iterdir())
         assert "refused to gracefully stop" not in self.log()
+        assert "did not retire in time" not in self.log()
 
     def log(self) -> str:
         return self.gateway.log.read_text()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.front.bed import Http1Stream, lay
 from tests.integration.gateway.world import DONE, SSE_HEAD, World, sse
+from tests.kit.attacks import ENDED, RESETS, UNLIMITED, Attack, Target
 from tests.kit.front import Front
 from tests.kit.marker import MARKER
 
@@ -95,6 +96,20 @@ async def test_two_hundred_cancels_of_one_client_hurt_nobody_elses_streams(world
             assert request.was_reset is None
         assert not innocent.closed
         assert innocent.goaway_code is None
+
+
+@pytest.mark.parametrize("attack", [*RESETS, *ENDED, *UNLIMITED], ids=lambda attack: attack.__name__)
+async def test_floods_pass_nothing_on(world: World, front: Front, attack: Attack) -> None:
+    """Whether the front ends the connection or not: the gateway answers innocents as before."""
+    async with lay(world, front) as through, await front.connect() as innocent:
+        asked, request = await through.begun(innocent)
+        await attack(Target(front.port, world.gateway.ca, share=1_000, bearer=world.ada.session.bearer))
+        request.send(DONE, end=True)
+        await asked.stream.complete()
+        fresh, request = await through.next(innocent)
+        request.respond_json({"choices": []})
+        assert (await fresh.stream.complete()).status == 200
+        assert through.upstream.opened == 2
 
 
 async def test_people_do_not_share_a_connection_to_the_gateway(world: World, front: Front) -> None:
