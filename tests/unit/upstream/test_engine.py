@@ -197,6 +197,8 @@ def test_so_may_an_answer_to_head() -> None:
         (headers(0), Code.PROTOCOL_ERROR),
         (headers(1, b"\x80"), Code.COMPRESSION_ERROR),
         (headers(1, b"\xff\xff\xff\xff\xff\xff\xff"), Code.COMPRESSION_ERROR),
+        (headers(1, OK + b"\x00\x01x"), Code.COMPRESSION_ERROR),
+        (headers(1, OK + b"\x20"), Code.COMPRESSION_ERROR),
         (headers(1, b"\x3f\xff\xff\x03" + OK), Code.COMPRESSION_ERROR),
         (frame(frames.HEADERS, PADDED | END_HEADERS, 1, b"\x09a"), Code.PROTOCOL_ERROR),
         (headers(1, OK, 0) + data(1, b"x"), Code.PROTOCOL_ERROR),

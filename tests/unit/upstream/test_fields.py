@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jh2._hazmat import Decoder
+from jh2._hazmat import Decoder, HPACKError, OversizedHeaderListError
 from jh2.hpack import Encoder
 
 from gateway.upstream.fields import encode, encode_number, is_whole, prefix_of
@@ -29,14 +31,27 @@ def test_a_block_is_whole_where_its_fields_end_and_nowhere_else(
     assert all(is_whole(block[:size]) is (size in ends) for size in looked_at)
 
 
-@pytest.mark.parametrize(
-    "block",
-    [b"\xff", b"\xff\x80", b"\x40", b"\x00", b"\x00\x01", b"\x00\x01x", b"\x00\x01x\x02a", b"\x0f", b"\x7f\xff"]
-    + [b"\x01\x7f", b"\x01\x7f\x80", b"\x3f", b"\x88\x01\xff"],
+BROKEN_OFF = (
+    "ff",
+    "ff80",
+    "40",
+    "00",
+    "0001",
+    "000178",
+    "0001780261",
+    "0f",
+    "7fff",
+    "017f",
+    "017f80",
+    "3f",
+    "8801ff",
 )
-def test_blocks_that_break_off(block: bytes) -> None:
+
+
+@pytest.mark.parametrize("block", BROKEN_OFF)
+def test_blocks_that_break_off(block: str) -> None:
     """At most of these the decoder panics, which is no `Exception`."""
-    assert not is_whole(block)
+    assert not is_whole(bytes.fromhex(block))
 
 
 def test_the_tables_size_changes_at_the_beginning_alone() -> None:
@@ -44,17 +59,15 @@ def test_the_tables_size_changes_at_the_beginning_alone() -> None:
     assert not is_whole(b"\x88\x20")
 
 
-@given(
-    st.lists(
-        st.sampled_from([*range(256), *[0, 0x0F, 0x1F, 0x3F, 0x40, 0x7F, 0x80, 0x82, 0xFF] * 30]), max_size=30
-    )
-)
+octets = st.sampled_from([*range(256), *[0, 0x0F, 0x1F, 0x3F, 0x40, 0x7F, 0x80, 0x82, 0xFF] * 30])
+
+
+@given(st.lists(octets, max_size=30))
 def test_what_is_whole_does_not_panic(block: list[int]) -> None:
+    """It is decoded, or refused with an error that the engine knows."""
     if is_whole(bytes(block)):
-        try:
+        with suppress(HPACKError, OversizedHeaderListError):
             Decoder(65_536).decode(bytes(block), True)
-        except Exception as error:  # noqa: BLE001  # any but a panic
-            assert "HPACK" in type(error).__name__ or "Oversized" in type(error).__name__
 
 
 @given(st.integers(0, 10**15))
@@ -65,8 +78,17 @@ def test_numbers_are_coded_as_fields(number: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [(b"x", b"a\nb"), (b"x", b"a\r"), (b"x", b"\0"), (b"x", b" a"), (b"x", b"a\t"), (b"X", b"a"), (b"x y", b"a")]
-    + [(b"", b"a"), (b":", b"a")],
+    [
+        (b"x", b"a\nb"),
+        (b"x", b"a\r"),
+        (b"x", b"\0"),
+        (b"x", b" a"),
+        (b"x", b"a\t"),
+        (b"X", b"a"),
+        (b"x y", b"a"),
+        (b"", b"a"),
+        (b":", b"a"),
+    ],
 )
 def test_what_no_header_may_hold_is_not_sent(name: bytes, value: bytes) -> None:
     with pytest.raises(httpx.LocalProtocolError):
