@@ -5,11 +5,12 @@ Pure. A key is one line of printable ASCII in every store: kinds with several fi
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any, Final, TypeVar, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -118,16 +119,19 @@ def parts(kind: CredentialKind, credential: Credential) -> tuple[bytes, ...]:
             case Client(client_secret=secret):
                 return (secret.reveal(),)
     except ShapeError:
-        pass  # it was never used as one: the whole of it is what there is
+        return (credential.secret.reveal(),)  # it was never used as one
     return (credential.secret.reveal(),)
 
 
 def quoted(secrets: tuple[bytes, ...], text: bytes) -> bool:
-    """Whether `text` holds one of `secrets`, plain or as JSON and URLs write it."""
+    """Whether `text` holds one of `secrets`, plain or as JSON and URLs may write it."""
+    texts = [text]
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        texts.append(msgspec.json.encode(msgspec.json.decode(text)))  # without escapes that need not be
+    texts += [unquote_to_bytes(each) for each in texts]
     for secret in secrets:
-        written = msgspec.json.encode(secret.decode("latin-1"))[1:-1]
-        spellings = {secret, written, written.replace(b"/", b"\\/"), quote(secret, safe="").encode()}
-        if any(spelling in text for spelling in spellings):
+        spellings = {secret, msgspec.json.encode(secret.decode("latin-1"))[1:-1]}
+        if any(spelling in each for spelling in spellings for each in texts):
             return True
     return False
 
