@@ -184,6 +184,7 @@ def answer(wire: Wire, channel: Channel, each: Exchange) -> None:
     wire.settle()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([b"authorization", b"cookie", b"accept", b"x-y"]), values), max_size=8))
 def test_header_blocks_decode_to_what_was_coded(headers: list[tuple[bytes, bytes]]) -> None:
     """By hpack in pure Python, which was written by others, and leave no trace in its table."""
