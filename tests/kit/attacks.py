@@ -11,6 +11,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.kit.rawh2 import (
@@ -71,6 +72,13 @@ class Target:
                     sent += BATCH
                     here += BATCH
                     await asyncio.sleep(0)
+                if (
+                    not raw.closed
+                ):  # what it was sent may not be read yet: it is when it answers this, or has ended
+                    last = raw.stream()
+                    await raw.send(raw.head(last, "GET", "/livez", end=True))
+                    with contextlib.suppress(AssertionError):
+                        await raw.signal.until(partial(raw.over, last), "an answer or the end")
                 if raw.closed:
                     self.ended += 1
                     self.codes.add(raw.goaway)

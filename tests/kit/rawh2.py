@@ -106,6 +106,10 @@ class RawH2:
             self.closed = True
         return not self.closed
 
+    def over(self, stream: int) -> bool:
+        """`stream` was answered or reset, or the connection has ended."""
+        return self.closed or stream in self.statuses or stream in self.resets
+
     async def ended(self) -> int | None:
         """Wait until the peer has closed; returns its GOAWAY code."""
         await self.signal.until(lambda: self.closed, "the peer to close")
