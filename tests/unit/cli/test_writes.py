@@ -40,6 +40,7 @@ WRITES: list[tuple[str, ...]] = [
     ("upstream", "delete", "vllm", "--yes"),
     ("key", "set", "vllm"),
     ("key", "rotate", "vllm"),
+    ("key", "rotate", "vllm"),
     ("key", "delete", "vllm", "--yes"),
     ("model", "create", "chat", "--upstream", "vllm", "--model", "m"),
     ("model", "set", "code", "--model", "new"),
@@ -207,6 +208,14 @@ def test_at_a_terminal_it_asks(
     assert said.code == code
     assert "Delete model 'code'? [y/N]" in said.err
     assert len(stocked.items["acme", "models"]) == left
+
+
+def test_a_key_that_does_not_pass_is_told(signed_in: Cli, stocked: ControlPlane) -> None:
+    said = signed_in("key", "rotate", "vllm", stdin="sk-bad\n")
+    assert (said.code, "did not pass" in said.err) == (1, True)
+    assert "sk-bad" not in said.out + said.err
+    said = signed_in("key", "rotate", "vllm", stdin="sk-good\n")
+    assert (said.code, "tried and set on every worker" in said.err) == (0, True)
 
 
 def test_a_key_that_does_not_pass_is_told(signed_in: Cli, stocked: ControlPlane) -> None:
