@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from gateway.secret import Secret
 from gateway.upstream.addresses import Network
-from gateway.upstream.auth.shapes import Client
+from gateway.upstream.auth.shapes import Client, endpoint_fault
 from gateway.upstream.dial import Resolve, resolve
 from gateway.upstream.errors import AddressRefusedError
 from gateway.upstream.transport import UpstreamTransport
@@ -65,6 +65,8 @@ class TokenEndpoints:
 
     async def ask(self, upstream: Upstream, client: Client) -> Grant:
         """A token for `client`. Raises `GrantError`, at the latest after `TIMEOUT_S`."""
+        if wrong := endpoint_fault(client.token_url):  # a key put in the store by another hand was not judged
+            raise GrantError(f"token_url {wrong}")
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 status, body = await self._post(upstream, client)

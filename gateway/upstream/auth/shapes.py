@@ -178,7 +178,7 @@ def _judge_signing(found: dict[str, str]) -> None:
 
 
 def _judge_client(found: dict[str, str], check_url: CheckUrl) -> None:
-    if wrong := _url_fault(found["token_url"]) or check_url(found["token_url"]):
+    if wrong := endpoint_fault(found["token_url"]) or check_url(found["token_url"]):
         raise ShapeError("token_url", wrong)
     for name in ("client_id", "client_secret"):
         if not _VISIBLE(found[name]):
@@ -193,8 +193,9 @@ def _judge_client(found: dict[str, str], check_url: CheckUrl) -> None:
         raise ShapeError("ca_pem", "is one or more certificates in PEM (BEGIN CERTIFICATE), and no key")
 
 
-def _url_fault(text: str) -> str | None:
-    """RFC 6749 section 3.2: TLS, no fragment. A secret goes there, so clear text stays on this machine."""
+def endpoint_fault(text: str) -> str | None:
+    """What is wrong with a token endpoint's URL. RFC 6749 section 3.2: TLS, no fragment. A secret goes there, so
+    clear text stays on this machine."""
     try:
         url = urlsplit(text)
         host, _ = url.hostname or "", url.port

@@ -143,6 +143,12 @@ async def test_it_may_not_be_in_a_private_network(host: str) -> None:
     assert "not allowed" in said
 
 
+async def test_a_secret_does_not_go_out_in_clear_text() -> None:
+    """A key that another hand put into the store has been judged by nobody."""
+    said = await refused(token_url="http://idp.example/planted")
+    assert said == "token_url begins with https://: the client's secret is sent there"
+
+
 async def test_a_name_that_leads_to_a_private_network_is_refused() -> None:
     async def resolve(host: str, port: int) -> list[str]:
         return ["10.1.2.3"]
