@@ -243,6 +243,7 @@ def test_no_secret_is_ever_printed(cli: Cli, plane: ControlPlane, tmp_path: Path
 
 @pytest.mark.parametrize("text", ["", "a\nb", "café", "x" * 9000])
 def test_keys_that_are_none(signed_in: Cli, plane: ControlPlane, text: str) -> None:
+    plane.put("acme", "upstreams", "u", base_url="https://u.example")
     said = signed_in("key", "set", "u", stdin=text)
     assert said.code == 2
     assert plane.writes == []
