@@ -24,6 +24,7 @@ from typing import IO
 
 from gateway.hardening import keep_memory_private
 from gateway.secrets.masterkey import MasterKeyError, read_master_key
+from gateway.secrets.passphrase import inherited
 from gateway.settings import Listener, Settings, SettingsError, load
 
 log = logging.getLogger("orgate.serve")
@@ -171,6 +172,7 @@ class _Child:
                 [sys.executable, "-m", "gateway.app", self._part, str(os.getpid())],
                 env=environment,
                 start_new_session=True,
+                pass_fds=inherited(),
             )
             self._born = now
 

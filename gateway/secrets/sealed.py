@@ -27,7 +27,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from gateway.exchange import Credential
 from gateway.secret import Secret
 from gateway.secrets.masterkey import KEY_BYTES, fsync_folder
-from gateway.secrets.store import NoSuchSecretError, StoreUnavailableError, cert_path, upstream_path
+from gateway.secrets.passphrase import SALT_BYTES, SHORTEST, Passphrase, Stretching
+from gateway.secrets.store import NoSuchSecretError, StoreUnavailableError, before_path, cert_path, upstream_path
 from tenants.ids import OrgId
 
 FORMAT: Final = "orgate-sealed-1"
@@ -43,13 +44,15 @@ class _Entry(msgspec.Struct, frozen=True):
     box: bytes
 
 
-class _File(msgspec.Struct, frozen=True):
-    """`check` is a known text sealed with the file's key: it tells a wrong key from a damaged entry."""
+class _File(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`check` is a known text sealed with the file's key: it tells a wrong key from a damaged entry.
+    `argon2id`: the file is sealed with a passphrase, stretched like this."""
 
     format: str
     salt: bytes
     check: bytes
     entries: dict[str, _Entry]
+    argon2id: Stretching | None = None
 
 
 class _Opened(msgspec.Struct, frozen=True):
@@ -73,13 +76,27 @@ class SealedFile:
     async def get(self, org: OrgId, upstream: str) -> Credential:
         return await self.get_at(upstream_path(org, upstream))
 
-    async def put(self, org: OrgId, upstream: str, secret: Secret) -> int:
+    async def get_before(self, org: OrgId, upstream: str, version: int) -> Credential:
+        found = await self.get_at(before_path(org, upstream))
+        if found.version >= version:
+            raise NoSuchSecretError(f"nothing is kept from before version {version} of {upstream}")
+        return found
+
+    async def put(self, org: OrgId, upstream: str, secret: Secret, *, keep: bool = False) -> int:
         """As the Protocol says; raises `ValueError` for an empty secret."""
-        return await self.put_at(upstream_path(org, upstream), secret)
+        path = upstream_path(org, upstream)
+        return await self.put_at(path, secret, before=before_path(org, upstream), keep=keep)
+
+    async def forget_before(self, org: OrgId, upstream: str, version: int) -> None:
+        try:
+            kept = await self.get_before(org, upstream, version)
+        except NoSuchSecretError:
+            return
+        await asyncio.to_thread(self._erase, before_path(org, upstream), kept.version)
 
     async def delete(self, org: OrgId, upstream: str) -> None:
         """Forget the key. Its version number is spent: the next `put` counts on from it."""
-        await self.delete_at(upstream_path(org, upstream))
+        await self.delete_at(upstream_path(org, upstream), before=before_path(org, upstream))
 
     async def get_at(self, path: str) -> Credential:
         found = await asyncio.to_thread(self._open, path)
@@ -87,19 +104,27 @@ class SealedFile:
             raise NoSuchSecretError(f"nothing is stored at {path}")
         return Credential(found[0], Secret(found[1]))
 
-    async def put_at(self, path: str, secret: Secret) -> int:
+    async def put_at(self, path: str, secret: Secret, *, before: str = "", keep: bool = False) -> int:
+        """`before`: where the entry that `secret` takes the place of goes with `keep`, and what is erased without."""
         if not secret.reveal():
             raise ValueError("a secret cannot be empty")
-        return await asyncio.to_thread(self._write, path, secret)
+        return await asyncio.to_thread(self._write, path, secret, before, keep=keep)
 
-    async def delete_at(self, path: str) -> None:
+    async def delete_at(self, path: str, *, before: str = "") -> None:
         found = await asyncio.to_thread(self._open, path)
         if found is None or not found[1]:
             raise NoSuchSecretError(f"nothing is stored at {path}")
-        await asyncio.to_thread(self._write, path, Secret(b""))
+        await asyncio.to_thread(self._write, path, Secret(b""), before)
 
     async def aclose(self) -> None:
         """Nothing is held: each call opens the file and closes it."""
+
+    async def reseal(self, master_key: Secret) -> int:
+        """Seal everything anew with another key or passphrase; returns how many entries there are.
+
+        Crash: the old file with the old key, or the new file with the new one. No other process may be writing.
+        """
+        return await asyncio.to_thread(self._reseal, master_key)
 
     async def load(self, name: str) -> Secret | None:
         found = await asyncio.to_thread(self._open, f"system/{name}")
@@ -138,13 +163,12 @@ class SealedFile:
             raise StoreUnavailableError(f"{self._path} is not a sealed file or is damaged") from None
         if file.format != FORMAT:
             raise StoreUnavailableError(f"{self._path} has the unknown format {file.format[:32]!r}")
-        cipher = self._cipher(file.salt)
+        cipher = self._cipher(file.salt, file.argon2id)
         try:
             cipher.decrypt(file.check[:12], file.check[12:], _CHECK)
         except (InvalidTag, ValueError):
-            raise StoreUnavailableError(
-                f"the master key does not fit {self._path}, or its head is damaged"
-            ) from None
+            what = "master key" if file.argon2id is None else "passphrase"
+            raise StoreUnavailableError(f"the {what} does not fit {self._path}, or its head is damaged") from None
         opened = _Opened(file, cipher)
         # Inodes are used again and file times tick every few milliseconds, so a stamp that young may come back
         # with other content: it is trusted once it is a second old (as git does with its index).
@@ -152,25 +176,78 @@ class SealedFile:
             self._seen = (stamp, opened)
         return opened
 
-    def _write(self, path: str, secret: Secret) -> int:
+    def _write(self, path: str, secret: Secret, before: str = "", *, keep: bool = False) -> int:
+        """One replacement of the file: a crash leaves all of it done, or nothing."""
         with self._turn():
             opened = self._read() or self._empty()
-            before = opened.file.entries.get(path)
-            version = before.version + 1 if before is not None else 1
-            nonce = self._random(12)
-            box = nonce + opened.cipher.encrypt(nonce, secret.reveal(), _aad(path, version))
-            entries = {**opened.file.entries, path: _Entry(version, box)}
+            entries = dict(opened.file.entries)
+            old = entries.get(path)
+            version = old.version + 1 if old is not None else 1
+            if before:
+                entries.pop(before, None)
+                kept = self._open(path) if keep and old is not None else None
+                if kept is not None and kept[1]:
+                    entries[before] = self._sealed(opened, before, kept[0], kept[1])
+            entries[path] = self._sealed(opened, path, version, secret.reveal())
             self._replace(msgspec.json.encode(msgspec.structs.replace(opened.file, entries=entries)))
         return version
 
-    def _empty(self) -> _Opened:
-        salt, nonce = self._random(16), self._random(12)
-        cipher = self._cipher(salt)
-        return _Opened(_File(FORMAT, salt, nonce + cipher.encrypt(nonce, b"", _CHECK), {}), cipher)
+    def _erase(self, path: str, version: int) -> None:
+        """Leave out the entry, if it still has that version."""
+        with self._turn():
+            opened = self._read()
+            found = opened.file.entries.get(path) if opened is not None else None
+            if opened is None or found is None or found.version != version:
+                return
+            entries = {name: entry for name, entry in opened.file.entries.items() if name != path}
+            self._replace(msgspec.json.encode(msgspec.structs.replace(opened.file, entries=entries)))
 
-    def _cipher(self, salt: bytes) -> AESGCM:
+    def _sealed(self, opened: _Opened, path: str, version: int, plain: bytes) -> _Entry:
+        nonce = self._random(12)
+        return _Entry(version, nonce + opened.cipher.encrypt(nonce, plain, _aad(path, version)))
+
+    def _reseal(self, master_key: Secret) -> int:
+        with self._turn():
+            opened = self._read() or self._empty()
+            fresh = SealedFile(self._path, master_key, self._random)._empty()
+            entries = {}
+            for path, entry in opened.file.entries.items():
+                aad, nonce = _aad(path, entry.version), self._random(12)
+                try:
+                    plain = opened.cipher.decrypt(entry.box[:12], entry.box[12:], aad)
+                except (InvalidTag, ValueError):
+                    raise StoreUnavailableError(
+                        f"the entry {path} of {self._path} has been tampered with; nothing was changed"
+                    ) from None
+                entries[path] = _Entry(entry.version, nonce + fresh.cipher.encrypt(nonce, plain, aad))
+            self._replace(msgspec.json.encode(msgspec.structs.replace(fresh.file, entries=entries)))
+            self._master_key, self._seen = master_key, None
+        return len(entries)
+
+    def _empty(self) -> _Opened:
+        """What a file begins with. A passphrase is judged here only: one that was taken once opens for ever."""
+        how = None
+        if isinstance(self._master_key, Passphrase):
+            if len(self._master_key.reveal()) < SHORTEST:
+                raise StoreUnavailableError(f"a passphrase for {self._path} needs {SHORTEST} characters at least")
+            how = Stretching(self._random(SALT_BYTES))
+        salt, nonce = self._random(16), self._random(12)
+        cipher = self._cipher(salt, how)
+        return _Opened(_File(FORMAT, salt, nonce + cipher.encrypt(nonce, b"", _CHECK), {}, how), cipher)
+
+    def _cipher(self, salt: bytes, how: Stretching | None) -> AESGCM:
+        key = self._master_key
+        if how is None:
+            if isinstance(key, Passphrase):
+                raise StoreUnavailableError(f"{self._path} is sealed with a key, and a passphrase was given")
+        else:
+            if not isinstance(key, Passphrase):
+                raise StoreUnavailableError(f"{self._path} is sealed with a passphrase, and a key was given")
+            if not how.sound():
+                raise StoreUnavailableError(f"the head of {self._path} asks for an Argon2id out of bounds")
+            key = key.stretched(how)
         hkdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=_INFO)
-        return AESGCM(hkdf.derive(self._master_key.reveal()))
+        return AESGCM(hkdf.derive(key.reveal()))
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
