@@ -63,7 +63,8 @@ from gateway.secrets.certs import CertLeases
 from gateway.secrets.lease import KeyLeases
 from gateway.secrets.masterkey import read_master_key
 from gateway.secrets.sealed import SealedCerts, SealedFile
-from gateway.secrets.store import StoreUnavailableError, UpstreamKeys
+from gateway.secrets.sources import EnvironmentKeys, MountedKeys, SourceLeases
+from gateway.secrets.store import ReadOnlyKeys, StoreUnavailableError, UpstreamKeys
 from gateway.serve import HOPELESS, SETTINGS_VARIABLE, configure_logging, die_with_parent
 from gateway.settings import Settings, load
 from gateway.tree import tell_ready
@@ -127,7 +128,8 @@ def worker() -> Litestar:
         world=bus,
         authn=Authenticator(settings.server.url, data_audience(settings), clock.now),
         limits=limits,
-        keys=KeyLeases(keys, lambda: clock.monotonic_us() / 1e6),
+        keys=_leases(keys, clock),
+        keys_announced=not isinstance(keys, ReadOnlyKeys),
         relay=Relay(transports, tokens, clock.now),
         receipts=spool,
         in_flight=in_flight,
@@ -402,14 +404,24 @@ def _client_tokens(settings: Settings, clock: Clock) -> ClientTokens:
     return ClientTokens(endpoints.ask, lambda: clock.monotonic_us() / 1e6)
 
 
+def _leases(keys: UpstreamKeys, clock: Clock) -> KeyLeases | SourceLeases:
+    """What a worker keeps of the keys: announced by the control process, or looked for by itself."""
+    kind = SourceLeases if isinstance(keys, ReadOnlyKeys) else KeyLeases
+    return kind(keys, lambda: clock.monotonic_us() / 1e6)
+
+
 def _upstream_keys(settings: Settings, clock: Clock) -> UpstreamKeys:
-    sealed = _sealed(settings)
-    if settings.secrets.upstream_keys == "sealed-file":
-        return sealed
+    match settings.secrets.upstream_keys:
+        case "sealed-file":
+            return _sealed(settings)
+        case "mounted-files":
+            return MountedKeys(settings.path(settings.secrets.mounted))
+        case "environment":
+            return EnvironmentKeys()
     # hvac and requests take 0.3 s of CPU to import, and 19 MB: only who uses them pays for them.
     from gateway.secrets.vault import VaultKeys  # noqa: PLC0415
 
-    return VaultKeys(settings.vault, settings.home, sealed, lambda: clock.monotonic_us() / 1e6)
+    return VaultKeys(settings.vault, settings.home, _sealed(settings), lambda: clock.monotonic_us() / 1e6)
 
 
 def _spools(settings: Settings) -> Path:

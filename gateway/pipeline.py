@@ -20,8 +20,8 @@ from gateway.limits.store import LimitStore
 from gateway.upstream.auth.authorizer import NO_KEY
 from gateway.upstream.relay import Relay, UpstreamRefusalError, is_event_stream, pass_on, read_answer
 from policies.facts import Action
-from policies.lanes import Lane
 from policies.holds import hold_ms
+from policies.lanes import Lane
 from tenants.ids import OrgId
 from tenants.models import CredentialKind, LimitUnit, ModelAlias
 from tenants.snapshot import Snapshot
@@ -116,11 +116,14 @@ class Pipeline:
         observe: Callable[[Receipt], None],
         clock: Clock,
         max_in_flight: int,
+        keys_announced: bool = True,
     ) -> None:
+        """`keys_announced` False: keys are put there by other hands, and an upstream's `key_version` is silent."""
         self._world = world
         self._authn = authn
         self._limits = limits
         self._keys = keys
+        self._keys_announced = keys_announced
         self._relay = relay
         self._receipts = receipts
         self._in_flight = in_flight
@@ -220,7 +223,7 @@ class Pipeline:
         permit = reservation.permit
         upstream = permit.tenant.upstreams.get(permit.alias.upstream)
         keyless = upstream is not None and upstream.auth is CredentialKind.NONE
-        if upstream is None or (upstream.key_version == 0 and not keyless):
+        if upstream is None or (upstream.key_version == 0 and self._keys_announced and not keyless):
             raise UnavailableError(
                 f"the model '{permit.alias.name}' has no upstream with a key; an admin must set one",
                 retry_after_s=30,

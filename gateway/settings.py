@@ -18,6 +18,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from gateway.vault_settings import VaultSettings, vault_faults
 
 ENV_PREFIX = "ORGATE_"
+KEY_PREFIX = "ORGATE_KEY_"
+"""Not settings, but keys of upstreams (`gateway.secrets.sources`)."""
 
 
 class SettingsError(Exception):
@@ -182,17 +184,28 @@ class Store(_Section):
 
 
 class Secrets(_Section):
-    """`master_key` is a file with mode 0600, or `env:NAME` (development only, warned about)."""
+    """`master_key` is a file with mode 0600, a passphrase, or `env:NAME` (development only, warned about)."""
 
-    upstream_keys: Literal["sealed-file", "vault"] = Field(
+    upstream_keys: Literal["sealed-file", "vault", "mounted-files", "environment"] = Field(
         default="sealed-file",
-        description="Where the keys of upstreams are: in the sealed file, or in Vault or OpenBao (`[vault]`)."
-        " Signing keys are in the sealed file either way.",
+        description="Where the keys of upstreams are: in the sealed file, in Vault or OpenBao (`[vault]`), in"
+        " files that something else mounts, or (development only) in variables `ORGATE_KEY_<ORG>__<UPSTREAM>`."
+        " Signing keys are in the sealed file in any case.",
+    )
+    mounted: Path = Field(
+        default=Path("keys"),
+        description="With `mounted-files`: their folder. A key is the file `<org>/<upstream>` in it.",
     )
     path: Path = Field(
         default=Path("secrets.sealed"), description="The sealed file: upstream keys and signing keys, AES-256-GCM."
     )
-    master_key: str = Field(default="master.key", description="What opens it: a file of mode 0600, or `env:NAME`.")
+    master_key: str = Field(
+        default="master.key",
+        min_length=1,
+        description="What opens it: a file of mode 0600, or `env:NAME`. Or a passphrase, stretched by Argon2id:"
+        " `passphrase:prompt` (typed at the start), `passphrase:systemd:NAME` (`LoadCredential=`) or"
+        " `passphrase:FILE`.",
+    )
 
 
 class Audit(_Section):
@@ -284,16 +297,30 @@ def validated(found: dict[str, Any]) -> Settings:
     except ValidationError as error:
         faults = [_fault(item) for item in error.errors(include_url=False, include_context=False)]
         raise SettingsError(faults) from None
-    if settings.secrets.upstream_keys == "vault" and (wrong := vault_faults(settings.vault)):
+    if wrong := _secrets_faults(settings):
         raise SettingsError(wrong)
     return settings
+
+
+def _secrets_faults(settings: Settings) -> list[tuple[str, str, str]]:
+    """What of `[secrets]` and `[vault]` does not fit together or with this machine, each as in `SettingsError`."""
+    secrets = settings.secrets
+    faults = []
+    if secrets.upstream_keys == "vault":
+        faults += vault_faults(settings.vault)
+    if secrets.upstream_keys == "mounted-files" and not settings.path(secrets.mounted).is_dir():
+        fix = "mount the keys there, or name the folder where they are"
+        faults.append(("secrets.mounted", f"{settings.path(secrets.mounted)} is no folder", fix))
+    if secrets.master_key in ("env:", "passphrase:", "passphrase:systemd:"):
+        faults.append(("secrets.master_key", f"names nothing after {secrets.master_key!r}", "say which one"))
+    return faults
 
 
 def _override(found: dict[str, Any], environ: dict[str, str]) -> list[str]:
     """Lay `ORGATE_SECTION__KEY` over what the file said; returns the names of sections that do not exist."""
     unknown = []
     for name, value in environ.items():
-        if not name.startswith(ENV_PREFIX) or "__" not in name:
+        if not name.startswith(ENV_PREFIX) or "__" not in name or name.startswith(KEY_PREFIX):
             continue
         section, key = name.removeprefix(ENV_PREFIX).lower().split("__", 1)
         if section not in Settings.model_fields or section == "home":

@@ -1,7 +1,9 @@
-"""The secret store's Protocols. Backends: `sealed` (a file) for all, `vault` for the keys of upstreams."""
+"""The secret store's Protocols. Backends: `sealed` (a file) for all; for the keys of upstreams alone `vault`, and
+`sources` (mounted files, the environment). `envelope` wraps the platform's own with Vault's Transit."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from gateway.exchange import Credential
@@ -18,6 +20,10 @@ class StoreUnavailableError(Exception):
     """The store cannot be read now (sealed, down, wrong master key). Says which, never a secret."""
 
 
+class ReadOnlyError(Exception):
+    """This gateway does not write these keys. The message says where they come from; it is safe to show."""
+
+
 def upstream_path(org: OrgId, upstream: str) -> str:
     """Where a key is, in every backend. Raises `tenants.ids.InvalidIdError`.
 
@@ -31,11 +37,19 @@ def cert_path(org: OrgId, upstream: str) -> str:
     return f"{upstream_path(org, upstream)}/client-cert"
 
 
+def before_path(org: OrgId, upstream: str) -> str:
+    """Where the sealed file keeps the key from before a rotation, until its overlap ends."""
+    return f"{upstream_path(org, upstream)}/before"
+
+
 class KeyReader(Protocol):
     """The half of `UpstreamKeys` that a request needs."""
 
     async def get(self, org: OrgId, upstream: str) -> Credential:
         """The newest version. Raises `NoSuchSecretError` and `StoreUnavailableError`."""
+
+    async def get_before(self, org: OrgId, upstream: str, version: int) -> Credential:
+        """The one that was kept when `version` was put. Raises as `get`: most of the time there is none."""
 
 
 class UpstreamKeys(KeyReader, Protocol):
@@ -46,15 +60,49 @@ class UpstreamKeys(KeyReader, Protocol):
     Trusted: whoever can read this and the master key can spend every organization's money.
     """
 
-    async def put(self, org: OrgId, upstream: str, secret: Secret) -> int:
-        """Store a new version and return its number. The older ones are gone for good. Raises `ValueError`
-        for a key that is empty or that no header could carry."""
+    async def put(self, org: OrgId, upstream: str, secret: Secret, *, keep: bool = False) -> int:
+        """Store a new version and return its number. The older ones are gone for good, but with `keep` for the
+        one that it takes the place of. Raises `ValueError` for a key that is empty or that no header could carry."""
+
+    async def forget_before(self, org: OrgId, upstream: str, version: int) -> None:
+        """Destroy what was kept when `version` was put, or before; nothing there: nothing is done."""
 
     async def delete(self, org: OrgId, upstream: str) -> None:
         """Destroy the key. Its version number is spent: the next `put` counts on from it."""
 
     async def aclose(self) -> None:
         """Give back what the store holds elsewhere: connections, tokens. Nothing is called after it."""
+
+
+class ReadOnlyKeys(ABC):
+    """`UpstreamKeys` that somebody else puts there."""
+
+    @abstractmethod
+    async def get(self, org: OrgId, upstream: str) -> Credential:
+        """As `KeyReader` says."""
+
+    async def get_before(self, org: OrgId, upstream: str, version: int) -> Credential:
+        """Raises `NoSuchSecretError`: nothing is kept here."""
+        raise NoSuchSecretError(f"no key is kept beside the one of {upstream_path(org, upstream)}")
+
+    @abstractmethod
+    def whence(self, org: OrgId, upstream: str) -> str:
+        """Where this key comes from and how it is changed, for an admin: no path of this machine."""
+
+    async def put(self, org: OrgId, upstream: str, secret: Secret, *, keep: bool = False) -> int:
+        """Raises `ReadOnlyError`, always."""
+        raise ReadOnlyError(self.whence(org, upstream))
+
+    async def forget_before(self, org: OrgId, upstream: str, version: int) -> None:
+        """Nothing is kept here."""
+
+    async def delete(self, org: OrgId, upstream: str) -> None:
+        """Raises `ReadOnlyError`; `NoSuchSecretError` where there is no key to delete."""
+        await self.get(org, upstream)
+        raise ReadOnlyError(self.whence(org, upstream))
+
+    async def aclose(self) -> None:  # noqa: B027  # not to be overridden: there is nothing to do
+        """Nothing is held: each call reads anew."""
 
 
 class CertReader(Protocol):

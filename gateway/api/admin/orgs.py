@@ -15,7 +15,7 @@ from gateway.api.admin.preconditions import IfMatch, expected_version
 from gateway.api.admin.problems import ProblemError, invalid
 from gateway.api.admin.resource import After, Page, PageLimit, answer, page, with_filters
 from gateway.api.admin.routing import operation
-from gateway.secrets.store import NoSuchSecretError
+from gateway.secrets.store import NoSuchSecretError, ReadOnlyError
 from tenants.ids import MemberId, OrgId
 from tenants.models import Org, State
 from tenants.roles import Operation
@@ -89,7 +89,7 @@ async def remove(caller: CallerDependency, if_match: IfMatch = "") -> None:
         await deps.sessions.drop_member(org, member)
     for upstream in upstreams:
         for kept in (deps.keys, deps.certs):
-            with suppress(NoSuchSecretError):
+            with suppress(NoSuchSecretError, ReadOnlyError):
                 await kept.delete(org, upstream)
     await caller.live()
 

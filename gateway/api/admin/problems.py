@@ -13,7 +13,7 @@ from msgspec import Struct
 from gateway.api.admin.requestid import request_id
 from gateway.api.failure import bare
 from gateway.errors import ForbiddenError, GatewayError, UnauthenticatedError
-from gateway.secrets.store import NoSuchSecretError
+from gateway.secrets.store import NoSuchSecretError, ReadOnlyError
 from gateway.secrets.store import StoreUnavailableError as KeysUnavailableError
 from tenants.ids import InvalidIdError
 from tenants.store import (
@@ -126,6 +126,8 @@ def _describe(request: Request[Any, Any, Any], error: Exception) -> tuple[Proble
             # The store's own words name paths on this machine: the log has its type, the caller a remedy.
             detail = "The store of upstream keys cannot be read or written now; nothing was changed."
             return ProblemError(503, "unavailable", detail), {"Retry-After": str(RETRY_S)}
+        case ReadOnlyError():
+            return ProblemError(409, "keys-read-only", f"Nothing was changed: {error}."), {}
         case NoSuchSecretError() | NotFoundException():
             return ProblemError(404, "not-found", NOT_FOUND), {}
         case InvalidIdError():

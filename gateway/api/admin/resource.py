@@ -40,8 +40,8 @@ class Page(Struct, Generic[T], frozen=True):
 @dataclass(frozen=True, kw_only=True)
 class Kind(Generic[T, B]):
     """One kind of thing in an organization. `make` builds the item a body describes (current: None for a new
-    one); `replacing` (what stands, what shall stand) runs before the write and may refuse it; `deleted` runs
-    after the write, before the answer."""
+    one); `replacing` (what stands, what shall stand) and `deleting` run before the write and may refuse it;
+    `deleted` runs after the write, before the answer."""
 
     noun: str
     model: type[T]
@@ -50,6 +50,7 @@ class Kind(Generic[T, B]):
     repository: Callable[[OrgStore], Repository[T]]
     make: Callable[[Caller, B, T | None], T]
     replacing: Callable[[Caller, T, T], Awaitable[None]] | None = None
+    deleting: Callable[[Caller, str], Awaitable[None]] | None = None
     deleted: Callable[[Caller, str], Awaitable[None]] | None = None
 
     @property
@@ -139,7 +140,10 @@ def collection(kind: Kind[T, B], *more: Any) -> Router:
     async def remove(caller: CallerDependency, key: FromPath[str], if_match: IfMatch = "") -> None:
         repository = kind.repository(caller.store)
         current = await repository.get(key)
-        await repository.delete(key, expected_version(if_match, current.version), caller.actor)  # type: ignore[attr-defined]
+        expected = expected_version(if_match, current.version)  # type: ignore[attr-defined]
+        if kind.deleting is not None:
+            await kind.deleting(caller, key)
+        await repository.delete(key, expected, caller.actor)
         if kind.deleted is not None:
             await kind.deleted(caller, key)
         await caller.live()

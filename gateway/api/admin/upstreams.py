@@ -19,7 +19,7 @@ from gateway.api.admin.resource import Kind, collection
 from gateway.api.admin.routing import operation
 from gateway.exchange import Credential
 from gateway.secret import Secret
-from gateway.secrets.store import NoSuchSecretError
+from gateway.secrets.store import NoSuchSecretError, ReadOnlyKeys
 from gateway.upstream.auth.shapes import ShapeError, judge, shape
 from gateway.upstream.probe import ProbeResult
 from tenants.models import Upstream
@@ -110,7 +110,9 @@ async def delete_key(caller: CallerDependency, key: FromPath[str]) -> None:
 async def get_key(caller: CallerDependency, key: FromPath[str]) -> KeyState:
     """The version, and whether there is a key. Never the key."""
     upstream = await caller.store.upstreams.get(key)
-    return KeyState(upstream.key_version, await _credential(caller, key) is not None)
+    held = await _credential(caller, key)
+    # What other hands put there is announced by nobody: then the store knows the version.
+    return KeyState(max(upstream.key_version, held.version if held is not None else 0), held is not None)
 
 
 @post(
@@ -189,6 +191,16 @@ async def _replacing(caller: Caller, current: Upstream, item: Upstream) -> None:
         )
 
 
+async def _deleting(caller: Caller, name: str) -> None:
+    """A key that cannot be taken away would belong to whoever makes the next upstream of this name, and go to the
+    server that they choose."""
+    keys = caller.deps.keys
+    if isinstance(keys, ReadOnlyKeys) and await _credential(caller, name) is not None:
+        raise ProblemError(
+            409, "in-use", f"The upstream has a key. Take it away first: {keys.whence(caller.org, name)}."
+        )
+
+
 async def _deleted(caller: Caller, name: str) -> None:
     # A crash before this leaves a key under a name that nothing points to. An upstream made anew under that
     # name begins with key version 0, which no worker serves from what it holds.
@@ -207,6 +219,7 @@ def router() -> Router:
             repository=lambda store: store.upstreams,
             make=_make,
             replacing=_replacing,
+            deleting=_deleting,
             deleted=_deleted,
         ),
         put_key,
