@@ -26,7 +26,7 @@ class Kind(IntEnum):
     SETTINGS = 5
     """The peer's settings have changed."""
     GOAWAY = 6
-    """Streams above `value` were not processed, and none may be opened any more."""
+    """The streams in `value` (`list[Channel]`) were not processed and are over; none may be opened any more."""
     FAULT = 7
     """The peer broke a rule of the connection; GOAWAY is queued, nothing more will be read (what it did)."""
 

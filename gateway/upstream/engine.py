@@ -14,7 +14,7 @@ from jh2._hazmat import Decoder, HPACKError, OversizedHeaderListError
 
 from gateway.upstream import fields, frames
 from gateway.upstream.channel import STREAM_WINDOW, Channel, Event, Kind
-from gateway.upstream.fields import Head, MalformedError
+from gateway.upstream.fields import Head, MalformedError, OversizedError
 from gateway.upstream.frames import (
     DEFAULT_WINDOW,
     FRAME_LIMIT,
@@ -41,6 +41,8 @@ FRAME_SIZE = 65_536
 RESETS_KEPT = 1_000
 """Streams we have reset of which late frames are told from breaches. What is older gets the benefit of doubt."""
 LATE_HEADS = 4
+CREDIT_PIECE = 1_024
+"""Window updates below this count as noise in full, like any frame that says nothing."""
 
 _SAY_HEAD, _SAY_DATA, _SAY_END, _SAY_RESET, _SAY_BROKEN, _SAY_SETTINGS, _SAY_GOAWAY, _SAY_FAULT = Kind
 _DATA = frames.DATA
@@ -145,7 +147,7 @@ class Engine:
             channel.window -= size
             done = not channel.upload
             self.out.append(frames.data(stream_id, bytes(part), done))
-            self._noise.quiet(10.0)
+            self._noise.quiet(10.0 + size / CREDIT_PIECE)
             if done:
                 del self.uploads[stream_id]
         return progress
@@ -265,8 +267,8 @@ class Engine:
                 events.append((_SAY_DATA, channel, None))
             channel.parts.append(payload)
             channel.size += length
-        elif not flags & _END_STREAM:
-            self._noise.add(1.0, self._now)
+        if not payload and not flags & _END_STREAM:
+            self._noise.add(1.0, self._now)  # padding alone is nothing either
         if flags & _END_STREAM:
             self._on_end(channel, events)
 
@@ -312,12 +314,12 @@ class Engine:
             self._on_block(of[0], of[1], b"".join(block), events)
 
     def _on_block(self, stream_id: int, flags: int, block: bytes, events: list[Event]) -> None:
-        if not fields.is_whole(block):
-            raise Http2Error(Code.COMPRESSION_ERROR, "a header block that breaks off")
         try:
+            if not fields.is_whole(block):
+                raise Http2Error(Code.COMPRESSION_ERROR, "a header block that breaks off")
             # Whosever it is: the table belongs to the connection (RFC 7541 section 2.2).
             found = self._decoder.decode(block, True)
-        except OversizedHeaderListError:
+        except (OversizedError, OversizedHeaderListError):
             raise Http2Error(Code.ENHANCE_YOUR_CALM, "a head longer than we take") from None
         except HPACKError:
             raise Http2Error(Code.COMPRESSION_ERROR, "a header block that cannot be decoded") from None
@@ -409,11 +411,15 @@ class Engine:
             raise Http2Error(Code.PROTOCOL_ERROR, "GOAWAY on a stream")
         last, _ = frames.parse_goaway(payload)
         self._noise.add(1.0, self._now)
-        events.append((_SAY_GOAWAY, None, last))
+        refused = [channel for channel in self.channels.values() if channel.id > last]
+        for channel in refused:
+            self.forget(channel)
+        events.append((_SAY_GOAWAY, None, refused))
 
     def _on_window_update(self, stream_id: int, flags: int, payload: bytes, events: list[Event]) -> None:
         increment = frames.parse_long(payload) & WINDOW_LIMIT
-        self._noise.add(1.0, self._now)
+        # Larger ones are bounded by what the windows hold; servers give credit by the 4 KB, twice (Go's net/http).
+        self._noise.add(1.0 if increment < CREDIT_PIECE else 0.1, self._now)
         if not stream_id:
             if not increment:
                 raise Http2Error(Code.PROTOCOL_ERROR, "a window update of nothing")

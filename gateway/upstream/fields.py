@@ -35,10 +35,22 @@ _CONNECTION_SPECIFIC = frozenset(
 )
 _known_names: set[bytes] = set()
 _KNOWN_NAMES_LIMIT = 512
+_KNOWN_NAME_SIZE = 100
+"""Longer ones are checked each time: peers choose them, and what is known is kept for all connections."""
+
+FIELD_LIMIT = 2_048
+"""Fields of a header block. Each counts as 32 bytes and what it holds (RFC 9113 section 6.5.2), so no block within
+the `HEADER_LIST_LIMIT` that we announce has more. One byte of the wire may be a field."""
+_INTEGER_SIZE = 4
+"""Bytes of an integer after its first: what the decoder takes, and far above any length there may be."""
 
 
 class MalformedError(Exception):
     """A message that RFC 9113 section 8.1.1 calls malformed: a stream error of type PROTOCOL_ERROR."""
+
+
+class OversizedError(Exception):
+    """A header block of more fields than we take."""
 
 
 class Head(NamedTuple):
@@ -100,11 +112,14 @@ def _integer(number: int, bits: int, pattern: int) -> bytes:
 
 def is_whole(block: bytes) -> bool:
     """Whether a header block ends where its last field does, and changes the table's size only at its beginning
-    (RFC 7541 sections 4.2 and 6). To be asked before it is decoded: the decoder panics at a block that breaks off.
+    (RFC 7541 sections 4.2 and 6). To be asked before it is decoded: the decoder panics at a block that breaks off,
+    and its time grows with the square of the number of fields. Raises `OversizedError` for too many.
     """
     at, size, begun = 0, len(block), False
     try:
-        while at < size:
+        for _ in range(FIELD_LIMIT + 1):
+            if at >= size:
+                return at == size
             byte = block[at]
             at += 1
             if byte >= 0x80:  # an indexed field
@@ -128,27 +143,25 @@ def is_whole(block: bytes) -> bool:
             begun = True
     except IndexError:
         return False
-    return at == size
+    raise OversizedError
 
 
 def _after_integer(block: bytes, at: int) -> int:
-    while block[at] & 0x80:
-        at += 1
-    return at + 1
+    """Beyond the block's end when it is longer than an integer may be."""
+    for last in range(at, at + _INTEGER_SIZE):
+        if block[last] < 0x80:
+            return last + 1
+    return len(block) + 1
 
 
 def _after_text(block: bytes, at: int) -> int:
     length = block[at] & 0x7F
     at += 1
     if length == 0x7F:
-        shift = 0
-        while True:
-            byte = block[at]
-            at += 1
-            length += (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
+        end = _after_integer(block, at)
+        for shift, byte in enumerate(block[at:end]):
+            length += (byte & 0x7F) << 7 * shift
+        return end + length
     return at + length
 
 
@@ -184,6 +197,8 @@ def check_trailers(fields: Sequence[tuple[bytes, bytes, bool]]) -> None:
 def _check_name(name: bytes) -> None:
     if not _TOKEN(name) or name in _CONNECTION_SPECIFIC:
         raise MalformedError("a header with a name that is not allowed")
+    if len(name) > _KNOWN_NAME_SIZE:
+        return
     if len(_known_names) >= _KNOWN_NAMES_LIMIT:
         _known_names.clear()
     _known_names.add(name)

@@ -223,12 +223,11 @@ class H2Connection(asyncio.Protocol):
         if not self.ready.done():
             self.ready.set_result(None)
 
-    def _on_goaway(self, channel: None, last: int) -> None:
+    def _on_goaway(self, channel: None, disowned: list[Channel]) -> None:
         """What the peer will not process may go elsewhere; the rest finishes here (RFC 9113 section 6.8)."""
         self.draining = self._moved = True
-        for refused in [channel for channel in self._streams.values() if channel.id > last]:
+        for refused in disowned:
             self._gauges.refused += 1
-            self._engine.forget(refused)
             self._over(refused.owner, RefusedError("the upstream is going away"))
 
     def _on_fault(self, channel: None, what: str) -> None:

@@ -316,8 +316,7 @@ def test_a_reset_long_ago_gets_the_benefit_of_doubt() -> None:
 def test_streams_a_goaway_disowned_are_as_good_as_reset() -> None:
     talk = Talk()
     kept, refused = talk.open(), talk.open()
-    assert talk.hear(frames.goaway(kept.id, 0)) == [(Kind.GOAWAY, kept.id)]
-    talk.engine.forget(refused)
+    assert talk.hear(frames.goaway(kept.id, 0)) == [(Kind.GOAWAY, [refused])]
     assert talk.said() == []
     assert talk.hear(headers(refused.id) + headers(kept.id, OK, END_HEADERS | END_STREAM))[-1] == (Kind.END, None)
 
