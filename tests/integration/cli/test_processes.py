@@ -96,6 +96,7 @@ def test_a_pipe_that_closes_early_is_no_traceback(plane: ControlPlane, environme
 
 
 def test_a_key_is_in_no_argument_and_no_output(plane: ControlPlane, environment: dict[str, str]) -> None:
+    plane.put("acme", "upstreams", "u", base_url="https://u.example")
     process = _start(["--verbose", "key", "set", "u"], environment)
     arguments = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     out, err = process.communicate("sk-planted\n")
