@@ -153,7 +153,7 @@ class UpstreamError(GatewayError):
 
 
 class KeyRefusedError(UpstreamError):
-    """The model does not take the organization's key (401): it was revoked or changed there."""
+    """The model does not take the organization's key (401, 403): it was revoked or changed there."""
 
 
 class UpstreamTimeoutError(GatewayError):

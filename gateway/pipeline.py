@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from msgspec import structs
+
 from gateway.audit.log import ReceiptSink
 from gateway.authorize.stage import authorize, resolve, visible_models
 from gateway.clock import Clock
@@ -88,6 +90,7 @@ class Keys(Protocol):
     def peek(self, org: OrgId, upstream: str, key_version: int) -> Credential | None: ...
     async def lease(self, org: OrgId, upstream: str, key_version: int) -> Credential: ...
     def refused(self, org: OrgId, upstream: str, version: int) -> None: ...
+    async def other(self, org: OrgId, upstream: str, version: int, key_version: int) -> Credential | None: ...
 
 
 class World(Protocol):
@@ -254,10 +257,12 @@ class Pipeline:
         call = route.reservation.permit.call
         ledger.sending()
         try:
-            response = await self._relay.open(route, ledger.progress)
-        except KeyRefusedError:
-            self._keys.refused(route.upstream.org, route.upstream.name, route.credential.version)
-            raise
+            try:
+                response = await self._relay.open(route, ledger.progress)
+            except KeyRefusedError:
+                # Nothing was generated and nothing has gone to the caller: in a rotation another key may be good.
+                route = ledger.routed(await self._with_other_key(route))
+                response = await self._relay.open(route, ledger.progress)
         except UpstreamRefusalError as refusal:
             ledger.head_arrived()
             ledger.refused_upstream(refusal)
@@ -273,6 +278,23 @@ class Pipeline:
             return body, self._head(inbound, ledger, route, JSON)
         finally:
             response.cancel()  # resets the upstream's stream if it has not ended
+
+    async def _with_other_key(self, route: Route) -> Route:
+        """The same with the newer key, or with the one that a rotation keeps. Raises what is to be handled when
+        there is none."""
+        refused = KeyRefusedError("the model refused the organization's key; an admin must set a new one")
+        upstream, version = route.upstream, route.credential.version
+        if upstream.auth is CredentialKind.NONE:
+            raise refused
+        self._keys.refused(upstream.org, upstream.name, version)
+        tenant = self._world.snapshot.tenants.get(upstream.org)
+        now = tenant.upstreams.get(upstream.name) if tenant is not None else None
+        if now is None or now.base_url != upstream.base_url:
+            raise refused  # it is gone, or leads elsewhere: a key goes to the server that it was given for
+        other = await self._keys.other(upstream.org, upstream.name, version, now.key_version)
+        if other is None:
+            raise refused
+        return structs.replace(route, credential=other)
 
     def _settle(self, inbound: Inbound, ledger: Ledger) -> None:
         """Stage 8, for every outcome. It never awaits, so nothing can cancel it.

@@ -168,6 +168,40 @@ class OrgRule(Struct, frozen=True):
         return Rule(id=self.name, effect=self.effect, roles=self.roles, actions=self.actions, models=self.models)
 
 
+class KeyState(StrEnum):
+    """`PENDING`: a rotation has begun. `OVERLAP`: the new key serves, and the one before is kept."""
+
+    NONE = "none"
+    SET = "set"
+    PENDING = "pending"
+    OVERLAP = "overlap"
+
+
+class UpstreamKey(Struct, frozen=True):
+    """What the control process knows of an upstream's key, but for the key. 0: not, or never.
+
+    `stored`: the version in the store of keys. While PENDING it is the one from before, and `overlap_s` is what the
+    overlap will be; it ends at `overlap_ends_at`. `every_s`: rotated so often, next at `next_at`, with a key that
+    `command` prints; `revoke` is told the old one at the end of an overlap of `rotate_overlap_s`. `failure`: why
+    the last rotation of the schedule did not succeed.
+    """
+
+    org: OrgId
+    name: str
+    state: KeyState = KeyState.NONE
+    stored: int = 0
+    set_at: int = 0
+    used_at: int = 0
+    overlap_s: int = 0
+    overlap_ends_at: int = 0
+    every_s: int = 0
+    next_at: int = 0
+    command: str = ""
+    revoke: str = ""
+    rotate_overlap_s: int = 0
+    failure: str = ""
+
+
 class Revocation(Struct, frozen=True):
     """Access tokens of `org` (and of `member`, or with id `token_id`, when set) issued before `not_before`
     are refused. Forgotten once the longest token has ended (`expires_at`)."""

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from msgspec import Struct
 
 from tenants.ids import OrgId
-from tenants.models import Limit, Member, ModelAlias, Org, OrgRule, Revocation, Upstream
+from tenants.models import Limit, Member, ModelAlias, Org, OrgRule, Revocation, Upstream, UpstreamKey
 from tenants.snapshot import TenantRecord
 
 T = TypeVar("T")
@@ -154,6 +154,34 @@ class OrgStore(Protocol):
         """Audit something that changes no row here (a key was set, a sign-in failed, an export was made)."""
 
 
+class KeyBook(Protocol):
+    """What is known of upstreams' keys, without them. For the control process alone: no worker is told of it.
+
+    Durable when a call returns. One writer (the control process) is assumed: nothing is compared before a write.
+    """
+
+    async def get(self, org: OrgId, name: str) -> UpstreamKey:
+        """As it stands; an empty one where nothing was ever written."""
+
+    async def put(
+        self,
+        item: UpstreamKey,
+        *notes: tuple[str, Mapping[str, str | int | bool | Sequence[str]]],
+        by: Actor,
+    ) -> None:
+        """Write it, and the audit entries `(action, detail)` about it in the same transaction. Nothing is written,
+        entries included, once the upstream is gone: `NotFoundError`."""
+
+    async def used(self, times: Mapping[tuple[OrgId, str], int]) -> None:
+        """Raise `used_at` of each. Upstreams that are gone are left out."""
+
+    async def forget(self, org: OrgId, name: str) -> None: ...
+    async def due(self, now: int) -> tuple[UpstreamKey, ...]:
+        """Those PENDING, in an OVERLAP that has ended at `now`, or whose rotation is due; the earliest first."""
+
+    async def all(self, org: OrgId) -> tuple[UpstreamKey, ...]: ...
+
+
 class ControlStore(Protocol):
     """The control plane's database. Trusted: whoever can write it decides who may do what in every org."""
 
@@ -176,5 +204,8 @@ class ControlStore(Protocol):
     async def outbox(self, limit: int = 500) -> tuple[Change, ...]: ...
     async def outbox_done(self, upto: int) -> None:
         """Forget changes with `seq <= upto`: their audit entries are durable now."""
+
+    @property
+    def keys(self) -> KeyBook: ...
 
     async def close(self) -> None: ...

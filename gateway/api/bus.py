@@ -21,7 +21,19 @@ from msgspec import Struct
 from gateway.api.failure import bare
 from gateway.bus.client import BusClient
 from gateway.bus.hub import Hub
-from gateway.bus.messages import ACK, METRICS, SLICES, SPOOL, STREAM, AckUp, MetricsUp, SpoolAck, SpoolUp
+from gateway.bus.messages import (
+    ACK,
+    METRICS,
+    REFUSED,
+    SLICES,
+    SPOOL,
+    STREAM,
+    AckUp,
+    MetricsUp,
+    RefusedUp,
+    SpoolAck,
+    SpoolUp,
+)
 from gateway.errors import GatewayError
 from gateway.limits.messages import SliceAnswer, SliceAsk
 
@@ -55,8 +67,10 @@ def bus_routes(
     owner: SliceOwner,
     spool_sink: Callable[[SpoolUp], Awaitable[int]],
     metrics_sink: Callable[[MetricsUp], None],
+    refused_sink: Callable[[RefusedUp], None] = lambda _: None,
 ) -> list[ASGIRouteHandler]:
-    """The handlers of the bus. `spool_sink` answers the last `seq` whose entry is durable.
+    """The handlers of the bus. `spool_sink` answers the last `seq` whose entry is durable; `refused_sink` takes
+    note of a key that was refused, and does what follows from it later.
 
     A worker whose stream ends has left: `owner` is told.
     """
@@ -74,12 +88,16 @@ def bus_routes(
     async def metrics(message: MetricsUp) -> None:
         metrics_sink(message)
 
+    async def refused(message: RefusedUp) -> None:
+        refused_sink(message)
+
     return [
         _stream(hub),
         _post(ACK, AckUp, ack),
         _post(SPOOL, SpoolUp, spool),
         _post(SLICES, SliceAsk, slices),
         _post(METRICS, MetricsUp, metrics),
+        _post(REFUSED, RefusedUp, refused),
     ]
 
 

@@ -18,6 +18,7 @@ from msgspec import Struct
 from gateway.bus.messages import (
     ACK,
     METRICS,
+    REFUSED,
     SLICES,
     SPOOL,
     STREAM,
@@ -27,6 +28,7 @@ from gateway.bus.messages import (
     DeltaDown,
     Down,
     MetricsUp,
+    RefusedUp,
     ResetDown,
     SpoolAck,
     SpoolUp,
@@ -188,6 +190,9 @@ class BusClient:
 
     async def send_metrics(self, metrics: MetricsUp) -> None:
         await self._post(METRICS, msgspec.json.encode(metrics))
+
+    async def send_refused(self, refused: RefusedUp) -> None:
+        await self._post(REFUSED, msgspec.json.encode(refused))
 
     async def ask_slices(self, ask: Struct, answer: type[T]) -> T:
         """Ask the owner of the limits; the messages are the limits' own."""

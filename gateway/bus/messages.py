@@ -18,6 +18,7 @@ ACK = "/bus/v1/ack"
 SPOOL = "/bus/v1/spool"
 SLICES = "/bus/v1/slices"
 METRICS = "/bus/v1/metrics"
+REFUSED = "/bus/v1/refused"
 
 BEAT_S = 0.25
 """How long the stream is silent at most."""
@@ -29,6 +30,7 @@ __all__ = [
     "ACK",
     "BEAT_S",
     "METRICS",
+    "REFUSED",
     "SLICES",
     "SPOOL",
     "STREAM",
@@ -38,6 +40,7 @@ __all__ = [
     "DeltaDown",
     "Down",
     "MetricsUp",
+    "RefusedUp",
     "ResetDown",
     "SpoolAck",  # answers `POST /bus/v1/spool`, whose body is a `SpoolUp`
     "SpoolUp",
@@ -67,6 +70,15 @@ class AckUp(Struct, frozen=True):
     """`POST /bus/v1/ack`: this worker serves `version` now."""
 
     worker: str
+    version: int
+
+
+class RefusedUp(Struct, frozen=True):
+    """`POST /bus/v1/refused`: the upstream answered 401 or 403 to this version of its key, as the store counts."""
+
+    worker: str
+    org: OrgId
+    upstream: str
     version: int
 
 

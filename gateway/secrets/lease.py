@@ -27,6 +27,7 @@ READ_TIMEOUT_S: Final = 1.8
 """Whoever has no key waits for this long at most: the answer is there within 2 s."""
 
 RETRY_S: Final = 2
+TELL_S: Final = 1.0
 
 _random: Final = SystemRandom().random
 log = logging.getLogger(__name__)
@@ -36,10 +37,22 @@ class _Lease:
     """What one worker knows of one upstream's key. Changed only by `KeyLeases`, on its loop.
 
     `asked`: the highest key version the store has been asked for. `renew_at`: when it is due. `retry_at`: the
-    store failed, and is not asked again before this.
+    store failed, and is not asked again before this. `before`: the key that a rotation kept, when it was last
+    looked for (`looked_at`). `told`: the version whose refusal was said, and when.
     """
 
-    __slots__ = ("asked", "credential", "read_at", "reading", "renew_at", "retry_at")
+    __slots__ = (
+        "asked",
+        "before",
+        "credential",
+        "looked_at",
+        "looking",
+        "read_at",
+        "reading",
+        "renew_at",
+        "retry_at",
+        "told",
+    )
 
     def __init__(self) -> None:
         self.credential: Credential | None = None
@@ -48,13 +61,25 @@ class _Lease:
         self.renew_at = 0.0
         self.retry_at = 0.0
         self.reading: asyncio.Task[Credential] | None = None
+        self.before: Credential | None = None
+        self.looked_at = float("-inf")
+        self.looking: asyncio.Task[None] | None = None
+        self.told = (0, float("-inf"))
 
 
 class KeyLeases:
     """The leases of one worker. `clock` gives monotonic seconds, `random` 0 to 1. Belongs to one event loop."""
 
-    def __init__(self, keys: KeyReader, clock: Callable[[], float], random: Callable[[], float] = _random) -> None:
+    def __init__(
+        self,
+        keys: KeyReader,
+        clock: Callable[[], float],
+        random: Callable[[], float] = _random,
+        tell: Callable[[OrgId, str, int], None] = lambda *_: None,
+    ) -> None:
+        """`tell`: the upstream refused this version; said once a second at most. It never raises."""
         self._keys = keys
+        self._tell = tell
         self._clock = clock
         self._random = random
         self._leases: dict[tuple[OrgId, str], _Lease] = {}
@@ -86,8 +111,40 @@ class KeyLeases:
         if held is None or held.credential is None or held.credential.version != version:
             return
         now = self._clock()
+        if held.told[0] != version or now - held.told[1] >= TELL_S:
+            held.told = (version, now)
+            self._tell(org, upstream, version)
         if held.reading is None and now >= held.retry_at and now - held.read_at >= RETRY_S:
             self._read(held, org, upstream, held.asked)
+
+    async def other(self, org: OrgId, upstream: str, version: int, key_version: int) -> Credential | None:
+        """The key to try instead of `version`, which was refused: a newer one, or the one that a rotation keeps for
+        its overlap. None: there is no other. The store is asked for the latter once in 2 s at most."""
+        try:
+            current = await self.lease(org, upstream, key_version)
+        except UnavailableError:
+            return None
+        if current.version != version:
+            return current
+        held = self._leases.get((org, upstream))
+        if held is None:
+            return None
+        if held.looking is None and self._clock() - held.looked_at >= RETRY_S:
+            held.looking = asyncio.ensure_future(self._look_before(held, org, upstream, version))
+        if held.looking is not None:
+            await asyncio.shield(held.looking)
+        return held.before if held.before is not None and held.before.version < version else None
+
+    async def _look_before(self, held: _Lease, org: OrgId, upstream: str, version: int) -> None:
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                held.before = await self._keys.get_before(org, upstream, version)
+        except NoSuchSecretError:
+            held.before = None
+        except (StoreUnavailableError, TimeoutError) as error:
+            log.warning("the key before of upstream %s of %s: %s", upstream, org, str(error) or "timed out")
+        finally:
+            held.looked_at, held.looking = self._clock(), None
 
     async def lease(self, org: OrgId, upstream: str, key_version: int) -> Credential:
         """The key of `upstream`. Reads the store when `key_version` is newer than what is cached.
@@ -143,6 +200,7 @@ class KeyLeases:
             )
             raise
         else:
+            held.before = None  # looked for again when it is needed: it is not kept here beyond its overlap
             held.credential, held.read_at = credential, self._clock()
             held.renew_at = held.read_at + SOFT_TTL_S * (1 - JITTER * self._random())
             # A store that lags behind `key_version` is asked again after the TTL, not on every request.

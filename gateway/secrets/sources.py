@@ -190,6 +190,14 @@ class SourceLeases:
         if self._clock() - held.looked_at >= RETRY_S:
             held.looked_at = float("-inf")
 
+    async def other(self, org: OrgId, upstream: str, version: int, key_version: int) -> Credential | None:
+        """The key as it is now, if it is not `version`, which was refused."""
+        try:
+            now = await self.lease(org, upstream, key_version)
+        except UnavailableError:
+            return None
+        return now if now.version != version else None
+
     def _look(self, held: _Held, org: OrgId, upstream: str) -> asyncio.Task[Credential]:
         held.looking = asyncio.ensure_future(self._fetch(held, org, upstream))
         held.looking.add_done_callback(_observe)

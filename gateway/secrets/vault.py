@@ -81,11 +81,20 @@ class VaultKeys:
 
     async def get(self, org: OrgId, upstream: str) -> Credential:
         """As the Protocol says. A secret without the field `key`, or with one that is no key, is a fault."""
+        return await self._read(org, upstream, None)
+
+    async def get_before(self, org: OrgId, upstream: str, version: int) -> Credential:
+        """As the Protocol says. KV v2 counts without gaps: it is the version before, if that is not destroyed."""
+        if version <= 1:
+            raise NoSuchSecretError(f"nothing is older than version {version}")
+        return await self._read(org, upstream, version - 1)
+
+    async def _read(self, org: OrgId, upstream: str, wanted: int | None) -> Credential:
         path = upstream_path(org, upstream)
 
         def work(client: Any) -> Credential:
             answer = client.secrets.kv.v2.read_secret_version(
-                path=path, mount_point=self._vault.mount, raise_on_deleted_version=True
+                path=path, version=wanted, mount_point=self._vault.mount, raise_on_deleted_version=True
             )
             match answer:
                 case {"data": {"data": {"key": str(key)}, "metadata": {"version": int(version)}}}:
@@ -97,7 +106,7 @@ class VaultKeys:
 
         return await self._about(path, org, work)
 
-    async def put(self, org: OrgId, upstream: str, secret: Secret) -> int:
+    async def put(self, org: OrgId, upstream: str, secret: Secret, *, keep: bool = False) -> int:
         """As the Protocol says."""
         path = upstream_path(org, upstream)
         if not secret.reveal():
@@ -116,13 +125,18 @@ class VaultKeys:
 
         version = await self._about(path, org, work)
         # A crash here leaves the older version readable to this organization's role, until the next `put`.
+        try:
+            await self.forget_before(org, upstream, version - 1 if keep else version)
+        except (StoreUnavailableError, NoSuchSecretError) as error:
+            log.warning("the older versions of %s could not be destroyed: %s", path, error)
+        return version
+
+    async def forget_before(self, org: OrgId, upstream: str, version: int) -> None:
+        """As the Protocol says: destroyed, not only deleted."""
+        path = upstream_path(org, upstream)
         older = list(range(max(1, version - LAST_VERSIONS), version))
         if older:
-            try:
-                await self._about(path, org, lambda client: self._destroy(client, path, older))
-            except (StoreUnavailableError, NoSuchSecretError) as error:
-                log.warning("the older versions of %s could not be destroyed: %s", path, error)
-        return version
+            await self._about(path, org, lambda client: self._destroy(client, path, older))
 
     async def delete(self, org: OrgId, upstream: str) -> None:
         """As the Protocol says: every version is destroyed, and the metadata stay, so that versions count on."""

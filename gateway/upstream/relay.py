@@ -282,10 +282,9 @@ async def _refusal(answer: UpstreamAnswer, upstream: Upstream, shown: Authorizer
         # 401 and 403 often quote part of the key; 5xx may quote anything: none of it goes on.
         answer.cancel()
         if status in (401, 403):
-            kind = KeyRefusedError if status == 401 else UpstreamError
             if upstream.auth is CredentialKind.NONE:
-                return kind("the model wants a key, and its upstream is bound without one")
-            return kind("the model refused the organization's key; an admin must set a new one")
+                return UpstreamError("the model wants a key, and its upstream is bound without one")
+            return KeyRefusedError("the model refused the organization's key; an admin must set a new one")
         return UpstreamError(f"the model answered status {status}")
     try:
         body = await _read(answer, ERROR_LIMIT)

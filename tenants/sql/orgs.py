@@ -27,7 +27,15 @@ from tenants.store import (
 from tenants.validate import validate
 
 _TABLE = tables.orgs
-_OWNED = (tables.models, tables.upstreams, tables.limits, tables.rules, tables.members, tables.revocations)
+_OWNED = (
+    tables.upstream_keys,
+    tables.models,
+    tables.upstreams,
+    tables.limits,
+    tables.rules,
+    tables.members,
+    tables.revocations,
+)
 
 
 class OrgRepository:

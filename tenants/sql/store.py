@@ -16,6 +16,7 @@ from tenants.snapshot import TenantRecord
 from tenants.sql import orgs, rows, tables
 from tenants.sql.database import Database, uninterrupted
 from tenants.sql.dialect import create_engine, sqlite_url
+from tenants.sql.keybook import SqlKeyBook
 from tenants.sql.kinds import Limits, Members, Models, Rules, Upstreams
 from tenants.sql.repository import ScopedRepository, T
 from tenants.store import Actor, Change, InvalidItemError, InvalidQueryError
@@ -122,6 +123,7 @@ class SqlControlStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._orgs = orgs.OrgRepository(database)
+        self._keys = SqlKeyBook(database)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -134,6 +136,10 @@ class SqlControlStore:
     @property
     def orgs(self) -> orgs.OrgRepository:
         return self._orgs
+
+    @property
+    def keys(self) -> SqlKeyBook:
+        return self._keys
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` (quick, never raises) after each committed write but `outbox_done`.

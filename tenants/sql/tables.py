@@ -160,6 +160,26 @@ rules = Table(
     _number("version"),
 )
 
+# Of the control process alone: no worker reads it.
+upstream_keys = Table(
+    "upstream_keys",
+    metadata,
+    _org(),
+    _key("name"),
+    _text("state"),
+    _number("stored"),
+    _number("set_at"),
+    _number("used_at"),
+    _number("overlap_s"),
+    _number("overlap_ends_at"),
+    _number("every_s"),
+    _number("next_at"),
+    _text("command"),
+    _text("revoke"),
+    _number("rotate_overlap_s"),
+    _text("failure"),
+)
+
 revocations = Table(
     "revocations",
     metadata,

@@ -1,4 +1,4 @@
-"""A model that does not take the key: the lease is told which version it was, and nothing else is."""
+"""A model that does not take the key: the lease is told which version it was, another key is tried once."""
 
 from __future__ import annotations
 
@@ -7,21 +7,36 @@ from contextlib import suppress
 import pytest
 
 from gateway.errors import GatewayError, KeyRefusedError
+from gateway.exchange import Credential
+from gateway.secret import Secret
 from tests.unit.pipeline.world import ACME, FakeStream, World, run
 
 
-async def test_a_401_tells_the_leases_which_version_was_refused() -> None:
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_tells_the_leases_which_version_was_refused(status: int) -> None:
     world = World()
-    world.answers(401, FakeStream(b"{}"))
+    world.answers(status, FakeStream(b"{}"))
     with pytest.raises(KeyRefusedError):
         await run(world)
     ((org, upstream, version),) = world.refused_keys
     assert org == ACME
     assert version > 0
     assert upstream
+    assert len(world.requests) == 1
 
 
-@pytest.mark.parametrize("status", [400, 403, 429, 500, 503])
+async def test_another_key_is_tried_once() -> None:
+    world = World()
+    world.other_key = Credential(1, Secret(b"sk-before"))
+    world.answers(401, FakeStream(b"{}"))
+    with pytest.raises(KeyRefusedError):
+        await run(world)
+    assert [request.headers["authorization"] for request in world.requests][1:] == ["Bearer sk-before"]
+    (receipt,) = world.receipts
+    assert receipt.key_version == 1
+
+
+@pytest.mark.parametrize("status", [400, 429, 500, 503])
 async def test_nothing_else_does(status: int) -> None:
     world = World()
     world.answers(status, FakeStream(b'{"error":{"message":"no"}}'), "application/json")
