@@ -178,7 +178,9 @@ async def test_the_probe_shows_it_and_says_when_it_is_refused(pki: Pki, demandin
         await pool.aclose()
     with Doorman(demanding.context()) as doorman:
         pool = TransportPool(allowed=LOOPBACK, identity=certs)
-        refused = await UpstreamProbe(pool, lambda: 0, NO_TOKENS, lambda: 0.0).probe(bound(doorman.url, pki, client_cert_version=0), None)
+        refused = await UpstreamProbe(pool, lambda: 0, NO_TOKENS, lambda: 0.0).probe(
+            bound(doorman.url, pki, client_cert_version=0), None
+        )
         assert (refused.ok, refused.status) == (False, 0)
         assert refused.detail == "the model's server wants a client certificate, and none is set for it"
         await pool.aclose()
