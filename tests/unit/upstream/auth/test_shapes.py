@@ -89,7 +89,8 @@ def test_what_is_no_object_is_refused(text: str) -> None:
 
 def test_clear_text_stays_on_this_machine(pki: Pki) -> None:
     for url in ("http://127.0.0.1:9/t", "http://[::1]/t", "http://localhost/t", "https://idp.example"):
-        judge(Kind.OAUTH_CLIENT_CREDENTIALS, json.dumps({**CLIENT, "token_url": url, "ca_pem": pki.ca_pem}))
+        kept = judge(Kind.OAUTH_CLIENT_CREDENTIALS, json.dumps({**CLIENT, "token_url": url, "ca_pem": pki.ca_pem}))
+        assert kept.reveal().decode("ascii").isprintable(), "every store takes one line"
 
 
 def test_a_keyless_upstream_takes_none() -> None:
