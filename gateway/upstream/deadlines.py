@@ -36,6 +36,8 @@ class Deadlines:
             self._timer = self._loop.call_later(max(when - self._loop.time(), GRAIN_S), self._fire)
 
     def stop(self) -> None:
+        """For good: `by` does nothing from now on."""
+        self._at = -math.inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -111,9 +111,9 @@ class Engine:
         """No stream id is left (section 5.1.1)."""
         return self._next_id > LAST_STREAM_ID - 2
 
-    def start(self, block: bytes, body: bytes, bodiless: bool = False) -> Channel:
-        """Open a stream with the header block `block`. A body is sent as far as the windows take it in one
-        frame, the rest by `pump`."""
+    def start(self, block: bytes, body: bytes, bodiless: bool = False, held: bool = False) -> Channel:
+        """Open a stream with the header block `block`. A body is sent at once when the windows take it in one
+        frame and it is not `held`, else by `pump`."""
         stream_id = self._next_id
         self._next_id = stream_id + 2
         channel = self.channels[stream_id] = Channel(stream_id, self._initial_window, bodiless)
@@ -121,7 +121,8 @@ class Engine:
             self._shrink = False
             block = fields.EMPTY_TABLE + block
         size = len(body)
-        if size and size <= self._window and size <= channel.window and max(size, len(block)) <= FRAME_LIMIT:
+        at_once = not held and 0 < size <= self._window and size <= channel.window
+        if at_once and size <= FRAME_LIMIT and len(block) <= FRAME_LIMIT:
             self._window -= size
             channel.window -= size
             self.out.append(frames.request(stream_id, block, body))

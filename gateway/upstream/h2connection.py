@@ -29,6 +29,13 @@ from gateway.upstream.stream import TIME_LEFT, Outgoing, Stream, left_ms, sweep
 MAX_STREAMS = 1_000
 """Streams on one connection at most, for peers that set no limit."""
 
+BACKLOG_LIMIT = 4 * 1024 * 1024
+"""Bytes said to a peer while its socket takes none: heads, resets and answers to its own frames, for bodies wait.
+Beyond it the peer does not read, and whatever it keeps sending it gets no more of our memory."""
+LINGER_S = 10.0
+"""How long a connection that was closed may take to write what is queued. Closing alone sets no bound in clear
+text: a peer that does not read would keep the socket and what is queued for ever."""
+
 _CONTENT_LENGTH = fields.prefix_of(b"content-length")
 _TIME_LEFT = fields.prefix_of(TIME_LEFT)
 
@@ -48,6 +55,8 @@ class H2Connection(asyncio.Protocol):
         self._engine = Engine(self._loop.time())
         self._streams = self._engine.channels
         self._paused = False
+        self._backlog = 0  # queued since the socket was full
+        self._linger: asyncio.TimerHandle | None = None
         self._turn_begun = False
         self._moved = False
         self._keepalive = Keepalive(self._loop, self)
@@ -93,7 +102,7 @@ class H2Connection(asyncio.Protocol):
             block += fields.encode_number(_CONTENT_LENGTH, len(outgoing.body))
         if outgoing.ends != math.inf:
             block += fields.encode_number(_TIME_LEFT, left_ms(outgoing.ends, now))
-        channel = self._engine.start(block, outgoing.body, outgoing.method == b"HEAD")
+        channel = self._engine.start(block, outgoing.body, outgoing.method == b"HEAD", held=self._paused)
         stream = channel.owner = Stream(self._loop, self, channel.id, outgoing)
         stream.channel = channel
         self.started += 1
@@ -139,7 +148,7 @@ class H2Connection(asyncio.Protocol):
             self._engine.goaway(Code.NO_ERROR)
             self._flush()
             self._lose(error)
-            self._transport.close()
+            self._end()
 
     # What keepalive asks.
 
@@ -163,11 +172,15 @@ class H2Connection(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
         self._gauges.connections -= 1
         self._lose(lost(exc))
 
     def pause_writing(self) -> None:
         self._paused = True
+        self._backlog = 0
 
     def resume_writing(self) -> None:
         self._paused = False
@@ -233,7 +246,7 @@ class H2Connection(asyncio.Protocol):
     def _on_fault(self, channel: None, what: str) -> None:
         self._flush()  # the GOAWAY that says which rule was broken
         self._lose(httpx.RemoteProtocolError(f"the upstream broke HTTP/2 ({what})"))
-        self._transport.close()
+        self._end()
 
     def _over(self, stream: Stream, error: Exception | None) -> None:
         """The engine has let go of the stream."""
@@ -249,7 +262,7 @@ class H2Connection(asyncio.Protocol):
         if self.draining and not self._streams and not self.closed:
             self._flush()
             self._lose(httpx.RemoteProtocolError("the connection was drained"))
-            self._transport.close()
+            self._end()
 
     def _lose(self, error: Exception) -> None:
         """The end of the connection, whatever its cause. Idempotent."""
@@ -265,6 +278,12 @@ class H2Connection(asyncio.Protocol):
             self.ready.set_exception(error)
             self.ready.exception()
         self._changed()
+
+    def _end(self) -> None:
+        """Close when what is queued is written, or after `LINGER_S`."""
+        self._transport.close()
+        if self._linger is None:
+            self._linger = self._loop.call_later(LINGER_S, self._transport.abort)
 
     def _look(self, now: float) -> float:
         expired, again = sweep([channel.owner for channel in self._streams.values()], now)
@@ -287,6 +306,12 @@ class H2Connection(asyncio.Protocol):
         if not self.closed:
             data = self._engine.take()
             if data:
+                if self._paused:
+                    self._backlog += len(data)
+                    if self._backlog > BACKLOG_LIMIT:
+                        self._lose(httpx.RemoteProtocolError("the upstream does not read what it is sent"))
+                        self._transport.abort()
+                        return
                 self._transport.write(data)
 
     def _pump(self) -> None:

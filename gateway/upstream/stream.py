@@ -155,6 +155,10 @@ class Stream:
     async def read(self) -> bytes:
         """All that has arrived, at least one byte; b"" at the end. Raises what ended the stream early."""
         while not self._buffer:
+            if self.unread:
+                # Padding alone has come: no byte to return, but the window that it took.
+                size, self.unread = self.unread, 0
+                self.link.consumed(self, size)
             if self.over:
                 if self.error is not None:
                     raise self.error

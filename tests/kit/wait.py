@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -12,3 +13,11 @@ def until(holds: Callable[[], bool], what: str, patience_s: float = 20) -> None:
     while not holds():
         assert time.monotonic() < end, f"not within {patience_s} s: {what}"
         time.sleep(0.02)
+
+
+async def eventually(holds: Callable[[], bool], what: str, patience_s: float = 20) -> None:
+    """`until`, for what this event loop has to do itself."""
+    end = time.monotonic() + patience_s
+    while not holds():
+        assert time.monotonic() < end, f"not within {patience_s} s: {what}"
+        await asyncio.sleep(0.01)
