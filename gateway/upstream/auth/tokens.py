@@ -88,7 +88,7 @@ class ClientTokens:
         self._ask = ask
         self._clock = clock
         self._call_later = call_later
-        self._held: dict[tuple[OrgId, str], _Held] = {}
+        self._held: dict[tuple[OrgId, str], dict[int, _Held]] = {}  # by the key's version
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def peek(self, upstream: Upstream, client: Credential) -> Token | None:
@@ -97,11 +97,9 @@ class ClientTokens:
         When `client` is another key than before, its own token is fetched in the background, and the one in hand
         serves until it is there: a rotation makes nobody wait. Not where the upstream leads elsewhere now.
         """
-        held = self._held.get((upstream.org, upstream.name))
+        held = self._find(upstream, client)
         if held is None:
             return None
-        if held.client is not client or held.base_url != upstream.base_url:
-            held = self._turned(held, upstream, client)
         held.used = True
         if held.doubted or held.token is None or self._clock() >= held.ends:
             return None
@@ -113,10 +111,8 @@ class ClientTokens:
         ready = self.peek(upstream, client)
         if ready is not None:
             return ready
-        held = self._held.get((upstream.org, upstream.name))
-        if held is None:
-            held = self._held[upstream.org, upstream.name] = _Held(upstream.base_url, client)
-            held.used = True
+        held = self._find(upstream, client) or self._keep(upstream, client)
+        held.used = True
         wait = held.retry_at - self._clock()
         if held.fetching is None and wait > 0:
             raise _unavailable(upstream, wait)
@@ -141,38 +137,60 @@ class ClientTokens:
 
     def refused(self, upstream: Upstream, token: Credential) -> None:
         """The upstream answered 401 to `token`: fetch another at once, in the background. Requests wait for it."""
-        held = self._held.get((upstream.org, upstream.name))
-        if held is None or held.token is not token or held.fetching is not None:
-            return
         now = self._clock()
-        if now >= held.retry_at and now - held.fetched_at >= FLOOR_S:
-            held.doubted = True
-            self._fetch(held, upstream)
+        for held in self._held.get((upstream.org, upstream.name), {}).values():
+            due = now >= held.retry_at and now - held.fetched_at >= FLOOR_S
+            if held.token is token and held.fetching is None and due:
+                held.doubted = True
+                self._fetch(held, upstream)
 
     async def aclose(self) -> None:
         """End renewals. The tokens in hand end by themselves."""
-        for held in self._held.values():
-            if held.timer is not None:
-                held.timer.cancel()
+        for kept in self._held.values():
+            for version in list(kept):
+                _drop(kept, version)
         self._held.clear()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _turned(self, held: _Held, upstream: Upstream, client: Credential) -> _Held:
-        """What is held for `client`, an object that was not seen before: often the same key, leased anew."""
-        same_place = held.base_url == upstream.base_url
-        if same_place and hmac.compare_digest(held.client.secret.reveal(), client.secret.reveal()):
-            held.client = client
-            return held
-        if held.timer is not None:
-            held.timer.cancel()
-        # A fetch for the old key that is under way ends in `held`, which nobody looks at any more.
-        fresh = self._held[upstream.org, upstream.name] = _Held(upstream.base_url, client)
-        if same_place:
-            fresh.token, fresh.ends, fresh.fetched_at = held.token, held.ends, held.fetched_at
-        self._fetch(fresh, upstream)
-        return fresh
+    def _find(self, upstream: Upstream, client: Credential) -> _Held | None:
+        """What is held for `client`, which is often the same key in another object, leased anew."""
+        kept = self._held.get((upstream.org, upstream.name))
+        if kept is None:
+            return None
+        held = kept.get(client.version)
+        if held is None or held.client is not client or held.base_url != upstream.base_url:
+            return self._turned(kept, upstream, client)
+        return held
+
+    def _turned(self, kept: dict[int, _Held], upstream: Upstream, client: Credential) -> _Held | None:
+        for version in [version for version, held in kept.items() if held.base_url != upstream.base_url]:
+            _drop(kept, version)
+        for version, held in list(kept.items()):
+            if hmac.compare_digest(held.client.secret.reveal(), client.secret.reveal()):
+                kept[client.version] = kept.pop(version)  # under another number too: a key that was set back
+                held.client = client
+                return held
+        older = [version for version in kept if version <= client.version]
+        if not older:
+            return None  # the key from before, tried once more: it has a token of its own, or none
+        before = kept[max(older)]
+        held = self._keep(upstream, client)
+        if not before.doubted:
+            held.token, held.ends, held.fetched_at = before.token, before.ends, before.fetched_at
+        self._fetch(held, upstream)
+        return held
+
+    def _keep(self, upstream: Upstream, client: Credential) -> _Held:
+        """A place for `client`, beside that of one other key: in a rotation either may be asked for."""
+        kept = self._held.setdefault((upstream.org, upstream.name), {})
+        _drop(kept, client.version)
+        # A fetch for a dropped key that is under way ends in an object that nobody looks at any more.
+        for version in sorted(kept)[:-1]:
+            _drop(kept, version)
+        held = kept[client.version] = _Held(upstream.base_url, client)
+        return held
 
     def _fetch(self, held: _Held, upstream: Upstream) -> asyncio.Task[Token]:
         held.fetching = fetching = asyncio.ensure_future(self._into(held, upstream))
@@ -221,13 +239,20 @@ class ClientTokens:
 
     def _renew(self, held: _Held, upstream: Upstream) -> None:
         held.timer = None
-        key = (upstream.org, upstream.name)
-        if self._held.get(key) is not held or held.fetching is not None:
+        kept = self._held.get((upstream.org, upstream.name), {})
+        version = next((version for version, each in kept.items() if each is held), None)
+        if version is None or held.fetching is not None:
             return
         if held.used:
             self._fetch(held, upstream)
         else:
-            del self._held[key]  # nobody came for most of its life: whoever comes next waits
+            _drop(kept, version)  # nobody came for most of its life: whoever comes next waits
+
+
+def _drop(kept: dict[int, _Held], version: int) -> None:
+    held = kept.pop(version, None)
+    if held is not None and held.timer is not None:
+        held.timer.cancel()
 
 
 def _unavailable(upstream: Upstream, wait_s: float) -> UnavailableError:

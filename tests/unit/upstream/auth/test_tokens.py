@@ -194,6 +194,46 @@ async def test_a_new_key_that_is_wrong_takes_nothing_away_at_once() -> None:
     assert endpoint.peek(client=key("wrong", 2)) == "at-1"
 
 
+async def test_the_key_of_before_has_its_own_token_and_neither_is_fetched_for_the_other() -> None:
+    """A request whose new key was refused is sent again with the one that a rotation keeps."""
+    endpoint = Endpoint()
+    await endpoint.lease(client=key("old", 1))
+    endpoint.peek(client=key("new", 2))
+    await endpoint.settle()
+    for _ in range(10):
+        assert endpoint.peek(client=key("new", 2)) == "at-2"
+        assert endpoint.peek(client=key("old", 1)) == "at-1"
+    await endpoint.settle()
+    assert endpoint.asked == ["old", "new"]
+
+
+async def test_a_key_that_is_tried_again_does_not_get_the_newer_ones_token() -> None:
+    endpoint = Endpoint()
+    await endpoint.lease(client=key("new", 2))
+    assert endpoint.peek(client=key("old", 1)) is None
+    assert await endpoint.lease(client=key("old", 1)) == "at-2"
+    assert endpoint.asked == ["new", "old"]
+
+
+async def test_a_key_that_is_set_back_goes_on_with_its_token() -> None:
+    endpoint = Endpoint()
+    await endpoint.lease(client=key("old", 1))
+    endpoint.peek(client=key("new", 2))
+    await endpoint.settle()
+    assert endpoint.peek(client=key("old", 3)) == "at-1"
+    await endpoint.settle()
+    assert endpoint.asked == ["old", "new"]
+
+
+async def test_of_many_rotations_two_keys_are_remembered() -> None:
+    endpoint = Endpoint()
+    await endpoint.lease()
+    for version in range(2, 20):
+        endpoint.peek(client=key(f"cs-{version}", version))
+        await endpoint.settle()
+    assert len([timer for timer in endpoint.timers if not timer.over]) == 2
+
+
 async def test_a_token_does_not_go_to_another_server() -> None:
     endpoint = Endpoint()
     await endpoint.lease()
