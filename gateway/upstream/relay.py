@@ -38,6 +38,9 @@ ANSWER_LIMIT = 64 * 1024 * 1024
 
 ERROR_LIMIT = 64 * 1024
 
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_NO_EVENTS = "the model answered something that is not an event stream"
+
 PATHS: Mapping[Action, str] = {
     Action.COMPLETE: "/v1/completions",
     Action.CHAT: "/v1/chat/completions",
@@ -240,14 +243,12 @@ async def pass_on(
     """
     tap = UsageTap(keep=call.include_usage)
     read, now_us = answer.stream.read, progress.now_us
-    first = True
+    opening: bytes | None = b""
     try:
         while data := await read():
             came_us = now_us()
-            if first:
-                if not _looks_like_events(data):
-                    raise UpstreamError("the model answered something that is not an event stream")
-                first = False
+            if opening is not None:
+                opening = _opening(opening + data)
             passed = tap.feed(data)
             progress.events = tap.events
             if passed:
@@ -258,6 +259,8 @@ async def pass_on(
         raise translate(error, midway=True) from None
     finally:
         progress.usage = tap.usage
+    if opening:
+        raise UpstreamError(_NO_EVENTS)
     last = tap.end()
     progress.usage = tap.usage
     return last
@@ -267,8 +270,17 @@ def is_event_stream(answer: UpstreamAnswer) -> bool:
     return answer.header(b"content-type").partition(b";")[0].strip().lower() == b"text/event-stream"
 
 
-def _looks_like_events(data: bytes) -> bool:
-    return data.lstrip(b"\xef\xbb\xbf\r\n").startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
+def _opening(data: bytes) -> bytes | None:
+    """The beginning of a stream as long as it may yet become an event's, None once it is one.
+
+    Servers and networks cut where they like: a field's name may come in pieces.
+    """
+    data = data.lstrip(b"\xef\xbb\xbf\r\n")
+    if data.startswith(_FIELDS):
+        return None
+    if any(field.startswith(data) for field in _FIELDS):
+        return data
+    raise UpstreamError(_NO_EVENTS)
 
 
 async def _refusal(answer: UpstreamAnswer, upstream: Upstream, shown: Authorizer) -> GatewayError:
@@ -300,19 +312,21 @@ async def _refusal(answer: UpstreamAnswer, upstream: Upstream, shown: Authorizer
 
 
 async def _read(answer: UpstreamAnswer, limit: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
+    first = b""
+    rest = bytearray()  # and not a list: single bytes would take sixty times their size
     try:
         while data := await answer.stream.read():
-            size += len(data)
-            if size > limit:
+            if len(first) + len(rest) + len(data) > limit:
                 raise UpstreamError("the model's answer is too large")
-            parts.append(data)
+            if first:
+                rest += data
+            else:
+                first = data
     except httpx.HTTPError as error:
         raise translate(error, midway=True) from None
     finally:
         answer.cancel()
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return first + rest if rest else first
 
 
 def translate(error: httpx.HTTPError, *, midway: bool = False) -> GatewayError:

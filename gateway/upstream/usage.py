@@ -63,25 +63,30 @@ class UsageTap:
     def __init__(self, *, keep: bool) -> None:
         """`keep`: the caller asked for usage itself, so nothing is taken out."""
         self._keep = keep
-        self._carry = b""
+        self._carry = bytearray()
         self.events = 0
         self.usage: Usage | None = None
 
     def feed(self, data: bytes) -> bytes:
-        if not self._carry and data.endswith(_LF):
+        carry = self._carry
+        if not carry and data.endswith(_LF):
             return self._whole(data)
-        buffer = self._carry + data
-        end = max(_after(buffer, _LF), _after(buffer, _CRLF))
-        if end == 0 and len(buffer) > CARRY_LIMIT:
-            self._carry = b""
-            return buffer
-        self._carry = buffer[end:]
-        return self._whole(buffer[:end])
+        # Nothing is looked at twice: a long event in small pieces would cost the square of its size.
+        seen = max(len(carry) - len(_CRLF) + 1, 0)
+        carry += data
+        end = max(_after(carry, _LF, seen), _after(carry, _CRLF, seen))
+        if end:
+            self._carry = carry[end:]
+            return self._whole(bytes(carry[:end]))
+        if len(carry) > CARRY_LIMIT:
+            self._carry = bytearray()
+            return bytes(carry)
+        return b""
 
     def end(self) -> bytes:
         """What is left of an event that the server never finished."""
-        rest, self._carry = self._carry, b""
-        return self._whole(rest)
+        rest, self._carry = self._carry, bytearray()
+        return self._whole(bytes(rest))
 
     def _whole(self, events: bytes) -> bytes:
         """Each pass over `events` is paid for by every chunk: one to find the mark, one to count."""
@@ -139,6 +144,6 @@ def _believable(tokens: _Tokens) -> Usage | None:
     return Usage(tokens.prompt_tokens, tokens.completion_tokens, counted=False)
 
 
-def _after(buffer: bytes, separator: bytes) -> int:
-    place = buffer.rfind(separator)
+def _after(buffer: bytearray, separator: bytes, start: int) -> int:
+    place = buffer.rfind(separator, start)
     return 0 if place < 0 else place + len(separator)

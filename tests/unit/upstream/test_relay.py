@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import msgspec
 import pytest
@@ -13,11 +14,11 @@ from gateway.exchange import Call, Credential, Permit, Principal, Reservation, R
 from gateway.secret import Secret
 from gateway.upstream.auth.tokens import ClientTokens
 from gateway.upstream.errors import TotalTimeoutError
-from gateway.upstream.relay import Progress, Relay
+from gateway.upstream.relay import Progress, Relay, pass_on, read_answer
 from policies.facts import Action
 from tenants.models import ModelAlias
 from tenants.snapshot import Tenant
-from tests.unit.pipeline.world import ACME, RECORD, FakeHold, FakeStream, World
+from tests.unit.pipeline.world import ACME, RECORD, FakeHold, FakeStream, World, upstream_answer
 
 UPSTREAM = RECORD.upstreams[0]
 
@@ -95,3 +96,53 @@ async def test_a_key_that_no_header_can_hold_is_no_crash() -> None:
     with pytest.raises(UpstreamError, match="set it again"):
         await sent(world, route(Credential(1, Secret(b"two\r\nlines"))))
     assert world.outgoing == []
+
+
+EVENTS = b"event: token\ndata: {}\n\ndata: [DONE]\n\n"
+
+
+async def passed(*pieces: bytes) -> bytes:
+    sent: list[bytes] = []
+
+    async def send(data: bytes) -> None:
+        sent.append(data)
+
+    call = route(key(1), stream=True).reservation.permit.call
+    last = await pass_on(upstream_answer(200, FakeStream(*pieces)), call, Progress(lambda: 42), send)
+    return b"".join(sent) + last
+
+
+@pytest.mark.parametrize("opening", [b"", b"\xef\xbb\xbf", b"\n\n", b"\r\n", b": hello\n\n"])
+async def test_events_may_arrive_by_the_byte(opening: bytes) -> None:
+    whole = opening + EVENTS
+    assert await passed(*(whole[at : at + 1] for at in range(len(whole)))) == whole
+    for at in range(1, len(whole)):
+        assert await passed(whole[:at], whole[at:]) == whole
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [(b"{}",), (b"<html>",), (b"dat", b"e: 1"), (b"\n", b"{}"), (b"dat",), (b"eve", b"nts: 1\n\n"), (b"d",)],
+)
+async def test_what_is_no_event_stream_is_refused_however_it_is_cut(pieces: tuple[bytes, ...]) -> None:
+    with pytest.raises(UpstreamError, match="not an event stream"):
+        await passed(*pieces)
+
+
+async def test_an_answer_in_the_smallest_pieces_takes_the_memory_of_its_bytes() -> None:
+    body = b'{"choices": [' + b"1, " * 300_000 + b"1]}"
+    pieces = [body[at : at + 2] for at in range(0, len(body), 2)]
+    answer = upstream_answer(200, FakeStream())
+    waiting = iter(pieces)
+
+    async def read() -> bytes:
+        return bytes(bytearray(next(waiting, b"")))
+
+    answer.stream.read = read  # type: ignore[method-assign]
+    tracemalloc.start()
+    try:
+        assert await read_answer(answer, Progress(lambda: 42)) == body
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * len(body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import pytest
@@ -104,3 +105,44 @@ def test_a_figure_that_cannot_be_is_as_good_as_none(field: str, figure: int) -> 
     assert tap.usage is None
     _, tap = run([TOKEN, LAST, event(choices=[], usage=usage), DONE], keep=False)
     assert tap.usage == Usage(12, 3, counted=False)
+
+
+def test_an_event_without_end_is_searched_once() -> None:
+    """By a stand-in that counts the bytes that searches may look at: a peer might send single ones."""
+    looked = 0
+
+    class Watched(bytearray):
+        def rfind(self, separator: Any, start: Any = 0, end: Any = None) -> int:
+            nonlocal looked
+            looked += len(self) - start
+            return super().rfind(separator, start, end)
+
+    tap = UsageTap(keep=False)
+    tap._carry = Watched()
+    assert tap.feed(b"data: " + b"a" * 100_000) == b""
+    looked = 0
+    for _ in range(100):
+        assert tap.feed(b"a") == b""
+    assert 0 < looked <= 100 * 2 * 4
+    assert tap.feed(b"\n") == b""
+    assert tap.feed(b"\n") == b"data: " + b"a" * 100_100 + b"\n\n"
+    assert tap.events == 1
+
+
+@pytest.mark.parametrize("separator", [b"\n\n", b"\r\n\r\n"])
+def test_a_separator_cut_anywhere_is_found(separator: bytes) -> None:
+    whole = b"data: one" + separator + b"data: two" + separator
+    for at in range(1, len(whole)):
+        tap = UsageTap(keep=False)
+        out = tap.feed(whole[:at]) + tap.feed(whole[at:])
+        assert (out, tap.events, tap.end()) == (whole, 2, b"")
+    tap = UsageTap(keep=False)
+    assert b"".join(tap.feed(whole[at : at + 1]) for at in range(len(whole))) == whole
+    assert tap.events == 2
+
+
+def test_an_event_beyond_the_limit_passes_unseen_and_is_forgotten() -> None:
+    tap = UsageTap(keep=False)
+    assert tap.feed(b"data: ") == b""
+    assert len(tap.feed(b"x" * CARRY_LIMIT)) == CARRY_LIMIT + 6
+    assert tap.end() == b""
