@@ -289,7 +289,7 @@ class Pipeline:
         self._keys.refused(upstream.org, upstream.name, version)
         tenant = self._world.snapshot.tenants.get(upstream.org)
         now = tenant.upstreams.get(upstream.name) if tenant is not None else None
-        if now is None or now.base_url != upstream.base_url:
+        if now is None or (now.base_url, now.auth) != (upstream.base_url, upstream.auth):
             raise refused  # it is gone, or leads elsewhere: a key goes to the server that it was given for
         other = await self._keys.other(upstream.org, upstream.name, version, now.key_version)
         if other is None:

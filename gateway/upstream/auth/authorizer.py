@@ -10,7 +10,7 @@ import httpx
 from gateway.errors import UnavailableError
 from gateway.exchange import Credential
 from gateway.secret import Secret
-from gateway.upstream.auth.shapes import ShapeError, SigningKey, parts, quoted, read
+from gateway.upstream.auth.shapes import STRUCTURED, ShapeError, SigningKey, parts, quoted, read, structured
 from gateway.upstream.auth.sigv4 import Signer
 from gateway.upstream.fields import Header
 from tenants.models import CredentialKind, Upstream
@@ -76,6 +76,9 @@ def authorizer(upstream: Upstream, credential: Credential, now: Callable[[], flo
         own = parts(kind, stored)
         return own if stored is credential else (*own, secret.reveal())
 
+    if kind not in STRUCTURED and structured(secret):
+        # A request pinned to the snapshot from before `auth` was changed: it must not show the model all of it.
+        raise other_kind(upstream)
     match kind:
         case CredentialKind.NONE:
             return _Authorizer(secrets)

@@ -65,7 +65,7 @@ class Client(Struct, frozen=True):
 
 T = TypeVar("T", SigningKey, Client)
 
-_STRUCTURED: Final[Mapping[CredentialKind, type[Struct]]] = {
+STRUCTURED: Final[Mapping[CredentialKind, type[Struct]]] = {
     CredentialKind.AWS_SIGV4: SigningKey,
     CredentialKind.OAUTH_CLIENT_CREDENTIALS: Client,
 }
@@ -73,14 +73,14 @@ _STRUCTURED: Final[Mapping[CredentialKind, type[Struct]]] = {
 
 def shape(kind: CredentialKind) -> type[Struct] | str | None:
     """What two kinds have in common when a key of one may serve as one of the other."""
-    return None if kind is CredentialKind.NONE else _STRUCTURED.get(kind, "text")
+    return None if kind is CredentialKind.NONE else STRUCTURED.get(kind, "text")
 
 
 def judge(kind: CredentialKind, text: str, check_url: CheckUrl = lambda _: None) -> Secret:
     """The key as it is kept. `check_url` says whether a token endpoint may be there. Raises `ShapeError`."""
     if kind is CredentialKind.NONE:
         raise ShapeError("", "is not for this upstream: its auth is 'none'")
-    expected = _STRUCTURED.get(kind)
+    expected = STRUCTURED.get(kind)
     if expected is None:
         if not 1 <= len(text) <= LONGEST or not text.isascii() or not text.isprintable() or text != text.strip():
             raise ShapeError("", f"has 1 to {LONGEST} printable ASCII characters, no space around them")
@@ -107,9 +107,20 @@ def read(expected: type[T], stored: Secret) -> T:
         raise ShapeError("", "is not of the kind that the upstream's auth says") from None
 
 
+def structured(stored: Secret) -> bool:
+    """Whether a stored key is one of several fields, whatever the upstream's `auth` says."""
+    if not stored.reveal().startswith(b"{"):
+        return False
+    for kind in STRUCTURED.values():
+        with contextlib.suppress(ShapeError):
+            read(cast("type[Any]", kind), stored)
+            return True
+    return False
+
+
 def parts(kind: CredentialKind, credential: Credential) -> tuple[bytes, ...]:
     """All of a stored key that no answer may quote."""
-    expected = _STRUCTURED.get(kind)
+    expected = STRUCTURED.get(kind)
     if kind is CredentialKind.NONE:
         return ()
     try:

@@ -93,6 +93,15 @@ def test_a_key_of_another_kind_is_said_to_be_one() -> None:
     assert refused.value.retry_after_s
 
 
+@pytest.mark.parametrize("kind", [Kind.BEARER, Kind.API_KEY, Kind.X_API_KEY])
+@pytest.mark.parametrize("stored", [AWS, CLIENT])
+def test_a_key_of_several_fields_is_not_shown_whole(kind: Kind, stored: dict[str, str]) -> None:
+    """A request may be pinned to the snapshot from before `auth` was changed and the next key set."""
+    with pytest.raises(UnavailableError, match="not of the kind"):
+        authorizer(bound(kind), key(json.dumps(stored)), lambda: 0.0)
+    assert authorizer(bound(kind), key('{"odd": "but plain"}'), lambda: 0.0).fixed
+
+
 def test_a_clients_secret_never_goes_to_the_model() -> None:
     with pytest.raises(AssertionError, match="token endpoint alone"):
         authorizer(bound(Kind.OAUTH_CLIENT_CREDENTIALS), key(json.dumps(CLIENT)), lambda: 0.0)
