@@ -36,7 +36,6 @@ from gateway.audit.files import DamagedError
 from gateway.audit.reader import LogReader
 from gateway.audit.recover import recover
 from gateway.audit.sequencer import Sequencer
-from gateway.audit.signer import load_signer
 from gateway.audit.spool import Spool
 from gateway.authn.verify import Authenticator
 from gateway.bus.client import BusClient
@@ -56,15 +55,16 @@ from gateway.limits.slices import SlicedLimits
 from gateway.listeners import admin_server, bus_server, public_tree
 from gateway.metrics import Metrics
 from gateway.oauth.service import OAuthService
-from gateway.oauth.signing import SigningKeys
 from gateway.oauth.sql import SqlOAuthStore
+from gateway.oauth.tokens import TokenSigner
+from gateway.ownkeys import OwnKeys
 from gateway.pipeline import Pipeline
 from gateway.secrets.certs import CertLeases
 from gateway.secrets.lease import KeyLeases
 from gateway.secrets.masterkey import read_master_key
 from gateway.secrets.sealed import SealedCerts, SealedFile
 from gateway.secrets.sources import EnvironmentKeys, MountedKeys, SourceLeases
-from gateway.secrets.store import ReadOnlyKeys, StoreUnavailableError, UpstreamKeys
+from gateway.secrets.store import ReadOnlyKeys, StoreUnavailableError, SystemSecrets, UpstreamKeys
 from gateway.serve import HOPELESS, SETTINGS_VARIABLE, configure_logging, die_with_parent
 from gateway.settings import Settings, load
 from gateway.tree import tell_ready
@@ -248,10 +248,16 @@ async def control(settings: Settings) -> None:
     store = await open_store(sqlite_url(settings.database), clock=clock.now)
     sealed = _sealed(settings)
     keys = _upstream_keys(settings, clock)
-    oauth = await open_oauth(settings, store, sealed, clock)
+    own = OwnKeys(settings, sealed, clock)
+    unlocked = await own.unlock(stop)
+    if unlocked is None:  # told to stop while it waited
+        await own.aclose()
+        await store.close()
+        return
+    oauth = await open_oauth(settings, store, own.secrets, unlocked.signing, clock)
 
     settings.path(settings.audit.path).mkdir(mode=0o700, parents=True, exist_ok=True)
-    sequencer = Sequencer(settings.path(settings.audit.path), await load_signer(_authority(settings), sealed))
+    sequencer = Sequencer(settings.path(settings.audit.path), unlocked.signer)
     await sequencer.open()
 
     hub = Hub(clock)
@@ -304,6 +310,7 @@ async def control(settings: Settings) -> None:
             sequencer.run(),
             sequencer.drain_outbox(store),
             _recover_spools(settings, sequencer, hub),
+            *own.upkeep(),
             keep_house(settings.admin.port, set, idle_s=ADMIN_IDLE_S, most=ADMIN_CONNECTIONS),
         )
     ]
@@ -322,17 +329,20 @@ async def control(settings: Settings) -> None:
         await sequencer.close()
         await transports.aclose()
         await keys.aclose()
+        await own.aclose()
         await store.close()
 
 
-async def open_oauth(settings: Settings, store: SqlControlStore, sealed: SealedFile, clock: Clock) -> OAuthService:
+async def open_oauth(
+    settings: Settings, store: SqlControlStore, secrets: SystemSecrets, signing: TokenSigner, clock: Clock
+) -> OAuthService:
     """The token service on the control store's engine; `orgate init` needs it for the first invitations."""
     return await OAuthService.open(
         settings=settings,
         control=store,
         store=await SqlOAuthStore.open(store.engine),
-        secrets=sealed,
-        signing=await SigningKeys.load_or_create(sealed, clock.now),
+        secrets=secrets,
+        signing=signing,
         clock=clock.now,
     )
 
@@ -426,10 +436,6 @@ def _upstream_keys(settings: Settings, clock: Clock) -> UpstreamKeys:
 
 def _spools(settings: Settings) -> Path:
     return settings.path(settings.audit.path) / "spool"
-
-
-def _authority(settings: Settings) -> str:
-    return settings.server.url.removeprefix("https://")
 
 
 async def _end(tasks: Sequence[asyncio.Task[object]]) -> None:

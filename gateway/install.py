@@ -18,6 +18,7 @@ from pathlib import Path
 
 from gateway.app import open_oauth
 from gateway.clock import SystemClock
+from gateway.oauth.signing import SigningKeys
 from gateway.pki import write_development_tls
 from gateway.secrets.masterkey import create_master_key, read_master_key
 from gateway.secrets.sealed import SealedFile
@@ -102,7 +103,8 @@ async def _first_people(
         sealed = SealedFile(
             settings.path(settings.secrets.path), read_master_key(settings.secrets.master_key, settings.home)
         )
-        oauth = await open_oauth(settings, store, sealed, clock)
+        signing = await SigningKeys.load_or_create(sealed, clock.now)
+        oauth = await open_oauth(settings, store, sealed, signing, clock)
         installer = Actor(org=PLATFORM, member="installer", client="orgate-init")
         with contextlib.suppress(AlreadyExistsError):  # a second run after a crash, or --force
             await store.orgs.create(Org(id=org, name=org), installer)

@@ -189,22 +189,21 @@ class Secrets(_Section):
     upstream_keys: Literal["sealed-file", "vault", "mounted-files", "environment"] = Field(
         default="sealed-file",
         description="Where the keys of upstreams are: in the sealed file, in Vault or OpenBao (`[vault]`), in"
-        " files that something else mounts, or (development only) in variables `ORGATE_KEY_<ORG>__<UPSTREAM>`."
-        " Signing keys are in the sealed file in any case.",
+        " files that something else mounts, or (development only) in variables `ORGATE_KEY_<ORG>__<UPSTREAM>`.",
     )
     mounted: Path = Field(
         default=Path("keys"),
         description="With `mounted-files`: their folder. A key is the file `<org>/<upstream>` in it.",
     )
-    path: Path = Field(
-        default=Path("secrets.sealed"), description="The sealed file: upstream keys and signing keys, AES-256-GCM."
+    system: Literal["sealed-file", "transit"] = Field(
+        default="sealed-file",
+        description="How signing keys, the refresh tokens' key and the audit log's key lie in the sealed file:"
+        " as they are, or each wrapped by Vault's Transit too (`vault.transit_key`). They are unwrapped once.",
     )
-    master_key: str = Field(
-        default="master.key",
-        min_length=1,
-        description="What opens it: a file of mode 0600, or `env:NAME`. Or a passphrase, stretched by Argon2id:"
-        " `passphrase:prompt` (typed at the start), `passphrase:systemd:NAME` (`LoadCredential=`) or"
-        " `passphrase:FILE`.",
+    signing: Literal["memory", "transit"] = Field(
+        default="memory",
+        description="Where access tokens are signed: here, or inside Vault (`vault.signing_key`). Nobody signs in"
+        " or renews then while Vault is away.",
     )
 
 
@@ -306,13 +305,11 @@ def _secrets_faults(settings: Settings) -> list[tuple[str, str, str]]:
     """What of `[secrets]` and `[vault]` does not fit together or with this machine, each as in `SettingsError`."""
     secrets = settings.secrets
     faults = []
-    if secrets.upstream_keys == "vault":
+    if secrets.upstream_keys == "vault" or "transit" in (secrets.system, secrets.signing):
         faults += vault_faults(settings.vault)
     if secrets.upstream_keys == "mounted-files" and not settings.path(secrets.mounted).is_dir():
         fix = "mount the keys there, or name the folder where they are"
         faults.append(("secrets.mounted", f"{settings.path(secrets.mounted)} is no folder", fix))
-    if secrets.master_key in ("env:", "passphrase:", "passphrase:systemd:"):
-        faults.append(("secrets.master_key", f"names nothing after {secrets.master_key!r}", "say which one"))
     return faults
 
 

@@ -50,9 +50,10 @@ OptionalPath = Annotated[str, AfterValidator(_path_or_none)]
 
 
 class VaultSettings(BaseModel):
-    """HashiCorp Vault or OpenBao, when `secrets.upstream_keys` is `vault`. A key is at
+    """HashiCorp Vault or OpenBao, when `[secrets]` says so. An upstream's key is at
     `<mount>/data/orgs/<org>/upstreams/<name>` of a KV v2 engine. Each organization has a role and a policy of
-    its own, so that a token of one reads nothing of another; `{org}` stands for its id.
+    its own, so that a token of one reads nothing of another; `{org}` stands for its id. Transit is used as the
+    role of the organization `platform`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -87,6 +88,13 @@ class VaultSettings(BaseModel):
         default=False,
         description="approle: the file holds a response-wrapping token, which is unwrapped once; the secret id is"
         " kept in the sealed file.",
+    )
+    transit_mount: VaultPath = Field(default="transit", description="Where the Transit engine is mounted.")
+    transit_key: VaultPath = Field(
+        default="orgate", description="With `secrets.system = transit`: the key that wraps data keys."
+    )
+    signing_key: VaultPath = Field(
+        default="orgate-signing", description="With `secrets.signing = transit`: the RSA key that signs tokens."
     )
     timeout_s: float = Field(default=2, gt=0, le=10, description="Seconds that one call may take in all.")
 

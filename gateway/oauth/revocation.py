@@ -6,7 +6,7 @@ from gateway.oauth.caller import Caller
 from gateway.oauth.clients import Client
 from gateway.oauth.errors import InvalidGrantError
 from gateway.oauth.refresh import RefreshTokens
-from gateway.oauth.signing import SigningKeys
+from gateway.oauth.tokens import TokenSigner
 from tenants.ids import OrgId
 from tenants.models import Revocation
 from tenants.revocations import LEEWAY_S
@@ -14,7 +14,7 @@ from tenants.store import Actor, ControlStore, NotFoundError
 
 
 class Revoker:
-    def __init__(self, control: ControlStore, refresh: RefreshTokens, keys: SigningKeys) -> None:
+    def __init__(self, control: ControlStore, refresh: RefreshTokens, keys: TokenSigner) -> None:
         self._control = control
         self._refresh = refresh
         self._keys = keys

@@ -19,9 +19,9 @@ from gateway.oauth.errors import InvalidGrantError, InvalidRequestError, Unsuppo
 from gateway.oauth.passwords import Passwords
 from gateway.oauth.refresh import RefreshTokens, ReusedError
 from gateway.oauth.revocation import Revoker
-from gateway.oauth.signing import KeyStore, SigningKeys
+from gateway.oauth.signing import KeyStore
 from gateway.oauth.store import DeviceStatus, OAuthStore
-from gateway.oauth.tokens import AccessTokens
+from gateway.oauth.tokens import AccessToken, AccessTokens, TokenSigner
 from gateway.secret import Secret
 from gateway.settings import Settings
 from tenants.ids import MemberId, OrgId
@@ -60,7 +60,7 @@ class OAuthService:
         *,
         control: ControlStore,
         store: OAuthStore,
-        signing: SigningKeys,
+        signing: TokenSigner,
         key: ServerKey,
         clock: Callable[[], float],
         hasher: PasswordHasher | None = None,
@@ -108,7 +108,7 @@ class OAuthService:
         control: ControlStore,
         store: OAuthStore,
         secrets: KeyStore,
-        signing: SigningKeys,
+        signing: TokenSigner,
         clock: Callable[[], float],
         hasher: PasswordHasher | None = None,
         device_interval_s: int = 5,
@@ -224,11 +224,13 @@ class OAuthService:
         member = await self._accounts.member(grant.org, grant.member)
         if member is None:
             raise InvalidGrantError("the account that approved this may not sign in any more")
+        # Signed before the code is redeemed: a key that is out of reach must not cost the sign-in.
+        access = await self._issue(member, client, plane, scope, asked_at=asked_at)
         refresh_token, family = self._refresh.begin(grant.org, grant.member, client.id)
         await self._devices.redeem(grant, family)
         # A crash here leaves a family without an audit entry, whose token nobody has ever seen.
         await self._note("session.create", member, client.id, caller, {"grant": "device_code"})
-        return await self._answer(member, client, plane, scope, refresh_token, asked_at=asked_at)
+        return _answer(access, scope, refresh_token)
 
     async def _refresh_grant(self, form: Mapping[str, str], client: Client, caller: Caller) -> dict[str, Any]:
         token = _required(form, "refresh_token")
@@ -242,6 +244,8 @@ class OAuthService:
         member = await self._accounts.member(family.org, family.member)
         if member is None:
             raise InvalidGrantError("the account of this session may not sign in any more")
+        # Signed before the token is used up: a key that is out of reach must not end the session.
+        access = await self._issue(member, client, plane, scope, asked_at=asked_at)
         try:
             successor = await self._refresh.rotate(token, family)
         except ReusedError:
@@ -249,7 +253,7 @@ class OAuthService:
             successor = None
         if successor is None:
             raise InvalidGrantError("the refresh token is not valid, or its session has ended")
-        return await self._answer(member, client, plane, scope, successor, asked_at=asked_at)
+        return _answer(access, scope, successor)
 
     async def _asked_at(self, org: OrgId) -> float:
         """From when on a token asked for now may count, Unix seconds: at once, or where a revocation of the whole
@@ -259,23 +263,27 @@ class OAuthService:
         found = await self._control.revocations(floor(now))
         return max([now, *(r.not_before for r in found if r.org == org and not r.member and not r.token_id)])
 
-    async def _answer(
-        self, member: Member, client: Client, plane: Plane, scope: str, refresh_token: str, *, asked_at: float
-    ) -> dict[str, Any]:
-        access = await self._access.issue(member, client.id, self._audiences.of(plane), scope, asked_at=asked_at)
-        return {
-            "access_token": access.text,
-            "token_type": "Bearer",
-            "expires_in": access.expires_in,
-            "refresh_token": refresh_token,
-            "scope": scope,
-        }
+    async def _issue(
+        self, member: Member, client: Client, plane: Plane, scope: str, *, asked_at: float
+    ) -> AccessToken:
+        return await self._access.issue(member, client.id, self._audiences.of(plane), scope, asked_at=asked_at)
 
     async def _note(
         self, action: str, member: Member, client: str, caller: Caller, detail: Mapping[str, str]
     ) -> None:
         by = Actor(member.org, member.id, client, caller.request_id)
         await self._control.for_org(member.org).note(action, member.id, by, detail)
+
+
+def _answer(access: AccessToken, scope: str, refresh_token: str) -> dict[str, Any]:
+    """RFC 6749 section 5.1."""
+    return {
+        "access_token": access.text,
+        "token_type": "Bearer",
+        "expires_in": access.expires_in,
+        "refresh_token": refresh_token,
+        "scope": scope,
+    }
 
 
 def _required(form: Mapping[str, str], name: str) -> str:

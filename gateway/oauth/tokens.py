@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import floor
+from typing import Any, Protocol
 
 from msgspec import Struct
 
-from gateway.oauth.signing import SigningKeys
 from tenants.models import Member
+
+
+class TokenSigner(Protocol):
+    """What signs access tokens: `signing.SigningKeys` in this process, `remote_signing` elsewhere."""
+
+    async def signed(self, claims: Mapping[str, Any]) -> str:
+        """A JWT access token (RFC 9068). Raises `errors.TemporarilyUnavailableError`."""
+
+    def own_claims(self, token: str) -> dict[str, Any] | None:
+        """The claims of a token that this signer signed; None: not one of ours."""
+
+    def jwks_json(self) -> str:
+        """The public keys, RFC 7517 section 5."""
 
 
 class AccessToken(Struct, frozen=True):
@@ -26,7 +38,7 @@ class AccessTokens:
         self,
         *,
         issuer: str,
-        keys: SigningKeys,
+        keys: TokenSigner,
         random: Callable[[int], bytes],
         lifetime_s: int,
     ) -> None:
@@ -42,7 +54,7 @@ class AccessTokens:
 
         `iat` is never later than that reading: whatever is taken from the member while the token is being made
         also takes back this token. A member whose tokens were revoked within this second gets one that begins
-        where the revocation ends.
+        where the revocation ends. Raises `errors.TemporarilyUnavailableError` when nothing signs now.
         """
         issued_at = max(floor(asked_at), member.not_before)
         claims = {
@@ -57,4 +69,4 @@ class AccessTokens:
             "iat": issued_at,
             "exp": issued_at + self._lifetime_s,
         }
-        return AccessToken(await asyncio.to_thread(self._keys.sign, claims), self._lifetime_s)
+        return AccessToken(await self._keys.signed(claims), self._lifetime_s)

@@ -17,7 +17,7 @@ from gateway.secrets.store import StoreUnavailableError
 from gateway.secrets.vault_client import VaultAnswerError, VaultServer
 from gateway.secrets.vault_login import role_of
 from gateway.vault_settings import VaultSettings
-from tenants.ids import OrgId
+from tenants.ids import PLATFORM, OrgId
 
 TOKEN_TTL: Final = "20m"  # noqa: S105 - a duration
 TOKEN_MAX_TTL: Final = "24h"  # noqa: S105 - a duration
@@ -48,6 +48,8 @@ class Step(Struct, frozen=True):
         if "policy" in self.body:
             name = self.path.rpartition("/")[2]
             return f"vault policy write {name} - <<'EOF'\n{self.body['policy']}EOF"
+        if self.path.startswith("sys/mounts/") and self.body["type"] == "transit":
+            return f"vault secrets enable -path={self.path.removeprefix('sys/mounts/')} transit"
         if self.path.startswith("sys/mounts/"):
             return f"vault secrets enable -path={self.path.removeprefix('sys/mounts/')} -version=2 kv"
         if self.path.startswith("sys/auth/"):
@@ -60,7 +62,18 @@ def _value(value: object) -> str:
 
 
 def policy(vault: VaultSettings, org: OrgId) -> str:
-    """What the role of `org` may do: read, write and destroy its own upstreams' keys. Nothing else at all."""
+    """What the role of `org` may do: read, write and destroy its own upstreams' keys. Nothing else at all.
+
+    The platform's may use its keys in Transit: wrap, unwrap and wrap anew; sign. It can take none of them out.
+    """
+    if org == PLATFORM:
+        key, signing = vault.transit_key, vault.signing_key
+        uses = {f"{what}/{key}": "update" for what in ("encrypt", "decrypt", "rewrap")}
+        uses |= {f"keys/{signing}": "read", f"sign/{signing}/sha2-256": "update"}
+        return "".join(
+            f'path "{vault.transit_mount}/{path}" {{\n  capabilities = ["{can}"]\n}}\n'
+            for path, can in uses.items()
+        )
     rights = {"data": ["create", "update", "read"], "metadata": ["read"], "destroy": ["update"]}
     return "".join(
         f'path "{vault.mount}/{part}/orgs/{org}/upstreams/*" {{\n  capabilities = {json.dumps(can)}\n}}\n'
@@ -73,9 +86,7 @@ def steps(vault: VaultSettings, org: OrgId, binding: Binding) -> list[Step]:
     role, auth = role_of(vault, org), f"auth/{vault.login_mount}"
     life = {"token_policies": [role], "token_ttl": TOKEN_TTL, "token_max_ttl": TOKEN_MAX_TTL}
     made = [
-        Step(
-            "the KV v2 engine", f"sys/mounts/{vault.mount}", {"type": "kv", "options": {"version": "2"}}, once=True
-        ),
+        *(_transit(vault) if org == PLATFORM else [_engine(vault)]),
         Step("the policy", f"sys/policies/acl/{role}", {"policy": policy(vault, org)}),
     ]
     match vault.auth:
@@ -106,6 +117,21 @@ def steps(vault: VaultSettings, org: OrgId, binding: Binding) -> list[Step]:
     return made
 
 
+def _engine(vault: VaultSettings) -> Step:
+    body = {"type": "kv", "options": {"version": "2"}}
+    return Step("the KV v2 engine", f"sys/mounts/{vault.mount}", body, once=True)
+
+
+def _transit(vault: VaultSettings) -> list[Step]:
+    """The engine and both keys. Making a key that is there changes nothing."""
+    keys = f"{vault.transit_mount}/keys"
+    return [
+        Step("the Transit engine", f"sys/mounts/{vault.transit_mount}", {"type": "transit"}, once=True),
+        Step("the key that wraps", f"{keys}/{vault.transit_key}", {"type": "aes256-gcm96"}),
+        Step("the key that signs", f"{keys}/{vault.signing_key}", {"type": "rsa-2048"}),
+    ]
+
+
 def apply(
     server: VaultServer, vault: VaultSettings, org: OrgId, token: Secret, todo: list[Step]
 ) -> Iterator[Step]:
@@ -117,6 +143,8 @@ def apply(
             if not (step.once and error.status == 400 and "already in use" in str(error)):
                 raise
         yield step
+    if org == PLATFORM:
+        return
     try:
         server.ask(org, token, lambda client: client.adapter.get(f"/v1/{vault.mount}/config"))
     except VaultAnswerError as error:

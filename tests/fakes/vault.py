@@ -21,18 +21,18 @@ from urllib.parse import parse_qsl
 
 from msgspec import Struct
 
+from tests.fakes.vault_reply import Reply, failed
 from tests.fakes.vault_rules import (
     AppRole,
     Engine,
     JwtRoles,
-    Reply,
     Token,
     Tree,
     allows,
     capability,
-    failed,
     parse_policy,
 )
+from tests.fakes.vault_transit import TransitEngine
 
 ROOT = "root"
 UNSEAL = "unseal-key"
@@ -177,6 +177,8 @@ class FakeVault:
                     return failed(400, "failed to parse policy: At 1:8: object expected closing RBRACE got: EOF")
                 tree.policies[name] = rules
                 return Reply(204)
+            case ["sys", "mounts", *mount] if body.get("type") == "transit":
+                return tree.mount("/".join(mount), TransitEngine(self._now))
             case ["sys", "mounts", *mount]:
                 kind = "kv-v2" if body.get("options", {}).get("version") == "2" else "kv-v1"
                 return tree.mount("/".join(mount), Engine(kind, now=self._now))

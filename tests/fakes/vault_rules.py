@@ -12,27 +12,13 @@ from typing import Any
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
-from msgspec import Struct, field
+from msgspec import Struct
+
+from tests.fakes.vault_reply import Reply, failed
+from tests.fakes.vault_transit import TransitEngine
 
 Policy = dict[str, frozenset[str]]
 _PATH = re.compile(r'path\s+"([^"]*)"\s*\{\s*capabilities\s*=\s*\[([^\]]*)\]\s*\}')
-
-
-class Reply(Struct, frozen=True):
-    """`body` None: none at all."""
-
-    status: int
-    body: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, data: Any, status: int = 200) -> Reply:
-        """As Vault dresses what it found."""
-        return cls(status, {"request_id": "1", "data": data, "wrap_info": None, "warnings": None, "auth": None})
-
-
-def failed(status: int, *errors: str) -> Reply:
-    return Reply(status, {"errors": list(errors)})
 
 
 class Token(Struct):
@@ -268,10 +254,10 @@ class Tree:
     """One namespace: what is mounted where, and its policies."""
 
     def __init__(self) -> None:
-        self.mounts: dict[str, Engine | AppRole | JwtRoles] = {}
+        self.mounts: dict[str, Engine | AppRole | JwtRoles | TransitEngine] = {}
         self.policies: dict[str, Policy] = {}
 
-    def mount(self, path: str, made: Engine | AppRole | JwtRoles) -> Reply:
+    def mount(self, path: str, made: Engine | AppRole | JwtRoles | TransitEngine) -> Reply:
         if path in self.mounts:
             return failed(400, f"path is already in use at {path.removeprefix('auth/')}/")
         self.mounts[path] = made
