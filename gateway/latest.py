@@ -81,8 +81,13 @@ class Turn:
         self._request.abort(Abort.SUPERSEDED)
 
     def end(self) -> None:
-        """The request has settled. Never awaits."""
+        """The request has settled. Never awaits.
+
+        It may not have waited to the end for the one before: it lets go of it, or a row of keystrokes that came
+        together would be held, each by the next, for as long as they come.
+        """
         self._latest.leave(self._place, self)
+        self._before = None
         self.over.set()
 
 

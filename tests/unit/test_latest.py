@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 from hypothesis import given
@@ -68,6 +70,30 @@ async def test_one_that_leaves_early_leaves_the_place_to_its_holder() -> None:
     assert [request.aborts for request in requests] == [[Abort.SUPERSEDED], [Abort.SUPERSEDED], []]
     assert len(latest) == 1
     third.end()
+    assert len(latest) == 0
+
+
+async def test_keystrokes_that_came_together_are_not_held_by_the_last() -> None:
+    """Each ends the one before while that one waits still, as when a packet brings many of them."""
+    latest = Latest()
+    requests = [Asked() for _ in range(5)]
+    turns = [latest.enter(HERE, request, number) for number, request in enumerate(requests)]
+    waiting = [asyncio.create_task(turn.alone()) for turn in turns[1:]]
+    await asyncio.sleep(0)
+    for task in waiting[:-1]:
+        task.cancel()
+    await asyncio.wait(waiting[:-1])
+    assert [task.cancelled() for task in waiting[:-1]] == [True] * 3
+    for turn in turns[1:-1]:
+        turn.end()
+    held = [weakref.ref(request) for request in requests[:-1]]
+    first, last, task = turns[0], turns[-1], waiting[-1]
+    del requests, turns, waiting, turn
+    gc.collect()
+    assert [request() is None for request in held] == [False, True, True, False]
+    first.end()
+    await task
+    last.end()
     assert len(latest) == 0
 
 
