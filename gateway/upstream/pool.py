@@ -115,7 +115,7 @@ class ConnectionPool:
         self._bounds = bounds
         self._gauges = gauges
         self._multiplexed = multiplexed
-        self._org = org
+        self.org = org
         self._share = share if share is not None else Share()
         self._line = self._share.line
         self._dice = dice
@@ -163,7 +163,7 @@ class ConnectionPool:
             raise self._expired(lane)
         if not self._line.waiting:
             self._share.pace.begin(now)
-        waiter = _Waiter(lane, self._org, self, self._loop, ends)
+        waiter = _Waiter(lane, self.org, self, self._loop, ends)
         gauges = self._gauges
         gauges.waiting += 1
         gauges.queue[lane] += 1
@@ -276,7 +276,7 @@ class ConnectionPool:
         Requests for which a connection has yet to be dialled are no queue: nothing is full.
         """
         line, bounds = self._line, self._bounds
-        if line.of_flow(self) <= self._coming() or line.count(waiter.lane, self._org) <= bounds.max_queue:
+        if line.of_flow(self) <= self._coming() or line.count(waiter.lane, self.org) <= bounds.max_queue:
             return
         self._gauges.shed[waiter.lane] += 1
         raise SaturatedError(

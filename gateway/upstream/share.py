@@ -22,8 +22,12 @@ class Member(Protocol):
         """Its `max_in_flight`; 0: none."""
 
     @property
+    def org(self) -> str:
+        """Whose it is."""
+
+    @property
     def draining(self) -> bool:
-        """Replaced by another configuration: what it has in flight counts, its cap no longer."""
+        """Replaced by another configuration: what it has in flight counts, its cap only for others."""
 
     @property
     def in_flight(self) -> int:
@@ -41,7 +45,9 @@ class Share:
     """Each member keeps its own cap, and all together keep the largest of them.
 
     Not the smallest: an organization that sets 1 would hold up the others. An organization that sets more than
-    the others can take no turn of theirs either: turns go round (see `lanes`).
+    the others can take no turn of theirs either: turns go round (see `lanes`). One that lowers its own with much
+    in flight holds to it at once; to others the higher one stands until that has ended, or they would get no turn
+    before.
     """
 
     def __init__(self) -> None:
@@ -67,7 +73,7 @@ class Share:
             largest = total = 0
             for other in self._members:
                 total += other.in_flight
-                if not other.draining:
+                if not other.draining or other.org != member.org:
                     largest = max(largest, other.cap)
             left = min(left, max(cap, largest) - total)
         return left

@@ -226,6 +226,24 @@ async def test_lower_cap_counts_what_the_configuration_before_has_in_flight() ->
     assert await waiting is new
 
 
+async def test_lowered_cap_of_one_organization_holds_up_nobody_else() -> None:
+    """Much in flight under a high cap, then a low one: the others' next turn comes at the next end."""
+    share = Share()
+    before, old = await member(share, "acme", 20)
+    after, _ = await member(share, "acme", 1)
+    globex, theirs = await member(share, "globex", 2)
+    assert [before.take() for _ in range(20)] == [old] * 20
+    before.drain()
+    waiting = asyncio.ensure_future(globex.acquire())
+    await turns()
+    assert not waiting.done()
+    old.free()
+    await turns()
+    assert waiting.done()
+    assert after.take() is None
+    assert (old.open, theirs.open) == (19, 1)
+
+
 async def test_who_has_no_stream_free_is_passed_over_by_others_at_the_origin() -> None:
     share = Share()
     acme, papers = await member(share, "acme", 9, limit=1)
