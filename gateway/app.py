@@ -40,11 +40,12 @@ from gateway.audit.spool import Spool
 from gateway.authn.verify import Authenticator
 from gateway.bus.client import BusClient
 from gateway.bus.hub import Hub
-from gateway.bus.messages import MetricsUp
+from gateway.bus.messages import MetricsUp, RefusedUp
 from gateway.bus.publisher import Publisher
 from gateway.bus.streams import LiveStreams
 from gateway.clock import Clock, SystemClock
 from gateway.connections import keep_house
+from gateway.control_metrics import ControlMetrics
 from gateway.drain import Drain
 from gateway.errors import UnavailableError
 from gateway.exchange import SpoolUp
@@ -53,15 +54,16 @@ from gateway.inflight import InFlight
 from gateway.limits.owner import LimitOwner
 from gateway.limits.slices import SlicedLimits
 from gateway.listeners import admin_server, bus_server, public_tree
-from gateway.metrics import Metrics
 from gateway.oauth.service import OAuthService
 from gateway.oauth.sql import SqlOAuthStore
 from gateway.oauth.tokens import TokenSigner
 from gateway.ownkeys import OwnKeys
 from gateway.pipeline import Pipeline
 from gateway.secrets.certs import CertLeases
+from gateway.secrets.last_used import LastUsed
 from gateway.secrets.lease import KeyLeases
 from gateway.secrets.masterkey import read_master_key
+from gateway.secrets.mint import Commands
 from gateway.secrets.sealed import SealedCerts, SealedFile
 from gateway.secrets.sources import EnvironmentKeys, MountedKeys, SourceLeases
 from gateway.secrets.store import ReadOnlyKeys, StoreUnavailableError, SystemSecrets, UpstreamKeys
@@ -85,6 +87,7 @@ log = logging.getLogger("orgate")
 
 FIRST_SNAPSHOT_S = 10.0
 METRICS_S = 1.0
+LAST_USED_S = 60.0
 RECOVER_S = 5.0
 ADMIN_CONNECTIONS = 1_024
 ADMIN_IDLE_S = 300.0
@@ -128,7 +131,7 @@ def worker() -> Litestar:
         world=bus,
         authn=Authenticator(settings.server.url, data_audience(settings), clock.now),
         limits=limits,
-        keys=_leases(keys, clock),
+        keys=_leases(keys, clock, _telling(bus, boot)),
         keys_announced=not isinstance(keys, ReadOnlyKeys),
         relay=Relay(transports, tokens, clock.now),
         receipts=spool,
@@ -214,6 +217,22 @@ async def _report(bus: BusClient, counted: Callable[[], MetricsUp]) -> None:
             await bus.send_metrics(counted())
 
 
+def _telling(bus: BusClient, boot: str) -> Callable[[OrgId, str, int], None]:
+    """Say over the bus that an upstream refused a version of its key; no request waits for it."""
+    under_way: set[asyncio.Task[None]] = set()
+
+    async def send(message: RefusedUp) -> None:
+        with contextlib.suppress(UnavailableError):  # the next refusal, a second later, says it again
+            await bus.send_refused(message)
+
+    def tell(org: OrgId, upstream: str, version: int) -> None:
+        task = asyncio.create_task(send(RefusedUp(boot, org, upstream, version)))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+    return tell
+
+
 class _Fallback:
     """What a worker reads while the bus is silent: the control store, opened when first needed."""
 
@@ -266,39 +285,47 @@ async def control(settings: Settings) -> None:
     store.subscribe(sequencer.nudge)
     await publisher.sync()
     owner = LimitOwner(clock.monotonic_us, workers=settings.server.workers)
-    metrics = Metrics()
+    metrics = ControlMetrics(clock.now)
+    hub.on_leave(metrics.last_used.left)
     transports = _transports(settings, clock)
 
     def unready() -> Sequence[str]:
         reasons = [] if sequencer.healthy else [f"the audit log cannot be written: {sequencer.reason}"]
         return [*reasons, *(["the control store cannot be read"] if publisher.failing else [])]
 
-    admin = admin_app(
-        AdminDependencies(
-            store=store,
-            keys=keys,
-            certs=SealedCerts(sealed),
-            sessions=oauth,
-            verifier=Authenticator(settings.server.url, admin_audience(settings), clock.now),
-            audit=LogReader(sequencer),
-            streams=LiveStreams(hub, publisher),
-            probe=UpstreamProbe(transports, clock.monotonic_us, _client_tokens(settings, clock), clock.now),
-            check_url=lambda url: url_fault(url, settings.upstreams.networks()),
-            metrics=metrics.exposition,
-            unready=unready,
-            clock=clock.now,
-        )
+    deps = AdminDependencies(
+        store=store,
+        keys=keys,
+        certs=SealedCerts(sealed),
+        sessions=oauth,
+        verifier=Authenticator(settings.server.url, admin_audience(settings), clock.now),
+        audit=LogReader(sequencer),
+        streams=LiveStreams(hub, publisher),
+        probe=UpstreamProbe(transports, clock.monotonic_us, _client_tokens(settings, clock), clock.now),
+        check_url=lambda url: url_fault(url, settings.upstreams.networks()),
+        metrics=metrics.exposition,
+        unready=unready,
+        clock=clock.now,
+        commands=Commands(settings.secrets.mint_commands, settings.secrets.mint_timeout_s),
+        count_rotation=metrics.count_rotation,
+        key_used_at=metrics.last_used.at,
     )
     bus = Litestar(
         route_handlers=[
-            *bus_routes(hub, owner, sequencer.append_receipts, metrics.absorb),
+            *bus_routes(
+                hub,
+                owner,
+                sequencer.append_receipts,
+                metrics.absorb,
+                lambda said: deps.rotations.refused(said.org, said.upstream, said.version),
+            ),
             *oauth_routes(oauth),
         ],
         openapi_config=None,
         logging_config=None,
     )
     settings.bus_socket.unlink(missing_ok=True)
-    admin_listener = admin_server(settings, admin)
+    admin_listener = admin_server(settings, admin_app(deps))
     servers = [admin_listener, bus_server(settings.bus_socket, bus)]
     # Its files are read anew: the supervisor has looked at them, and passes the signal on.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, admin_listener.reload)
@@ -310,6 +337,8 @@ async def control(settings: Settings) -> None:
             sequencer.run(),
             sequencer.drain_outbox(store),
             _recover_spools(settings, sequencer, hub),
+            deps.rotations.run(),
+            _save_last_used(store, metrics.last_used),
             *own.upkeep(),
             keep_house(settings.admin.port, set, idle_s=ADMIN_IDLE_S, most=ADMIN_CONNECTIONS),
         )
@@ -331,6 +360,14 @@ async def control(settings: Settings) -> None:
         await keys.aclose()
         await own.aclose()
         await store.close()
+
+
+async def _save_last_used(store: SqlControlStore, last_used: LastUsed) -> None:
+    """A crash loses a minute of it at most."""
+    while True:
+        await asyncio.sleep(LAST_USED_S)
+        with contextlib.suppress(StoreError):  # what is not written now is used again, or was used long ago
+            await store.keys.used(last_used.take())
 
 
 async def open_oauth(
@@ -414,10 +451,11 @@ def _client_tokens(settings: Settings, clock: Clock) -> ClientTokens:
     return ClientTokens(endpoints.ask, lambda: clock.monotonic_us() / 1e6)
 
 
-def _leases(keys: UpstreamKeys, clock: Clock) -> KeyLeases | SourceLeases:
+def _leases(keys: UpstreamKeys, clock: Clock, tell: Callable[[OrgId, str, int], None]) -> KeyLeases | SourceLeases:
     """What a worker keeps of the keys: announced by the control process, or looked for by itself."""
-    kind = SourceLeases if isinstance(keys, ReadOnlyKeys) else KeyLeases
-    return kind(keys, lambda: clock.monotonic_us() / 1e6)
+    if isinstance(keys, ReadOnlyKeys):
+        return SourceLeases(keys, lambda: clock.monotonic_us() / 1e6)
+    return KeyLeases(keys, lambda: clock.monotonic_us() / 1e6, tell=tell)
 
 
 def _upstream_keys(settings: Settings, clock: Clock) -> UpstreamKeys:

@@ -100,6 +100,12 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "orgate_upstream_refused_total": Family(
         "counter", "Streams that an upstream declined to process: they are sent again.", _UPSTREAM
     ),
+    "orgate_key_rotations_total": Family(
+        "counter",
+        "Rotations of an upstream's key, by how they ended. `rolled_back`: the new one was refused within the"
+        " overlap. `refused`: so was the one from before.",
+        (*_UPSTREAM, "outcome"),
+    ),
     "orgate_upstream_timeouts_total": Family("counter", "Streams ended because time was over.", _UPSTREAM),
 }
 

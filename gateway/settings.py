@@ -205,6 +205,25 @@ class Secrets(_Section):
         description="Where access tokens are signed: here, or inside Vault (`vault.signing_key`). Nobody signs in"
         " or renews then while Vault is away.",
     )
+    mint_commands: tuple[Path, ...] = Field(
+        default=(),
+        description="Absolute paths of the commands that schedules may run to make or revoke a provider's key; in"
+        " the environment a list with commas. They run as the gateway, with the organization and the upstream as"
+        " arguments.",
+    )
+    mint_timeout_s: float = Field(
+        default=60, gt=0, le=600, description="Seconds in which such a command must end; then it is killed."
+    )
+    path: Path = Field(
+        default=Path("secrets.sealed"), description="The sealed file: upstream keys and signing keys, AES-256-GCM."
+    )
+    master_key: str = Field(
+        default="master.key",
+        min_length=1,
+        description="What opens it: a file of mode 0600, or `env:NAME`. Or a passphrase, stretched by Argon2id:"
+        " `passphrase:prompt` (typed at the start), `passphrase:systemd:NAME` (`LoadCredential=`) or"
+        " `passphrase:FILE`.",
+    )
 
 
 class Audit(_Section):
@@ -310,6 +329,11 @@ def _secrets_faults(settings: Settings) -> list[tuple[str, str, str]]:
     if secrets.upstream_keys == "mounted-files" and not settings.path(secrets.mounted).is_dir():
         fix = "mount the keys there, or name the folder where they are"
         faults.append(("secrets.mounted", f"{settings.path(secrets.mounted)} is no folder", fix))
+    for command in secrets.mint_commands:
+        if not command.is_absolute():
+            faults.append(("secrets.mint_commands", f"{command} is no absolute path", "write it from / on"))
+    if secrets.master_key in ("env:", "passphrase:", "passphrase:systemd:"):
+        faults.append(("secrets.master_key", f"names nothing after {secrets.master_key!r}", "say which one"))
     return faults
 
 
@@ -327,7 +351,7 @@ def _override(found: dict[str, Any], environ: dict[str, str]) -> list[str]:
         if isinstance(table, dict):
             table[key] = (
                 [part.strip() for part in value.split(",") if part.strip()]
-                if key.endswith("s") and key == "allow_networks"
+                if key in ("allow_networks", "mint_commands")
                 else value
             )
     return unknown

@@ -118,8 +118,8 @@ class KeyLeases:
             self._read(held, org, upstream, held.asked)
 
     async def other(self, org: OrgId, upstream: str, version: int, key_version: int) -> Credential | None:
-        """The key to try instead of `version`, which was refused: a newer one, or the one that a rotation keeps for
-        its overlap. None: there is no other. The store is asked for the latter once in 2 s at most."""
+        """The key to try instead of `version`, which was refused: a newer one, or the one that a rotation keeps
+        for its overlap. None: there is no other. The store is asked for it once in 2 s at most."""
         try:
             current = await self.lease(org, upstream, key_version)
         except UnavailableError:
@@ -133,12 +133,16 @@ class KeyLeases:
             held.looking = asyncio.ensure_future(self._look_before(held, org, upstream, version))
         if held.looking is not None:
             await asyncio.shield(held.looking)
-        return held.before if held.before is not None and held.before.version < version else None
+        return held.before if held.before is not None and held.before.version != version else None
 
     async def _look_before(self, held: _Lease, org: OrgId, upstream: str, version: int) -> None:
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
-                held.before = await self._keys.get_before(org, upstream, version)
+                try:
+                    held.before = await self._keys.get_before(org, upstream, version)
+                except NoSuchSecretError:
+                    # Rolled back a moment ago, and not announced yet: then the newest one is another.
+                    held.before = await self._keys.get(org, upstream)
         except NoSuchSecretError:
             held.before = None
         except (StoreUnavailableError, TimeoutError) as error:

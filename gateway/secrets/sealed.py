@@ -105,7 +105,7 @@ class SealedFile:
         return Credential(found[0], Secret(found[1]))
 
     async def put_at(self, path: str, secret: Secret, *, before: str = "", keep: bool = False) -> int:
-        """`before`: where the entry that `secret` takes the place of goes with `keep`, and what is erased without."""
+        """`before`: where the entry that `secret` replaces goes with `keep`, and what is erased without."""
         if not secret.reveal():
             raise ValueError("a secret cannot be empty")
         return await asyncio.to_thread(self._write, path, secret, before, keep=keep)

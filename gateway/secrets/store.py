@@ -62,7 +62,7 @@ class UpstreamKeys(KeyReader, Protocol):
 
     async def put(self, org: OrgId, upstream: str, secret: Secret, *, keep: bool = False) -> int:
         """Store a new version and return its number. The older ones are gone for good, but with `keep` for the
-        one that it takes the place of. Raises `ValueError` for a key that is empty or that no header could carry."""
+        one that it replaces. Raises `ValueError` for a key that is empty or that no header could carry."""
 
     async def forget_before(self, org: OrgId, upstream: str, version: int) -> None:
         """Destroy what was kept when `version` was put, or before; nothing there: nothing is done."""
@@ -93,7 +93,9 @@ class ReadOnlyKeys(ABC):
         """Raises `ReadOnlyError`, always."""
         raise ReadOnlyError(self.whence(org, upstream))
 
-    async def forget_before(self, org: OrgId, upstream: str, version: int) -> None:
+    async def forget_before(  # noqa: B027  # not to be overridden: there is nothing to do
+        self, org: OrgId, upstream: str, version: int
+    ) -> None:
         """Nothing is kept here."""
 
     async def delete(self, org: OrgId, upstream: str) -> None:

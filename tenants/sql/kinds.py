@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from msgspec import structs
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from tenants.models import Limit, Member, ModelAlias, OrgRule, State, Upstream
 from tenants.revocations import revoke_tokens
@@ -73,6 +73,11 @@ class Upstreams(ScopedRepository[Upstream]):
         names = ", ".join(naming.scalars())
         if names:
             raise InUseError(f"upstream '{old.name}' is named by the models: {names}")
+        # A schedule left behind would mint keys for whoever makes the next upstream of this name.
+        known = tables.upstream_keys.c
+        await transaction.connection.execute(
+            delete(tables.upstream_keys).where(known.org == self._org, known.name == old.name)
+        )
 
 
 class Models(ScopedRepository[ModelAlias]):

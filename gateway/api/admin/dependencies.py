@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from gateway.audit.log import AuditReader
 from gateway.bus.hub import WorkerStatus
 from gateway.exchange import Credential, Principal
+from gateway.secret import Secret
+from gateway.secrets.mint import Commands
+from gateway.secrets.rotation import KeyRotations
 from gateway.secrets.store import ClientCerts, UpstreamKeys
+from gateway.upstream.auth.shapes import judge
 from gateway.upstream.probe import ProbeResult
 from tenants.ids import MemberId, OrgId
 from tenants.models import Upstream
@@ -79,6 +84,7 @@ class AdminDependencies:
 
     `check_url` says what is wrong with an upstream's URL as a target (private address), or None. `metrics`
     gives the text exposition, `unready` the reasons why this process should not be asked now, if any.
+    `count_rotation` is told each outcome of an upstream's rotation, `key_used_at` says when its key was last used.
     """
 
     store: ControlStore
@@ -93,6 +99,27 @@ class AdminDependencies:
     metrics: Callable[[], str]
     unready: Callable[[], Sequence[str]]
     clock: Callable[[], float]
+    commands: Commands = field(default_factory=Commands)
+    count_rotation: Callable[[OrgId, str, str], None] = lambda *_: None
+    key_used_at: Callable[[OrgId, str], int] = lambda *_: 0
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while an owner or operator is taken away: one at a time, so that two cannot each leave the other. And
     while somebody becomes an owner or is invited: whoever invites must see what roles the code leads to."""
+
+    @cached_property
+    def rotations(self) -> KeyRotations:
+        """All that changes a key. Whoever serves these dependencies also awaits its `run`."""
+
+        def judged(upstream: Upstream, text: str) -> Secret:
+            return judge(upstream.auth, text, self.check_url)
+
+        return KeyRotations(
+            store=self.store,
+            keys=self.keys,
+            probe=self.probe.probe,
+            live=self.streams.live,
+            judge=judged,
+            commands=self.commands,
+            count=self.count_rotation,
+            clock=self.clock,
+        )

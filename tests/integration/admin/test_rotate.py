@@ -35,7 +35,7 @@ def tried(world: World) -> list[bytes]:
 
 async def test_a_key_that_passes_is_set_and_tried_again(world: World) -> None:
     answer = await world.ask("POST", WHERE, Role.ADMIN, json={"key": NEW})
-    assert (answer.status_code, answer.json()) == (200, {"version": 2})
+    assert (answer.status_code, answer.json()["version"]) == (200, 2)
     assert await held(world) == (NEW.encode(), 2)
     assert tried(world) == [NEW.encode(), NEW.encode()]
 
