@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from gateway.bus.messages import MetricsUp
-from gateway.metrics import Counters
+from gateway.metrics import OTHER, Counters
 from gateway.upstream.gauges import Gauges, growing, of_this_moment
 from tenants.ids import OrgId
 
 Samples = tuple[tuple[str, tuple[str, ...], float], ...]
+
+UPSTREAMS_MAX: Final = 1_000
+"""Names that a worker's counters tell apart, for each organization by itself: what they counted stays, so an
+organization that makes and deletes upstreams without end would fill every worker and every report."""
 
 
 class WorkerCounters(Counters):
     """`upstreams`: the gauges that are there now. What they counted stays when an upstream is deleted, but for
     what was counted since the last report."""
 
-    __slots__ = ("_seen", "_upstreams")
+    __slots__ = ("_names", "_seen", "_upstreams")
 
     def __init__(self, upstreams: Callable[[], Iterable[tuple[OrgId, str, Gauges]]]) -> None:
         super().__init__()
         self._upstreams = upstreams
+        self._names: dict[OrgId, set[str]] = {}
         self._seen: dict[tuple[OrgId, str], tuple[Gauges, dict[tuple[str, tuple[str, ...]], float]]] = {}
 
     def message(self, worker: str, boot: str, gauges: Samples = ()) -> MetricsUp:
@@ -38,8 +44,16 @@ class WorkerCounters(Counters):
             for name, labels, value in growing(gauges):
                 more = value - last.get((name, labels), 0)
                 if more:
-                    self.add(name, (org, upstream, *labels), more)
+                    self.add(name, (org, self._name(org, upstream), *labels), more)
                     last[name, labels] = value
             self._seen[org, upstream] = (gauges, last)
             now += [(name, (org, upstream, *labels), value) for name, labels, value in of_this_moment(gauges)]
         return tuple(now)
+
+    def _name(self, org: OrgId, upstream: str) -> str:
+        known = self._names.setdefault(org, set())
+        if upstream not in known:
+            if len(known) >= UPSTREAMS_MAX:
+                return OTHER
+            known.add(upstream)
+        return upstream

@@ -19,7 +19,7 @@ from gateway.metrics import (
     Metrics,
 )
 from gateway.upstream.gauges import Gauges, growing, of_this_moment
-from gateway.upstream_metrics import WorkerCounters
+from gateway.upstream_metrics import UPSTREAMS_MAX, WorkerCounters
 from policies.facts import Action
 from tenants.ids import OrgId
 
@@ -252,6 +252,18 @@ def test_upstreams_add_what_has_grown_since_the_last_report() -> None:
     assert metrics.totals()["orgate_upstream_handshakes_total", ("acme", "main")] == 5 + 1
     assert metrics.totals()["orgate_upstream_resets_total", ("acme", "main", "sent")] == 3
     assert metrics.totals()["orgate_upstream_shed_total", ("acme", "main", "completion")] == 5
+
+
+def test_upstreams_that_come_and_go_are_bounded_for_each_organization_by_itself() -> None:
+    found: list[tuple[OrgId, str, Gauges]] = []
+    counters = WorkerCounters(lambda: found)
+    for number in range(UPSTREAMS_MAX + 50):
+        found[:] = [(OrgId("acme"), f"u{number}", Gauges(requests=1))]
+        counters.message("w", "b")
+    found[:] = [(OrgId("globex"), "main", Gauges(requests=1))]
+    counted = {labels: value for name, labels, value in counters.message("w", "b").counters}
+    assert len(counted) == UPSTREAMS_MAX + 2
+    assert (counted["acme", "u0"], counted["acme", "other"], counted["globex", "main"]) == (1, 50, 1)
 
 
 def test_every_sample_of_an_upstream_has_its_family() -> None:
