@@ -32,7 +32,7 @@ def migrate(session: Session, file: Path, source: str, target: str, *, clearing:
     if {source, target} != set(STORES):
         raise UsageError("from where to where?", "`--from file --to vault`, or the other way round")
     settings = load_with_vault(file)
-    with _standing_still(settings):
+    with standing_still(settings):
         try:
             moved, cleared = asyncio.run(_move(settings, source, target, clearing=clearing))
         except StoreUnavailableError as error:
@@ -96,7 +96,7 @@ def _upstreams(settings: Settings) -> list[tuple[OrgId, str]]:
 
 
 @contextmanager
-def _standing_still(settings: Settings) -> Iterator[None]:
+def standing_still(settings: Settings) -> Iterator[None]:
     """Hold the lock that `orgate serve` holds: a key that is set meanwhile would be left behind."""
     path = settings.bus_socket.parent / "serve.lock"
     try:
