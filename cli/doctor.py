@@ -38,7 +38,11 @@ def examine(file: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UT
         return [Finding("settings", FAILED, f"{key}: {wrong}", fix) for key, wrong, fix in error.faults]
     found = [Finding("settings", OK, str(file))]
     found += [check(settings) for check in (_master_key, _secrets, _database, _audit, _bus)]
-    if settings.secrets.upstream_keys == "vault":
+    found += _sources(settings)
+    if settings.secrets.upstream_keys == "vault" or "transit" in (
+        settings.secrets.system,
+        settings.secrets.signing,
+    ):
         found.append(_vault(settings))
     for name, listener in (("public", settings.public), ("admin", settings.admin)):
         found += _tls(name, settings, listener, now())
@@ -56,6 +60,8 @@ def _master_key(settings: Settings) -> Finding:
         return Finding("master key", FAILED, str(error), "restore it from your copy; `chmod 600` it")
     if source.startswith("env:"):
         return Finding("master key", WARNING, f"comes from the environment ({source})", "use a file of mode 0600")
+    if source.startswith("passphrase:"):
+        return Finding("master key", OK, f"a passphrase ({source})")
     return Finding("master key", OK, f"{settings.path(source)}, mode 0600")
 
 
@@ -79,6 +85,25 @@ def _secrets(settings: Settings) -> Finding:
     except StoreUnavailableError as error:
         return Finding("secret store", FAILED, str(error), "restore the sealed file and its master key together")
     return Finding("secret store", OK, f"{path} opens with the master key")
+
+
+def _sources(settings: Settings) -> Iterator[Finding]:
+    """Where upstream keys come from, when somebody else puts them there."""
+    match settings.secrets.upstream_keys:
+        case "mounted-files":
+            folder = settings.path(settings.secrets.mounted)
+            if not os.access(folder, os.R_OK | os.X_OK):
+                fix = "let the user that serves read it"
+                yield Finding("upstream keys", FAILED, f"{folder} cannot be read", fix)
+            else:
+                count = sum(1 for file in folder.glob("*/*") if not file.name.startswith(".") and file.is_file())
+                yield Finding("upstream keys", OK, f"{count} files in {folder}")
+        case "environment":
+            count = sum(1 for name in os.environ if name.startswith("ORGATE_KEY_"))
+            seen = f"{count} variables ORGATE_KEY_… in this environment"
+            yield Finding(
+                "upstream keys", WARNING, seen, "for development only: use another secrets.upstream_keys"
+            )
 
 
 def _vault(settings: Settings) -> Finding:
