@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -12,15 +13,19 @@ from cli.command import command
 from cli.errors import UsageError
 from cli.examples import examples
 from cli.keyinput import read_key
+from cli.output import Column, instant
 from cli.resources import Resource
 from cli.serve import SettingsOption, settings_file
 from cli.session import Session
+from cli.spans import seconds, span
 from gateway.secret import Secret
 from tenants.models import Upstream
 
 app = typer.Typer(
-    help="Keys of upstreams: set, replaced, never shown.",
-    epilog=examples("orgate key set vllm", "orgate key rotate vllm", "orgate key vault-setup --org acme"),
+    help="Keys of upstreams: set, replaced, rotated on schedule, never shown.",
+    epilog=examples(
+        "orgate key set vllm", "orgate key rotate vllm", "orgate key list", "orgate key vault-setup --org acme"
+    ),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -35,8 +40,55 @@ class KeyState(Struct, frozen=True):
     set: bool = True
 
 
-class _NewKey(Struct, frozen=True):
+class Rotated(Struct, frozen=True):
+    """`overlap_ends_at`: when the key before is destroyed."""
+
+    version: int
+    overlap_ends_at: int = 0
+
+
+class Facts(Struct, frozen=True):
+    """One upstream's key in a list. Times in Unix seconds."""
+
+    upstream: str
+    kind: str
+    state: str
+    version: int
+    stored: int
+    set_at: int
+    used_at: int
+    overlap_ends_at: int
+    next_at: int
+    failure: str
+
+
+class Schedule(Struct, frozen=True):
+    every_s: int
+    command: str
+    revoke: str
+    overlap_s: int
+    next_at: int
+    failure: str
+
+
+class _NewKey(Struct, frozen=True, omit_defaults=True):
     key: Secret
+    overlap_s: int | None = None
+
+
+COLUMNS = [
+    Column("UPSTREAM", "upstream"),
+    Column("KIND", "kind"),
+    Column("VERSION", "version"),
+    Column("AGE", "set_at", lambda at: span(time.time() - at) if at else ""),
+    Column("LAST USED", "used_at", instant),
+    Column("NEXT ROTATION", "next_at", instant),
+    Column("STATE", "state"),
+    Column("TROUBLE", "failure"),
+]
+Overlap = Annotated[
+    str, typer.Option(help="How long the key before is kept, to go back to: 0s, 10m, 2d.", metavar="SPAN")
+]
 
 
 def _at(session: Session, name: str) -> tuple[Resource[Upstream], str]:
@@ -74,17 +126,89 @@ def set_(
         session.wrote(answer.decode(KeyState), f"key of upstream '{upstream}' set")
 
 
-@command(app, examples("orgate key rotate vllm", "orgate key rotate vllm < new-key.txt"), writes=True)
+@command(
+    app,
+    examples(
+        "orgate key rotate vllm", "orgate key rotate vllm < new-key.txt", "orgate key rotate vllm --overlap 2h"
+    ),
+    writes=True,
+)
 def rotate(
     session: Session,
     upstream: Name,
     from_file: Annotated[Path | None, typer.Option(help="Read it from this file.", metavar="FILE")] = None,
+    overlap: Overlap = "10m",
 ) -> None:
-    """Replace a key by one that was tried first; it is set back if the upstream refuses it after all."""
+    """Replace a key by one that was tried first; it is set back if the upstream refuses it after all.
+
+    The key before is kept for the overlap, then destroyed. If the upstream begins to refuse the new one meanwhile,
+    the one before is set again by itself, and no request fails for it.
+    """
+    overlap_s = seconds(overlap)
     path, what, body = _new(session, upstream, from_file)
-    answer = session.client.write("POST", path, body, what=what)
+    answer = session.client.write("POST", path, _NewKey(body.key, overlap_s), what=what)
     if answer is not None:
-        session.wrote(answer.decode(KeyState), f"key of upstream '{upstream}' tried and set on every worker")
+        session.wrote(answer.decode(Rotated), f"key of upstream '{upstream}' tried and set on every worker")
+
+
+@command(
+    app,
+    examples(
+        "orgate key schedule vllm",
+        "orgate key schedule vllm --every 90d --command /etc/orgate/mint-vllm",
+        "orgate key schedule vllm --every 30d --command /etc/orgate/mint --revoke /etc/orgate/revoke",
+        "orgate key schedule vllm --off",
+    ),
+    writes=True,
+)
+def schedule(
+    session: Session,
+    upstream: Name,
+    *,
+    every: Annotated[str, typer.Option(help="How often: 36h, 90d.", metavar="SPAN")] = "",
+    run: Annotated[
+        str,
+        typer.Option("--command", help="What prints the new key; one of secrets.mint_commands.", metavar="PATH"),
+    ] = "",
+    revoke: Annotated[
+        str,
+        typer.Option(help="What revokes the key before, given on its stdin, after the overlap.", metavar="PATH"),
+    ] = "",
+    overlap: Overlap = "10m",
+    off: Annotated[bool, typer.Option("--off", help="End the schedule; the key stays.")] = False,
+) -> None:
+    """Rotate a key by itself, show when it is next, or end that.
+
+    The server runs the command with the organization and the upstream as arguments, and rotates to what it prints
+    just as `orgate key rotate` does. A rotation that was missed is made up for once.
+    """
+    upstreams, key = _at(session, upstream)
+    path, what = f"{key}/schedule", f"the schedule of {upstreams.what(upstream)}"
+    if off:
+        if every or run or revoke:
+            raise UsageError("--off goes alone", f"orgate key schedule {upstream} --off")
+        if session.client.write("DELETE", path, what=what) is not None:
+            session.out.say(f"key of upstream '{upstream}' is not rotated by itself any more")
+        return
+    if not every and not run:
+        session.out.item(session.client.read(path, what=what).decode(Schedule))
+        return
+    if not every or not run:
+        raise UsageError("a schedule needs both --every and --command", "for example --every 90d --command PATH")
+    body = {"every_s": seconds(every), "command": run, "revoke": revoke, "overlap_s": seconds(overlap)}
+    answer = session.client.write("PUT", path, body, what=what)
+    if answer is not None:
+        session.wrote(answer.decode(Schedule), f"key of upstream '{upstream}' is rotated every {every}")
+
+
+@command(app, examples("orgate key list", "orgate key list -o json"), name="list")
+def list_(session: Session) -> None:
+    """List each upstream's key: version, age, last use, next rotation; never the key.
+
+    STATE is `overlap` while the key before is kept after a rotation, `pending` while one is under way.
+    """
+    keys = Resource(session.client, f"/admin/v1/orgs/{session.org}/keys", Facts, "key", session.out)
+    session.out.items(keys.list(), COLUMNS, empty="no upstreams")
 
 
 @command(app, examples("orgate key show vllm"))

@@ -83,6 +83,7 @@ class ControlPlane:
         self.expires_in = 900
         self.items: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
         self.keys: dict[tuple[str, str], tuple[int, str]] = {}
+        self.schedules: dict[tuple[str, str], dict[str, Any]] = {}
         self.certs: dict[tuple[str, str], str] = {}
         self.roles = ["owner"]
         self.chain = Chain()
@@ -273,6 +274,10 @@ class ControlPlane:
                 return self._audit(seen, what)
             case ["orgs", org, "upstreams", name, "key"]:
                 return self._key(seen, org, name, body)
+            case ["orgs", org, "upstreams", name, "key", "schedule"]:
+                return self._schedule(seen, org, name, body)
+            case ["orgs", org, "keys"]:
+                return 200, {"items": [_facts(name) for name in self.items[org, "upstreams"]], "next": ""}, {}
             case ["orgs", org, "upstreams", name, "cert"]:
                 return self._cert(seen, org, name, body)
             case ["orgs", org, "upstreams", name, "test"]:
@@ -356,6 +361,16 @@ class ControlPlane:
             return 204, "", {}
         return 200, {"version": version, "set": (org, name) in self.keys}, {}
 
+    def _schedule(self, seen: Seen, org: str, name: str, body: Any) -> Answer:
+        if seen.method == "PUT":
+            self.schedules[org, name] = {**body, "next_at": 1_800_000_000, "failure": ""}
+        elif seen.method == "DELETE":
+            self.schedules.pop((org, name), None)
+            return 204, "", {}
+        if (org, name) not in self.schedules:
+            raise Refused(404, "There is nothing here, or it is not yours to see.")
+        return 200, self.schedules[org, name], {}
+
     def _cert(self, seen: Seen, org: str, name: str, body: Any) -> Answer:
         if seen.method == "PUT":
             if "BEGIN PRIVATE KEY" not in body["key"]:
@@ -431,3 +446,9 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[ControlPlane]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _facts(name: str) -> dict[str, Any]:
+    times = {"set_at": 1_700_000_000, "used_at": 1_700_000_060, "overlap_ends_at": 0, "next_at": 1_800_000_000}
+    known = {"kind": "bearer", "state": "set", "version": 2, "stored": 2, "failure": ""}
+    return {"upstream": name, **known, **times}

@@ -1,0 +1,68 @@
+"""Rotations and schedules from the command line, and what is listed of keys."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cli.errors import UsageError
+from cli.spans import seconds, span
+from tests.fakes.control_plane import ControlPlane
+from tests.unit.cli.conftest import Cli
+
+WHERE = "acme", "vllm"
+
+
+@pytest.fixture
+def signed_in(cli: Cli, plane: ControlPlane) -> Cli:
+    plane.put("acme", "upstreams", "vllm", base_url="https://u.example", key_version=2)
+    cli.sign_in(plane)
+    return cli
+
+
+def test_a_rotation_says_how_long_the_key_before_is_kept(signed_in: Cli, plane: ControlPlane) -> None:
+    assert signed_in("key", "rotate", "vllm", "--overlap", "2h", stdin="sk-new\n").code == 0
+    assert json.loads(plane.writes[-1].body) == {"key": "sk-new", "overlap_s": 7_200}
+
+
+def test_a_schedule_is_made_shown_and_ended(signed_in: Cli, plane: ControlPlane) -> None:
+    made = signed_in("key", "schedule", "vllm", "--every", "90d", "--command", "/etc/orgate/mint")
+    assert (made.code, plane.schedules[WHERE]["every_s"]) == (0, 90 * 86_400)
+    shown = signed_in("key", "schedule", "vllm")
+    assert "next at    2027-01-15T08:00:00Z" in shown.out
+    assert signed_in("key", "schedule", "vllm", "--off").code == 0
+    assert plane.schedules == {}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [("--every", "90d"), ("--command", "/x"), ("--off", "--every", "1d"), ("--every", "soon", "--command", "/x")],
+)
+def test_half_a_schedule_is_told(signed_in: Cli, plane: ControlPlane, more: tuple[str, ...]) -> None:
+    assert signed_in("key", "schedule", "vllm", *more).code == 2
+    assert plane.writes == []
+
+
+def test_the_list_has_all_but_the_key(signed_in: Cli) -> None:
+    said = signed_in("key", "list")
+    head, row = said.out.splitlines()
+    assert head.split("  ")[0] == "UPSTREAM"
+    assert row.split()[:3] == ["vllm", "bearer", "2"]
+    assert "2023-11-14T22:14:20Z" in row
+    assert "2027-01-15T08:00:00Z" in row
+
+
+@pytest.mark.parametrize(("text", "amount"), [("0s", 0), ("10m", 600), ("36h", 129_600), ("90d", 7_776_000)])
+def test_spans(text: str, amount: int) -> None:
+    assert seconds(text) == amount
+
+
+@pytest.mark.parametrize("text", ["", "10", "m", "-1d", "1.5h", "10 m", "1w"])
+def test_what_is_no_span(text: str) -> None:
+    with pytest.raises(UsageError):
+        seconds(text)
+
+
+def test_an_age_is_shown_in_its_largest_unit() -> None:
+    assert [span(amount) for amount in (0, 59, 60, 7_300, 200_000)] == ["0s", "59s", "1m", "2h", "2d"]
