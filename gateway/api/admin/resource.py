@@ -40,8 +40,8 @@ class Page(Struct, Generic[T], frozen=True):
 @dataclass(frozen=True, kw_only=True)
 class Kind(Generic[T, B]):
     """One kind of thing in an organization. `make` builds the item a body describes (current: None for a new
-    one); `replacing` (what stands, what shall stand) and `deleting` run before the write and may refuse it;
-    `deleted` runs after the write, before the answer."""
+    one); `creating`, `replacing` (what stands, what shall stand) and `deleting` run before the write and may
+    refuse it; `deleted` runs after the write, before the answer."""
 
     noun: str
     model: type[T]
@@ -49,6 +49,7 @@ class Kind(Generic[T, B]):
     filters: tuple[str, ...]
     repository: Callable[[OrgStore], Repository[T]]
     make: Callable[[Caller, B, T | None], T]
+    creating: Callable[[Caller, T], Awaitable[None]] | None = None
     replacing: Callable[[Caller, T, T], Awaitable[None]] | None = None
     deleting: Callable[[Caller, str], Awaitable[None]] | None = None
     deleted: Callable[[Caller, str], Awaitable[None]] | None = None
@@ -117,7 +118,10 @@ def collection(kind: Kind[T, B], *more: Any) -> Router:
         return await page(kind.repository(caller.store), request, kind.filters, after, limit)
 
     async def create(caller: CallerDependency, data: Any) -> Response[Any]:
-        made = await kind.repository(caller.store).create(kind.make(caller, data, None), caller.actor)
+        item = kind.make(caller, data, None)
+        if kind.creating is not None:
+            await kind.creating(caller, item)
+        made = await kind.repository(caller.store).create(item, caller.actor)
         await caller.live()
         return answer(made, status=201, location=f"/admin/v1/orgs/{caller.org}/{noun}s/{made.name}")  # type: ignore[attr-defined]
 

@@ -21,6 +21,8 @@ from gateway.upstream.auth.shapes import shape
 from gateway.upstream.probe import ProbeResult
 from tenants.models import Upstream
 from tenants.roles import Operation
+from tenants.store import NotFoundError
+from tenants.validate import validate
 
 
 @post(
@@ -39,6 +41,18 @@ def _make(caller: Caller, body: UpstreamBody, current: Upstream | None) -> Upstr
     if wrong := caller.deps.check_url(body.base_url):
         raise invalid(("base_url", wrong))
     return to_item(Upstream, body, current, org=caller.org)
+
+
+async def _creating(caller: Caller, item: Upstream) -> None:
+    """What was left under this name by an upstream that is gone, because the store was away or the process ended
+    just then, goes first: it was given for another server, and a test of this one would send it here."""
+    if validate(item):
+        return  # the write will refuse it
+    try:
+        await caller.store.upstreams.get(item.name)
+    except NotFoundError:
+        if not isinstance(caller.deps.keys, ReadOnlyKeys):
+            await _forget(caller, item.name)
 
 
 async def _replacing(caller: Caller, current: Upstream, item: Upstream) -> None:
@@ -68,8 +82,11 @@ async def _deleting(caller: Caller, name: str) -> None:
 
 
 async def _deleted(caller: Caller, name: str) -> None:
-    # A crash before this leaves a key under a name that nothing points to. An upstream made anew under that
-    # name begins with key version 0, which no worker serves from what it holds.
+    # A crash before this leaves a key under a name that nothing points to: `_creating` takes it away.
+    await _forget(caller, name)
+
+
+async def _forget(caller: Caller, name: str) -> None:
     if await credential_of(caller, name) is not None:
         await caller.deps.keys.delete(caller.org, name)
     await forget_cert(caller, name)
@@ -84,6 +101,7 @@ def router() -> Router:
             filters=("name", "base_url", "protocol"),
             repository=lambda store: store.upstreams,
             make=_make,
+            creating=_creating,
             replacing=_replacing,
             deleting=_deleting,
             deleted=_deleted,

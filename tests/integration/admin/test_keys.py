@@ -149,6 +149,35 @@ async def test_a_key_store_that_is_down_is_503_and_says_no_path(
     assert (await world.ask("GET", "/orgs/acme/upstreams/gpt")).json()["key_version"] == 0
 
 
+async def test_what_a_deleted_upstream_left_is_not_the_next_ones(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store was away when the upstream was deleted. An admin, who may read no key, then makes one of the same
+    name at a server of their own."""
+    await world.ask("PUT", WHERE, json={"key": KEY})
+
+    async def down(*_: object) -> None:
+        raise StoreUnavailableError("away")
+
+    with monkeypatch.context() as away:
+        away.setattr(world.keys, "delete", down)
+        answer = await world.ask("DELETE", "/orgs/acme/upstreams/gpt", Role.ADMIN, headers={"if-match": "*"})
+        assert answer.status_code == 503
+        assert (await world.keys.get(ACME, "gpt")).secret.reveal() == KEY.encode()
+        moved = {**UPSTREAM, "base_url": "https://thief.example"}
+        assert (await world.ask("POST", "/orgs/acme/upstreams", Role.ADMIN, json=moved)).status_code == 503
+    assert (await world.ask("POST", "/orgs/acme/upstreams", Role.ADMIN, json=moved)).status_code == 201
+    assert (await world.ask("GET", WHERE)).json()["set"] is False
+    await world.ask("POST", "/orgs/acme/upstreams/gpt/test", Role.ADMIN)
+    assert [credential for _, credential in world.probe.asked] == [None]
+
+
+async def test_an_upstream_that_stands_keeps_its_key_when_another_of_its_name_is_refused(world: World) -> None:
+    await world.ask("PUT", WHERE, json={"key": KEY})
+    assert (await world.ask("POST", "/orgs/acme/upstreams", json=UPSTREAM)).status_code == 409
+    assert (await world.keys.get(ACME, "gpt")).secret.reveal() == KEY.encode()
+
+
 @pytest.mark.parametrize(
     "elsewhere", ["https://thief.example", "http://api.example.com", "https://api.example.com:444"]
 )
