@@ -202,7 +202,7 @@ class KeyRotations:
             org, name, version = self._refusals.pop()
             await self._attempt(self._take_refusal, org, name, version)
         if not self._recovered:
-            # A roll-back that a crash broke off between the store of keys and the book.
+            # What a crash broke off between the store of keys, the book and the announcement.
             everything = await self._store.keys.due(1 << 62)
             done = [
                 await self._attempt(self._catch_up, record.org, record.name)
@@ -262,7 +262,8 @@ class KeyRotations:
         if held.version > record.stored:
             await self._keys.forget_before(record.org, record.name, held.version)
             await self._write_set(record, held.version, SYSTEM)
-            await self._announce(record.org, record.name, held.version, SYSTEM)
+        # Perhaps once more: whether it was announced before the crash, nobody wrote down.
+        await self._announce(record.org, record.name, held.version, SYSTEM)
 
     async def _settle(self, record: UpstreamKey) -> None:
         """A rotation that was broken off, or whose put was not answered."""

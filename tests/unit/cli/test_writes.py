@@ -41,9 +41,6 @@ WRITES: list[tuple[str, ...]] = [
     ("key", "set", "vllm"),
     ("key", "rotate", "vllm"),
     ("key", "rotate", "vllm"),
-    ("key", "rotate", "vllm", "--overlap", "2h"),
-    ("key", "schedule", "vllm", "--every", "90d", "--command", "/etc/orgate/mint"),
-    ("key", "schedule", "vllm", "--off"),
     ("key", "delete", "vllm", "--yes"),
     ("model", "create", "chat", "--upstream", "vllm", "--model", "m"),
     ("model", "set", "code", "--model", "new"),
@@ -54,6 +51,9 @@ WRITES: list[tuple[str, ...]] = [
     ("policy", "apply", "rules.yaml", "--yes"),
     ("upstream", "cert", "set", "vllm", "--cert", "gw.pem", "--key", "gw.key"),
     ("upstream", "cert", "remove", "vllm", "--yes"),
+    ("key", "rotate", "vllm", "--overlap", "2h"),
+    ("key", "schedule", "vllm", "--every", "90d", "--command", "/etc/orgate/mint"),
+    ("key", "schedule", "vllm", "--off"),
 ]
 
 
