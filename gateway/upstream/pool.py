@@ -349,6 +349,10 @@ class ConnectionPool:
         self._all = {connection for connection in self._all if not connection.closed}
         if not self._all:
             self._share.leave(self)
+        if any(connection.closed and not connection.started and not connection.limit for connection in stale):
+            # It came and went without room for a single request: as good as refused, and not to be dialled again
+            # as fast as the network allows.
+            self._dial_failed(httpx.ConnectError("the upstream ended the connection without taking a request"))
 
     def _settled(self) -> bool:
         """All connections there may be, all of them usable, none of them newly due."""
@@ -415,11 +419,14 @@ class ConnectionPool:
         if error is not None:
             if not isinstance(error, httpx.TransportError):
                 self._loop.call_exception_handler({"message": "dialling an upstream failed", "exception": error})
-            self._gauges.dial_failures += 1
-            self._not_before = self._loop.time() + BACKOFF_S
-            if not self._usable and not self._dialling:
-                self._fail(error)
+            self._dial_failed(error)
         self.changed()
+
+    def _dial_failed(self, error: BaseException) -> None:
+        self._gauges.dial_failures += 1
+        self._not_before = self._loop.time() + BACKOFF_S
+        if not self._usable and not self._dialling:
+            self._fail(error)
 
     def _welcome(self, connection: Connection) -> None:
         self._usable.append(connection)

@@ -140,3 +140,36 @@ async def test_closed_pool_serves_nobody() -> None:
     with pytest.raises(httpx.ConnectError):
         await pool.acquire()
     assert pool.take() is None
+
+
+async def test_a_connection_that_ends_without_room_for_anything_is_a_failed_dial() -> None:
+    """MAX_CONCURRENT_STREAMS=0 and goodbye: dialled at once again, it would be a handshake a round trip."""
+    dials, gauges = Dials(limit=0), Gauges()
+    pool = ConnectionPool(dials, Bounds(1), gauges)
+    waiting = asyncio.ensure_future(pool.acquire())
+    await turns()
+    paper = dials.succeed(1)
+    await turns()
+    assert not waiting.done()  # room may come yet
+    paper.close()
+    with pytest.raises(httpx.ConnectError, match="without taking a request"):
+        await waiting
+    await turns()
+    assert (len(dials.begun), gauges.dial_failures, gauges.waiting) == (1, 1, 0)
+    again = asyncio.ensure_future(pool.acquire())
+    await turns()
+    dials.limit = 1
+    served = dials.succeed(2)
+    assert await again is served
+
+
+async def test_room_that_comes_later_is_used() -> None:
+    dials = Dials(limit=0)
+    pool = ConnectionPool(dials, Bounds(1), Gauges())
+    waiting = asyncio.ensure_future(pool.acquire())
+    await turns()
+    paper = dials.succeed(1)
+    await turns()
+    paper.limit = 1
+    paper.changed()
+    assert await waiting is paper
