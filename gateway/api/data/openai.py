@@ -59,6 +59,14 @@ class _Embedding(_Body, kw_only=True):
     input: str | list[Any]
 
 
+RELIED_ON = frozenset(name for kind in (_Completion, _Chat, _Embedding) for name in kind.__struct_fields__) | {
+    "tools"
+}
+"""What the gateway judges, reserves for or writes itself. Many servers, those in Go among them, read names in any
+case and let the last one win: `Model` beside `model` would be another model than the one that was permitted."""
+
+_USUAL = RELIED_ON | {"temperature", "top_p", "stop", "user", "seed", "logprobs", "tool_choice", "response_format"}
+
 _Sound = _Completion | _Chat | _Embedding
 _sound: Mapping[Action, msgspec.json.Decoder[_Sound]] = {
     Action.COMPLETE: msgspec.json.Decoder(_Completion),
@@ -95,6 +103,8 @@ def decode_call(task: Action, body: bytes) -> Call:
     for name in ("model", required):
         if name not in fields:
             raise BadRequestError(f"'{name}' is required", param=name)
+    if not _USUAL.issuperset(fields):
+        _check_names(fields)
     try:
         sound = _sound[task].decode(body)
     except (msgspec.DecodeError, RecursionError):
@@ -114,6 +124,13 @@ def decode_call(task: Action, body: bytes) -> Call:
         size=len(body),
         fields=fields,
     )
+
+
+def _check_names(fields: Mapping[str, Raw]) -> None:
+    for name in fields:
+        meant = name.casefold()
+        if meant in RELIED_ON and name not in RELIED_ON:
+            raise BadRequestError(f"'{meant}' must be spelled in lower case", param=meant)
 
 
 def _examined(task: Action, fields: dict[str, Raw], size: int) -> Call:

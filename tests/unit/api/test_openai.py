@@ -62,6 +62,16 @@ def test_bad_completions(given: bytes, kind: type[GatewayError], param: str | No
     assert caught.value.param == param
 
 
+@pytest.mark.parametrize(
+    "name", ["Model", "MODEL", "max_to\u212aens", "\u017ftream", "Stream_Options", "N", "Prompt"]
+)
+def test_what_the_gateway_judges_has_one_spelling(name: str) -> None:
+    """A server that reads names in any case would else take the model, or the bound, from another field."""
+    with pytest.raises(BadRequestError, match="must be spelled in lower case") as refusal:
+        decode_call(Action.COMPLETE, body(model="m", prompt="x", **{name: "other"}))
+    assert refusal.value.param == name.casefold()
+
+
 def test_an_error_never_quotes_the_body() -> None:
     with pytest.raises(BadRequestError) as caught:
         decode_call(Action.COMPLETE, b'{"model": "m", "prompt": secret_code()}')
