@@ -15,8 +15,7 @@ from gateway.oauth import accounts, device, passwords
 from gateway.oauth.clients import CLIENTS, SCOPES, GrantType, Plane
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.service import OAuthConfig
-from gateway.oauth.signing import SigningKeys
-from gateway.oauth.tokens import AccessTokens
+from gateway.oauth.tokens import AccessTokens, TokenSigner
 from tenants.ids import MemberId, OrgId
 from tenants.models import Member
 
@@ -78,7 +77,7 @@ class _Signer:
 
     claims: Mapping[str, Any] = {}
 
-    def sign(self, claims: Mapping[str, Any]) -> str:
+    async def signed(self, claims: Mapping[str, Any]) -> str:
         self.claims = claims
         return ""
 
@@ -86,7 +85,7 @@ class _Signer:
 def claims() -> list[str]:
     """The names of the claims of an access token, from one that is made here."""
     signer = _Signer()
-    maker = AccessTokens(issuer="", keys=cast(SigningKeys, signer), random=bytes, lifetime_s=900)
+    maker = AccessTokens(issuer="", keys=cast(TokenSigner, signer), random=bytes, lifetime_s=900)
     member = Member(org=OrgId("acme"), id=MemberId("mem_0"), email="", name="", roles=())
     asyncio.run(maker.issue(member, "", "", "", asked_at=0))
     return list(signer.claims)

@@ -89,7 +89,7 @@ def test_commands_exist(document: Path) -> None:
 
 def test_the_readme_and_the_guides_show_commands() -> None:
     guides = [ROOT / "README.md", *(ROOT / "docs" / "guides").glob("*.md")]
-    assert len(guides) == 6
+    assert len(guides) == 7
     for guide in guides:
         assert len(_commands(guide)) >= 5, guide
 
