@@ -1,5 +1,5 @@
 """Overlaps, roll-backs and schedules, on the admin API's world: a real control store, a sealed file, a clock that
-the test turns. What a crash at each step leaves is made by stopping there, and judged by a gateway started anew."""
+the test turns. What a crash at each step leaves is made by stopping there, and judged by a gateway made anew."""
 
 from __future__ import annotations
 
