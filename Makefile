@@ -1,6 +1,6 @@
 # Every target installs what it needs; a fresh machine needs Python 3.11 or newer and make.
 .DEFAULT_GOAL := check
-.PHONY: check test lint demo bench soak kills docs lock format clean
+.PHONY: check test lint demo bench soak kills rotation docs lock format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -55,6 +55,10 @@ soak: $(INSTALLED)
 # A writer of the sealed file, killed with SIGKILL within 1,000 of its writes; the test suite does 40.
 kills: $(INSTALLED)
 	ORGATE_KILLS=1000 $(BIN)/python -m pytest -q -rP tests/unit/secrets/test_sealed_kills.py
+
+# 10,000 completions while keys are rotated, revoked at once, and turn bad; exits 1 when a request failed.
+rotation: $(INSTALLED)
+	$(BIN)/python -m tests.rotation
 
 docs: $(INSTALLED)
 	$(BIN)/python -m docs.build
