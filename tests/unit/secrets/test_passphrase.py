@@ -109,6 +109,15 @@ async def test_everything_is_sealed_anew_with_another_key(sealed: Path) -> None:
     assert all(entry["box"] != boxes[name] for name, entry in head(sealed)["entries"].items())
 
 
+async def test_what_a_rotation_keeps_is_sealed_anew_too(sealed: Path) -> None:
+    store = SealedFile(sealed, Passphrase(PHRASE))
+    await store.put(ACME, "openai", Secret("sk-2"), keep=True)
+    await store.reseal(Secret(b"n" * 32))
+    other = SealedFile(sealed, Secret(b"n" * 32))
+    assert (await other.get(ACME, "openai")).secret.reveal() == b"sk-2"
+    assert (await other.get_before(ACME, "openai", 2)).secret.reveal() == b"sk-1"
+
+
 async def test_a_file_with_a_tampered_entry_is_not_sealed_anew(sealed: Path) -> None:
     content = head(sealed)
     content["entries"]["system/signing/keys"] = content["entries"]["orgs/acme/upstreams/openai"]

@@ -38,6 +38,9 @@ class Source:
             raise NoSuchSecretError
         return self.credential
 
+    async def get_before(self, org: OrgId, upstream: str, version: int) -> Credential:
+        raise NoSuchSecretError
+
 
 class Bench:
     def __init__(self) -> None:
@@ -144,6 +147,17 @@ async def test_a_401_looks_at_once(bench: Bench) -> None:
     assert bench.leases.peek(ACME, "openai", 0) is not None
     bench.leases.refused(ACME, "openai", 1)
     assert await bench.key() == b"sk-2"
+
+
+async def test_instead_of_a_refused_key_there_is_only_the_one_that_is_there_now(bench: Bench) -> None:
+    await bench.key()
+    assert await bench.leases.other(ACME, "openai", 1, 0) is None
+    bench.source.credential = Credential(2, Secret("sk-2"))
+    other = await bench.leases.other(ACME, "openai", 1, 0)
+    assert other is not None
+    assert other.secret.reveal() == b"sk-2"
+    bench.source.credential = None
+    assert await bench.leases.other(ACME, "openai", 2, 0) is None
 
 
 # -- mounted files -------------------------------------------------------------------------------------------
