@@ -119,3 +119,42 @@ async def test_a_name_is_never_a_path(reopen: Open, org: str, name: str) -> None
         await reopen().put(OrgId(org), name, Secret("sk"))
     with pytest.raises(InvalidIdError):
         await reopen().get(OrgId(org), name)
+
+
+async def test_a_rotation_keeps_the_key_before_until_it_is_told_to_forget_it(reopen: Open) -> None:
+    store = reopen()
+    for number in (1, 2):
+        assert await store.put(ACME, "openai", Secret(f"sk-{number}")) == number
+    with pytest.raises(NoSuchSecretError):
+        await store.get_before(ACME, "openai", 2)
+    assert await store.put(ACME, "openai", Secret("sk-3"), keep=True) == 3
+    kept = await reopen().get_before(ACME, "openai", 3)
+    assert (kept.version, kept.secret.reveal()) == (2, b"sk-2")
+    assert (await reopen().get(ACME, "openai")).secret.reveal() == b"sk-3"
+    assert await store.put(ACME, "openai", Secret("sk-4"), keep=True) == 4
+    assert (await reopen().get_before(ACME, "openai", 4)).secret.reveal() == b"sk-3"
+    for version in (2, 3):
+        with pytest.raises(NoSuchSecretError):
+            await store.get_before(ACME, "openai", version)
+    for _ in range(2):
+        await store.forget_before(ACME, "openai", 4)
+        with pytest.raises(NoSuchSecretError):
+            await reopen().get_before(ACME, "openai", 4)
+    assert (await reopen().get(ACME, "openai")).secret.reveal() == b"sk-4"
+
+
+@pytest.mark.parametrize("then", ["put", "delete"])
+async def test_nothing_is_kept_beyond_the_next_put_or_a_delete(reopen: Open, then: str) -> None:
+    store = reopen()
+    await store.put(ACME, "openai", Secret("sk-1"))
+    await store.put(ACME, "openai", Secret("sk-2"), keep=True)
+    if then == "put":
+        newest = await store.put(ACME, "openai", Secret("sk-3"))
+    else:
+        await store.delete(ACME, "openai")
+        newest = await store.put(ACME, "openai", Secret("sk-3"), keep=True)
+    for version in range(2, newest + 1):
+        with pytest.raises(NoSuchSecretError):
+            await reopen().get_before(ACME, "openai", version)
+    with pytest.raises(NoSuchSecretError):
+        await store.get_before(GLOBEX, "openai", newest)

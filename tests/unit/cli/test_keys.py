@@ -66,3 +66,45 @@ def test_what_is_no_span(text: str) -> None:
 
 def test_an_age_is_shown_in_its_largest_unit() -> None:
     assert [span(amount) for amount in (0, 59, 60, 7_300, 200_000)] == ["0s", "59s", "1m", "2h", "2d"]
+
+
+PLANTED = "sk-PLANTED-8d0a"
+WORDS = [
+    ("key", "set", "vllm"),
+    ("key", "rotate", "vllm"),
+    ("key", "rotate", "vllm", "--overlap", "1h", "--dry-run"),
+    ("key", "show", "vllm"),
+    ("key", "list"),
+]
+
+
+def said_of_it(cli: Cli, plane: ControlPlane, words: tuple[str, ...], status: int, form: str) -> str:
+    """All that a command writes, with `--verbose`, when the server answers its last request with `status`."""
+    if status != 200:
+        problem = {
+            "type": "urn:orgate:problem:x",
+            "title": "X",
+            "status": status,
+            "detail": "no",
+            "request_id": "r",
+        }
+        for method in ("PUT", "POST"):
+            plane.script(method, "/admin/v1/orgs/acme/upstreams/vllm/key", (status, problem, {}))
+    said = cli(*words, "--verbose", "-o", form, stdin=PLANTED + "\n")
+    return said.out + said.err
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+@pytest.mark.parametrize("status", [200, 401, 403, 409, 422, 500, 503])
+@pytest.mark.parametrize("words", WORDS, ids=" ".join)
+def test_a_planted_key_is_never_said_with_verbose(
+    signed_in: Cli, plane: ControlPlane, words: tuple[str, ...], status: int, form: str
+) -> None:
+    told = said_of_it(signed_in, plane, words, status, form)
+    assert told
+    assert "PLANTED" not in told
+
+
+def test_it_would_be_seen_if_it_were_said(signed_in: Cli, plane: ControlPlane) -> None:
+    plane.script("POST", "/admin/v1/orgs/acme/upstreams/vllm/key", (409, {"detail": f"not {PLANTED}"}, {}))
+    assert "PLANTED" in said_of_it(signed_in, plane, ("key", "rotate", "vllm"), 200, "table")
