@@ -3,11 +3,14 @@ the test turns. What a crash at each step leaves is made by stopping there, and 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from gateway.api.admin.dependencies import AdminDependencies
@@ -15,9 +18,11 @@ from gateway.exchange import Credential
 from gateway.secret import Secret
 from gateway.secrets.mint import Commands, MintError
 from gateway.secrets.rotation import KeyRotations
-from gateway.secrets.store import NoSuchSecretError
+from gateway.secrets.store import NoSuchSecretError, StoreUnavailableError
+from gateway.upstream.probe import ProbeResult
 from policies.facts import Role
 from tenants.models import KeyState, UpstreamKey
+from tenants.store import StoreUnavailableError as KeyStoreError
 from tests.integration.admin.world import ACME, SETUP, UPSTREAM, World
 
 OLD, NEW = "sk-PLANTED-old", "sk-PLANTED-new"
@@ -369,3 +374,82 @@ async def test_a_key_from_before_the_book_is_listed(world: World) -> None:
     seen = await facts(world)
     assert (seen["state"], seen["stored"], seen["set_at"]) == ("set", 1, 0)
     assert Credential(1, Secret(b"x")).version == seen["version"]
+
+
+# -- what is seen of a key --------------------------------------------------------------------------------------
+
+
+class LeakError(Exception):
+    """A fault of a component that quotes what it was given: nothing may pass that on."""
+
+
+async def everything_said(world: World, caplog: pytest.LogCaptureFixture, answers: list[Any]) -> str:
+    """Answers, log records at DEBUG with their tracebacks, the audit log and the metrics."""
+    form = logging.Formatter()
+    await world.sequencer.drain_once(world.store)
+    entries = await world.ask("GET", "/orgs/acme/audit/entries", params={"limit": "500"})
+    listed = await world.ask("GET", "/orgs/acme/keys")
+    texts = [answer.text + str(answer.headers) for answer in [*answers, entries, listed]]
+    return "\n".join([*texts, *map(form.format, caplog.records), world.metrics.exposition()])
+
+
+FAULTS: list[Exception] = [
+    StoreUnavailableError("the server is sealed (503)"),
+    KeyStoreError("the control store is locked"),
+    TimeoutError(),
+    LeakError(f"a fault that quotes {NEW} and {OLD}"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+@pytest.mark.parametrize(
+    ("method", "where"),
+    [("PUT", "keys.put"), ("PUT", "book.put")]
+    + [("POST", where) for where in ("keys.get", "keys.put", "book.put", "probe", "probe again", "live")],
+)
+async def test_a_planted_key_is_said_nowhere_whatever_fails(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fault: Exception,
+    where: str,
+    method: str,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for library in ("aiosqlite", "httpx", "httpcore"):  # as `gateway.serve.configure_logging` has them
+        caplog.set_level(logging.WARNING, library)
+    calls = 0
+
+    async def fail(*args: object, **more: object) -> Any:
+        nonlocal calls
+        calls += 1
+        if where == "probe again" and calls == 1:
+            return ProbeResult(ok=True, status=200, ms=1.0, detail="")
+        raise fault
+
+    target, name = {
+        "keys.get": (world.keys, "get"),
+        "keys.put": (world.keys, "put"),
+        "book.put": (world.store.keys, "put"),
+        "probe": (world.probe, "probe"),
+        "probe again": (world.probe, "probe"),
+        "live": (world.deps.rotations, "_live"),
+    }[where]
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, fail)
+        transport = httpx.ASGITransport(world.app, raise_app_exceptions=False)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="https://127.0.0.1:8444") as client:
+            headers = world.bearer(Role.OWNER)
+            answer = await client.request(method, f"/admin/v1{WHERE}", headers=headers, json={"key": NEW})
+        with contextlib.suppress(StoreUnavailableError, KeyStoreError, TimeoutError, LeakError):
+            await world.deps.rotations.look()
+    assert answer.status_code in (200, 409, 500, 503)
+    assert "PLANTED" not in await everything_said(world, caplog, [answer])
+
+
+async def test_it_would_be_seen_if_it_were_said(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise LeakError(NEW)
+    except LeakError:
+        logging.getLogger("gateway").exception("a careless handler")
+    assert "PLANTED" in await everything_said(world, caplog, [])
