@@ -408,11 +408,12 @@ def settle_heap() -> None:
     """Keep the garbage collector away from what lives as long as the process.
 
     Modules, routes and the snapshot are hundreds of thousands of objects; walking them in the middle of a
-    stream stops every stream. What requests leave behind is freed by reference counts; cycles are few.
+    stream stops every stream. What requests leave behind is freed by reference counts; cycles are few, and what is
+    left to walk for them is some thousands of objects: its rarest round may come often.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
+    gc.set_threshold(20_000, 10, 10)
 
 
 def batch_scheduling() -> None:

@@ -15,6 +15,10 @@ GRAIN_S = 0.01
 """A deadline may be this late, so that many near each other cost one look."""
 
 
+def _never(now: float) -> float:
+    return math.inf
+
+
 class Deadlines:
     """`look` ends what is due at the time it is given (the loop's clock) and returns when it is to be called
     next, `math.inf` for never."""
@@ -36,8 +40,10 @@ class Deadlines:
             self._timer = self._loop.call_later(max(when - self._loop.time(), GRAIN_S), self._fire)
 
     def stop(self) -> None:
-        """For good: `by` does nothing from now on."""
+        """For good: `by` does nothing from now on. Holds whose streams it looked at no longer: the two would keep
+        each other for the collector."""
         self._at = -math.inf
+        self._look = _never
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -23,6 +23,17 @@ class Pinged(Protocol):
         """The peer has not answered: its streams fail now, and not each after its own timeout."""
 
 
+class _Nobody:
+    busy = False
+
+    def ping(self) -> None: ...
+
+    def give_up(self) -> None: ...
+
+
+_NOBODY = _Nobody()
+
+
 class Keepalive:
     """One timer a connection. `heard` is when the peer last sent anything, on the loop's clock: set it often."""
 
@@ -40,6 +51,8 @@ class Keepalive:
             self._timer = self._loop.call_later(max(0.0, PING_AFTER_S - silent), self._look)
 
     def stop(self) -> None:
+        """For good. Holds the connection no longer: the two would keep each other for the collector."""
+        self._connection = _NOBODY
         if self._timer is not None:
             self._timer.cancel()
 

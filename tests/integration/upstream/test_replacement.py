@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.upstream.h2connection import H2Connection
 from gateway.upstream.transport import TransportPool
 from tenants.ids import OrgId
 from tenants.models import Upstream, WireProtocol
@@ -21,6 +23,7 @@ from tests.kit.certs import Pki
 from tests.kit.ports import free_port
 from tests.kit.signal import turns
 from tests.kit.upstream import RecordingUpstream, Request
+from tests.kit.wait import eventually
 
 NGHTTP2 = 1_000
 """Resets that a server built on nghttp2 takes in a burst (`nghttp2_option_set_stream_reset_rate_limit`)."""
@@ -165,3 +168,27 @@ async def _answers(port: int) -> None:
         else:
             writer.close()
             return
+
+
+async def test_a_connection_that_was_replaced_leaves_nothing_to_the_collector(pki: Pki, open_caller: Open) -> None:
+    """Its TLS buffers are 256 KiB; cycles that hold them would pile up between two of the collector's rounds."""
+    async with (
+        RecordingUpstream(tls=pki.server_context()) as upstream,
+        open_caller(upstream, connections=1, connection_resets=2) as caller,
+    ):
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(12):
+                before = len(upstream.requests)
+                victim = caller.start()
+                await upstream.arrived(before + 1)
+                await cancelled(victim)
+            assert caller.gauges.handshakes > 3
+
+            def kept() -> int:
+                return sum(isinstance(each, H2Connection) for each in gc.get_objects())
+
+            await eventually(lambda: kept() == 1, "the replaced connections to be freed")
+        finally:
+            gc.enable()
