@@ -181,9 +181,9 @@ class UpstreamKey(Struct, frozen=True):
     """What the control process knows of an upstream's key, but for the key. 0: not, or never.
 
     `stored`: the version in the store of keys. While PENDING it is the one from before, and `overlap_s` is what
-    the overlap will be; it ends at `overlap_ends_at`. `every_s`: rotated so often, next at `next_at`, with a key that
-    `command` prints; `revoke` is told the old one at the end of an overlap of `rotate_overlap_s`. `failure`: why
-    the last rotation of the schedule did not succeed.
+    the overlap will be; it ends at `overlap_ends_at`. `every_s`: rotated so often, next at `next_at`, with a key
+    that `command` prints; `revoke` is told the old one at the end of an overlap of `rotate_overlap_s`. `failure`:
+    why the last rotation of the schedule did not succeed, or that the last one was rolled back.
     """
 
     org: OrgId

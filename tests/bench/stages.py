@@ -57,6 +57,9 @@ class _Keys:
     async def get(self, org: OrgId, upstream: str) -> Credential:
         return Credential(1, Secret(b"sk-bench-upstream"))
 
+    async def get_before(self, org: OrgId, upstream: str, version: int) -> Credential:
+        raise NotImplementedError
+
 
 class _NoTokens:
     """The rig's upstream takes its key as it is."""

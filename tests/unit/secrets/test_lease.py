@@ -38,11 +38,8 @@ class Keys:
             raise NoSuchSecretError(f"orgs/{org}/upstreams/{upstream}")
         return Credential(version, Secret(f"{org}-{version}"))
 
-    async def put(self, org: OrgId, upstream: str, secret: Secret) -> int:
-        raise AssertionError("a worker only reads")
-
-    async def delete(self, org: OrgId, upstream: str) -> None:
-        raise AssertionError("a worker only reads")
+    async def get_before(self, org: OrgId, upstream: str, version: int) -> Credential:
+        raise NoSuchSecretError(f"orgs/{org}/upstreams/{upstream}")
 
 
 class Bench:
