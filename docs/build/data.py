@@ -40,8 +40,8 @@ RESPONSE_HEADERS = {
     "x-orgate-model": "The model that served, as the upstream calls it.",
     "x-orgate-upstream": "The upstream's name.",
     "x-orgate-overhead-ms": "Milliseconds spent in the gateway until the answer's head.",
-    "server-timing": "Milliseconds until the answer's head (W3C Server Timing): `gateway` its own, `queue` until it"
-    " was the request's turn at the upstream, `upstream` until its first byte.",
+    "server-timing": "Milliseconds until the answer's head (W3C Server Timing): `gateway` its own, `queue` until"
+    " it was the request's turn at the upstream, `upstream` until its first byte.",
     "x-ratelimit-limit-requests": "The strictest limit of requests: its amount. Also `-tokens`.",
     "x-ratelimit-remaining-requests": "What is left of it. Also `-tokens`.",
     "x-ratelimit-reset-requests": "When it is full again, e.g. `1000ms`. Also `-tokens`.",
