@@ -86,7 +86,8 @@ class Upstream(Struct, frozen=True):
     Each worker holds `connections` of them. `max_in_flight`: requests it may have there at once (0: as many as
     the connections take), shared with other organizations' upstreams of the same origin that have one; up to
     `max_queue` of each organization's lane wait beyond that. A connection is replaced at `connection_age_s` and
-    before it has sent `connection_resets` resets (0: never), before the peer's own limits end it. `total_timeout_ms`: how long a call may take in all (0: as long as the caller's may).
+    before it has sent `connection_resets` resets (0: never), before the peer's own limits end it.
+    `total_timeout_ms`: how long a call may take in all (0: as long as the caller's may).
     """
 
     org: OrgId
