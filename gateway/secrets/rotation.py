@@ -369,9 +369,7 @@ class KeyRotations:
             )
         self._count(org, name, "rotated")
         if not pending.overlap_s:
-            with contextlib.suppress(
-                StoreUnavailableError
-            ):  # done at a later look
+            with contextlib.suppress(StoreUnavailableError):  # done at a later look
                 await self._end_overlap(record)
             return Rotated(version)
         return Rotated(version, record.overlap_ends_at)
