@@ -90,6 +90,7 @@ class Keys(Protocol):
     def peek(self, org: OrgId, upstream: str, key_version: int) -> Credential | None: ...
     async def lease(self, org: OrgId, upstream: str, key_version: int) -> Credential: ...
     def refused(self, org: OrgId, upstream: str, version: int) -> None: ...
+    def outdone(self, org: OrgId, upstream: str, version: int) -> None: ...
     async def other(self, org: OrgId, upstream: str, version: int, key_version: int) -> Credential | None: ...
 
 
@@ -261,8 +262,11 @@ class Pipeline:
                 response = await self._relay.open(route, ledger.progress)
             except KeyRefusedError:
                 # Nothing was generated and nothing has gone to the caller: in a rotation another key may be good.
+                refused = route
                 route = ledger.routed(await self._with_other_key(route))
                 response = await self._relay.open(route, ledger.progress)
+                # Now it is known that the key was at fault, and not this request, whose author may be anybody.
+                self._keys.outdone(refused.upstream.org, refused.upstream.name, refused.credential.version)
         except UpstreamRefusalError as refusal:
             ledger.head_arrived()
             ledger.refused_upstream(refusal)

@@ -77,7 +77,8 @@ class KeyLeases:
         random: Callable[[], float] = _random,
         tell: Callable[[OrgId, str, int], None] = lambda *_: None,
     ) -> None:
-        """`tell`: the upstream refused this version; said once a second at most. It never raises."""
+        """`tell`: the upstream refused this version and took another key for the same request; said once a second
+        at most. It never raises."""
         self._keys = keys
         self._tell = tell
         self._clock = clock
@@ -111,11 +112,22 @@ class KeyLeases:
         if held is None or held.credential is None or held.credential.version != version:
             return
         now = self._clock()
+        if held.reading is None and now >= held.retry_at and now - held.read_at >= RETRY_S:
+            self._read(held, org, upstream, held.asked)
+
+    def outdone(self, org: OrgId, upstream: str, version: int) -> None:
+        """The upstream refused this version, and took another key for the same request: say so.
+
+        A refusal alone proves nothing of the key: a member can write a request that a filter in front of the model
+        answers with 403, and must not be able to end a rotation so.
+        """
+        held = self._leases.get((org, upstream))
+        if held is None or held.credential is None or held.credential.version != version:
+            return
+        now = self._clock()
         if held.told[0] != version or now - held.told[1] >= TELL_S:
             held.told = (version, now)
             self._tell(org, upstream, version)
-        if held.reading is None and now >= held.retry_at and now - held.read_at >= RETRY_S:
-            self._read(held, org, upstream, held.asked)
 
     async def other(self, org: OrgId, upstream: str, version: int, key_version: int) -> Credential | None:
         """The key to try instead of `version`, which was refused: a newer one, or the one that a rotation keeps

@@ -190,6 +190,9 @@ class SourceLeases:
         if self._clock() - held.looked_at >= RETRY_S:
             held.looked_at = float("-inf")
 
+    def outdone(self, org: OrgId, upstream: str, version: int) -> None:
+        """Nobody is told: what is in the file was put there by another hand, and is not the gateway's to undo."""
+
     async def other(self, org: OrgId, upstream: str, version: int, key_version: int) -> Credential | None:
         """The key as it is now, if it is not `version`, which was refused."""
         try:

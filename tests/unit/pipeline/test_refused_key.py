@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import httpx
 import pytest
 
 from gateway.errors import GatewayError, KeyRefusedError
 from gateway.exchange import Credential
 from gateway.secret import Secret
-from tests.unit.pipeline.world import ACME, FakeStream, World, run
+from gateway.upstream.transport import UpstreamAnswer
+from tests.unit.pipeline.world import ACME, FakeStream, World, run, upstream_answer
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -34,6 +36,20 @@ async def test_another_key_is_tried_once() -> None:
     assert [request.headers["authorization"] for request in world.requests][1:] == ["Bearer sk-before"]
     (receipt,) = world.receipts
     assert receipt.key_version == 1
+    assert world.outdone_keys == []  # both were refused: the request may be at fault, and anybody can write one
+
+
+async def test_a_key_is_outdone_by_another_that_the_model_takes_for_the_same_request() -> None:
+    world = World()
+    world.other_key = Credential(1, Secret(b"sk-before"))
+
+    async def respond(request: httpx.Request) -> UpstreamAnswer:
+        good = request.headers["authorization"] == "Bearer sk-before"
+        return upstream_answer(200 if good else 403, FakeStream(b"{}"), "application/json")
+
+    world.respond = respond
+    await run(world)
+    assert world.outdone_keys == world.refused_keys != []
 
 
 @pytest.mark.parametrize("status", [400, 429, 500, 503])

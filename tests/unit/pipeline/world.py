@@ -168,6 +168,7 @@ class World:
         self.granted: Grant | None = None
         self.key = KEY
         self.refused_keys: list[tuple[OrgId, str, int]] = []
+        self.outdone_keys: list[tuple[OrgId, str, int]] = []
         self.other_key: Credential | None = None
         self.pipeline = Pipeline(
             world=self,
@@ -208,6 +209,9 @@ class World:
 
     def refused(self, org: OrgId, upstream: str, version: int) -> None:
         self.refused_keys.append((org, upstream, version))
+
+    def outdone(self, org: OrgId, upstream: str, version: int) -> None:
+        self.outdone_keys.append((org, upstream, version))
 
     async def other(self, org: OrgId, upstream: str, version: int, key_version: int) -> Credential | None:
         return self.other_key

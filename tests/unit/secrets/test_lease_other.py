@@ -92,11 +92,13 @@ async def test_a_renewal_forgets_the_key_before(bench: Bench) -> None:
     assert bench.leases._leases[ACME, "up"].before is None
 
 
-async def test_a_refusal_is_told_once_a_second_for_the_version_that_is_held(bench: Bench) -> None:
+async def test_a_key_outdone_is_told_once_a_second_for_the_version_that_is_held(bench: Bench) -> None:
+    bench.leases.refused(ACME, "up", 2)
+    assert bench.told == []  # the request may be at fault
     for _ in range(5):
-        bench.leases.refused(ACME, "up", 2)
-        bench.leases.refused(ACME, "up", 1)
+        bench.leases.outdone(ACME, "up", 2)
+        bench.leases.outdone(ACME, "up", 1)
     assert bench.told == [(ACME, "up", 2)]
     bench.now += 1
-    bench.leases.refused(ACME, "up", 2)
+    bench.leases.outdone(ACME, "up", 2)
     assert len(bench.told) == 2
