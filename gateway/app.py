@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
-import resource
 import secrets
 import signal
 import sys
@@ -49,6 +47,7 @@ from gateway.control_metrics import ControlMetrics
 from gateway.drain import Drain
 from gateway.errors import UnavailableError
 from gateway.exchange import SpoolUp
+from gateway.fallback import Fallback
 from gateway.hardening import keep_memory_private
 from gateway.inflight import InFlight
 from gateway.limits.owner import LimitOwner
@@ -59,6 +58,7 @@ from gateway.oauth.sql import SqlOAuthStore
 from gateway.oauth.tokens import TokenSigner
 from gateway.ownkeys import OwnKeys
 from gateway.pipeline import Pipeline
+from gateway.process import batch_scheduling, raise_open_files, settle_heap
 from gateway.secrets.certs import CertLeases
 from gateway.secrets.last_used import LastUsed
 from gateway.secrets.lease import KeyLeases
@@ -78,8 +78,6 @@ from gateway.upstream.transport import TransportPool
 from gateway.upstream.urls import url_fault
 from gateway.upstream_metrics import WorkerCounters
 from tenants.ids import OrgId
-from tenants.snapshot import Snapshot
-from tenants.sql.reader import StoreReader
 from tenants.sql.store import SqlControlStore, open_store, sqlite_url
 from tenants.store import StoreError
 
@@ -119,7 +117,7 @@ def worker() -> Litestar:
         on_snapshot=lambda snapshot: transports.keep(snapshot.upstreams),
         on_reset=reset,
         clock=clock,
-        reader=_Fallback(settings, clock),
+        reader=Fallback(settings.database, clock.now),
         max_staleness_s=settings.server.max_staleness_s,
     )
     limits = SlicedLimits(boot, slices_over(bus))
@@ -231,27 +229,6 @@ def _telling(bus: BusClient, boot: str) -> Callable[[OrgId, str, int], None]:
         task.add_done_callback(under_way.discard)
 
     return tell
-
-
-class _Fallback:
-    """What a worker reads while the bus is silent: the control store, opened when first needed."""
-
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        self._path = settings.database
-        self._clock = clock
-        self._reader: StoreReader | None = None
-
-    def data_version(self) -> int:
-        return self._opened().data_version()
-
-    def load(self) -> Snapshot:
-        version, records, revocations = self._opened().load()
-        return Snapshot(version, records, revocations)
-
-    def _opened(self) -> StoreReader:
-        if self._reader is None:
-            self._reader = StoreReader(self._path, clock=self._clock.now)
-        return self._reader
 
 
 # -- the control plane: one process -----------------------------------------------------------------------
@@ -404,30 +381,6 @@ async def _recover_spools(settings: Settings, sequencer: Sequencer, hub: Hub) ->
 # -- what all of them share -------------------------------------------------------------------------------
 
 
-def settle_heap() -> None:
-    """Keep the garbage collector away from what lives as long as the process.
-
-    Modules, routes and the snapshot are hundreds of thousands of objects; walking them in the middle of a
-    stream stops every stream. What requests leave behind is freed by reference counts; cycles are few, and what is
-    left to walk for them is some thousands of objects: its rarest round may come often.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 10, 10)
-
-
-def batch_scheduling() -> None:
-    """Let no thread of this process interrupt another because it was woken (sched(7), SCHED_BATCH).
-
-    Granian's threads and the loop wake each other several times a request, and each time the kernel would switch:
-    four times a request, now once in two. Threads made later inherit it.
-    """
-    try:
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    except OSError as error:  # a sandbox that allows nothing of the kind: slower, and as good
-        log.warning("server.scheduling: the kernel refuses (%s)", error.strerror)
-
-
 def data_audience(settings: Settings) -> str:
     return settings.server.url + "/v1"
 
@@ -489,8 +442,7 @@ def main(part: str, parent: int) -> int:
     keep_memory_private()
     settings = load(Path(os.environ[SETTINGS_VARIABLE]))
     configure_logging(settings.server.log_level)
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is a descriptor; 1,024 is the usual
+    raise_open_files()
     parts: dict[str, Callable[[], None]] = {
         "control": lambda: uvloop.run(control(settings)),
         "public": lambda: public_tree(settings, "gateway.app:worker").serve(),
