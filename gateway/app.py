@@ -78,6 +78,7 @@ from gateway.upstream.transport import TransportPool
 from gateway.upstream.urls import url_fault
 from gateway.upstream_metrics import WorkerCounters
 from tenants.ids import OrgId
+from tenants.snapshot import Snapshot
 from tenants.sql.store import SqlControlStore, open_store, sqlite_url
 from tenants.store import StoreError
 
@@ -97,9 +98,7 @@ ADMIN_IDLE_S = 300.0
 
 def worker() -> Litestar:
     """The ASGI application of one worker. Granian calls this once in each process of the public tree."""
-    keep_memory_private()
-    settings = load(Path(os.environ[SETTINGS_VARIABLE]))
-    configure_logging(settings.server.log_level)
+    settings = _begin()
     if settings.server.scheduling == "batch":
         batch_scheduling()
     clock = SystemClock()
@@ -114,7 +113,7 @@ def worker() -> Litestar:
     bus = BusClient(
         settings.bus_socket,
         boot,
-        on_snapshot=lambda snapshot: transports.keep(snapshot.upstreams),
+        on_snapshot=lambda snapshot: _keep(snapshot, transports, leases),
         on_reset=reset,
         clock=clock,
         reader=Fallback(settings.database, clock.now),
@@ -124,12 +123,13 @@ def worker() -> Litestar:
     spool = Spool(_spools(settings), boot, settings.audit.spool_bytes, settings.audit.fsync_ms)
     counters = WorkerCounters(transports.gauges)
     keys = _upstream_keys(settings, clock)
+    leases = _leases(keys, clock, _telling(bus, boot))
     tokens = _client_tokens(settings, clock)
     pipeline = Pipeline(
         world=bus,
         authn=Authenticator(settings.server.url, data_audience(settings), clock.now),
         limits=limits,
-        keys=_leases(keys, clock, _telling(bus, boot)),
+        keys=leases,
         keys_announced=not isinstance(keys, ReadOnlyKeys),
         relay=Relay(transports, tokens, clock.now),
         receipts=spool,
@@ -206,6 +206,12 @@ def worker() -> Litestar:
         openapi_config=None,
         logging_config=None,
     )
+
+
+def _keep(snapshot: Snapshot, transports: TransportPool, leases: KeyLeases | SourceLeases) -> None:
+    """Connections and keys of upstreams that are gone go too."""
+    transports.keep(snapshot.upstreams)
+    leases.keep(snapshot.upstreams)
 
 
 async def _report(bus: BusClient, counted: Callable[[], MetricsUp]) -> None:
@@ -436,12 +442,18 @@ async def _end(tasks: Sequence[asyncio.Task[object]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def main(part: str, parent: int) -> int:
-    """Entry of a child of the supervisor; returns its exit code, `HOPELESS` when a restart cannot help."""
-    die_with_parent(parent)
+def _begin() -> Settings:
+    """What every process does first."""
     keep_memory_private()
     settings = load(Path(os.environ[SETTINGS_VARIABLE]))
     configure_logging(settings.server.log_level)
+    return settings
+
+
+def main(part: str, parent: int) -> int:
+    """Entry of a child of the supervisor; returns its exit code, `HOPELESS` when a restart cannot help."""
+    die_with_parent(parent)
+    settings = _begin()
     raise_open_files()
     parts: dict[str, Callable[[], None]] = {
         "control": lambda: uvloop.run(control(settings)),

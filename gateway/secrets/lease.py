@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from random import SystemRandom
 from typing import Final
 
@@ -195,6 +195,12 @@ class KeyLeases:
             if key_version and stale is not None and self._clock() - held.read_at < STALE_IF_ERROR_S:
                 return stale
             raise _unreadable(upstream) from None
+
+    def keep(self, known: Container[tuple[OrgId, str]]) -> None:
+        """Forget the keys of upstreams that are not in `known`: one that is made anew under the same name leads
+        elsewhere, and is never shown the key of the one before."""
+        for key in [key for key in self._leases if key not in known]:
+            del self._leases[key]
 
     def _read(self, held: _Lease, org: OrgId, upstream: str, key_version: int) -> asyncio.Task[Credential]:
         held.reading = asyncio.ensure_future(self._fetch(held, org, upstream, key_version))

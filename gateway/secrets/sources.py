@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -189,6 +189,11 @@ class SourceLeases:
             return
         if self._clock() - held.looked_at >= RETRY_S:
             held.looked_at = float("-inf")
+
+    def keep(self, known: Container[tuple[OrgId, str]]) -> None:
+        """Forget the keys of upstreams that are not in `known`."""
+        for key in [key for key in self._held if key not in known]:
+            del self._held[key]
 
     def outdone(self, org: OrgId, upstream: str, version: int) -> None:
         """Nobody is told: what is in the file was put there by another hand, and is not the gateway's to undo."""

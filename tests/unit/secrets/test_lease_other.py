@@ -102,3 +102,11 @@ async def test_a_key_outdone_is_told_once_a_second_for_the_version_that_is_held(
     bench.now += 1
     bench.leases.outdone(ACME, "up", 2)
     assert len(bench.told) == 2
+
+
+async def test_the_key_of_an_upstream_that_is_gone_is_forgotten(bench: Bench) -> None:
+    """One that is made anew under its name may lead elsewhere, with the same version announced."""
+    bench.leases.keep({(ACME, "up")})
+    assert bench.leases.peek(ACME, "up", 2) is not None
+    bench.leases.keep({(OrgId("globex"), "up"), (ACME, "down")})
+    assert bench.leases.peek(ACME, "up", 2) is None
