@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -9,6 +10,11 @@ import pytest
 from tests.kit.certs import Pki, make_pki
 from tests.kit.marker import MARKER
 from tests.kit.upstream import RecordingUpstream
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A suite that runs in the background of a script is started so, and every program that it starts inherits it:
+    # those that are to end at Ctrl-C would not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
