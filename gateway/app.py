@@ -157,6 +157,7 @@ def worker() -> Litestar:
             reason
             for reason, holds in (
                 ("the control process and its store are out of reach", not bus.accepting),
+                ("the keys that verify access tokens are not known yet", not bus.snapshot.jwks),
                 ("the audit log cannot be written", not spool.healthy),
                 ("the gateway is stopping", drain.stopping),
             )

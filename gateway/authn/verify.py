@@ -9,7 +9,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from gateway.authn.claims import SKEW_S, Claims, InvalidTokenError, parse_jwks, verify
-from gateway.errors import SuspendedError, UnauthenticatedError
+from gateway.errors import SuspendedError, UnauthenticatedError, UnavailableError
 from gateway.exchange import Principal
 from tenants.ids import PLATFORM
 from tenants.snapshot import Snapshot
@@ -18,6 +18,9 @@ MISSING: Final = "no access token: send it as 'Authorization: Bearer <token>'"
 EXPIRED: Final = "the access token has expired"
 INVALID: Final = "the access token is not valid"
 """Said of everything else, so that a forger learns nothing: forged, foreign, revoked, its organization deleted."""
+
+NO_KEYS: Final = "the keys that verify access tokens are not known yet; send the request again"
+"""No judgement of the token: a client told 401 would throw a good one away."""
 
 SUSPENDED_RULE: Final = "organization-suspended"
 
@@ -42,10 +45,13 @@ class Authenticator:
     def authenticate(self, authorization: bytes | None, host: str, snapshot: Snapshot) -> Principal:
         """Who is calling. `authorization` is the header's value, `host` the name that was called (port allowed).
 
-        Raises `UnauthenticatedError`; `SuspendedError` when the token is good and its organization suspended.
+        Raises `UnauthenticatedError`; `SuspendedError` when the token is good and its organization suspended;
+        `UnavailableError` while the control process, which has the keys, was not heard since this worker started.
         """
         if authorization is None or authorization[:7].lower() != b"bearer ":
             raise UnauthenticatedError(MISSING)
+        if not snapshot.jwks:
+            raise UnavailableError(NO_KEYS, retry_after_s=2)
         if snapshot.jwks is not self._jwks and snapshot.jwks != self._jwks:
             self._cache.clear()
             self._keys = parse_jwks(snapshot.jwks)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gateway.authn.verify import EXPIRED, INVALID, MISSING, Authenticator
-from gateway.errors import SuspendedError, UnauthenticatedError
+from gateway.errors import SuspendedError, UnauthenticatedError, UnavailableError
 from policies.facts import Role
 from tenants.ids import PLATFORM, OrgId
 from tenants.models import Revocation
@@ -151,8 +151,14 @@ def test_a_not_before_in_the_future_waits() -> None:
     bench.ask(token)
 
 
-def test_no_keys_no_tokens() -> None:
-    refused(Bench(), tokens.token(), INVALID, Snapshot())
+def test_without_keys_no_token_is_judged() -> None:
+    bench = Bench()
+    with pytest.raises(UnavailableError) as caught:
+        bench.ask(tokens.token(), Snapshot())
+    assert caught.value.retry_after_s
+    with pytest.raises(UnauthenticatedError):
+        bench.authn.authenticate(None, "x", Snapshot())
+    refused(bench, tokens.token(), INVALID, Snapshot(1, (), (), '{"keys": []}'))
 
 
 def test_keys_of_other_kinds_in_the_jwks_are_passed_over() -> None:
