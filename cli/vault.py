@@ -63,7 +63,7 @@ def load_with_vault(file: Path) -> Settings:
     """The settings, whose section [vault] has been judged whether it is in use already or not."""
     try:
         settings = load(file)
-        if wrong := vault_faults(settings.vault):
+        if wrong := vault_faults(settings.vault, settings.home):
             raise SettingsError(wrong)
     except SettingsError as error:
         raise UsageError(str(error), f"mend {file}: section [vault]") from None
@@ -90,13 +90,19 @@ def _show(session: Session, vault: VaultSettings, org: OrgId, todo: list[Step], 
 
 def _administrator() -> Secret:
     for name in ENVIRONMENT:
-        if found := os.environ.get(name):
-            return Secret(found)
+        if found := os.environ.get(name, "").strip():
+            return _token(found)
     typed = sys.stdin.isatty()
     found = getpass.getpass("Token of a Vault administrator: ") if typed else sys.stdin.readline(4096)
     if not found.strip():
         raise UsageError("no Vault token was given", f"type it, pipe it in, or set {ENVIRONMENT[0]}")
-    return Secret(found.strip())
+    return _token(found.strip())
+
+
+def _token(text: str) -> Secret:
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise UsageError("that is no Vault token", "give the token alone, on one line")
+    return Secret(text)
 
 
 def _give_secret_id(

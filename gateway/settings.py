@@ -325,7 +325,7 @@ def _secrets_faults(settings: Settings) -> list[tuple[str, str, str]]:
     secrets = settings.secrets
     faults = []
     if secrets.upstream_keys == "vault" or "transit" in (secrets.system, secrets.signing):
-        faults += vault_faults(settings.vault)
+        faults += vault_faults(settings.vault, settings.home)
     if secrets.upstream_keys == "mounted-files" and not settings.path(secrets.mounted).is_dir():
         fix = "mount the keys there, or name the folder where they are"
         faults.append(("secrets.mounted", f"{settings.path(secrets.mounted)} is no folder", fix))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
@@ -109,8 +110,11 @@ class VaultSettings(BaseModel):
         return self.credential or defaults.get(self.auth, "")
 
 
-def vault_faults(vault: VaultSettings) -> list[tuple[str, str, str]]:
-    """What of `[vault]` does not fit together, each as `(key, what is wrong, what to do)`."""
+def vault_faults(vault: VaultSettings, home: Path) -> list[tuple[str, str, str]]:
+    """What of `[vault]` does not fit together or with this machine, each as `(key, what is wrong, what to do)`.
+
+    Relative paths are below `home`.
+    """
     faults = []
     if not vault.address:
         faults.append(("vault.address", "is missing", "give the address of Vault or OpenBao: https://host:8200"))
@@ -120,6 +124,8 @@ def vault_faults(vault: VaultSettings) -> list[tuple[str, str, str]]:
         faults.append(
             ("vault.address", wrong, "use https, or set vault.allow_http if that network is yours alone")
         )
+    if vault.ca and not (home / vault.ca).is_file():
+        faults.append(("vault.ca", f"there is no file {home / vault.ca}", "put the authority's certificate there"))
     if vault.auth == "token":
         if not vault.credential:
             faults.append(("vault.credential", "is missing", "name the file that holds the token"))

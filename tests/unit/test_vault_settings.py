@@ -61,6 +61,13 @@ def test_addresses_that_are_none(tmp_path: Path, address: str) -> None:
     assert "vault.address" in faults(tmp_path, f'{VAULT}address = "{address}"\n')
 
 
+def test_a_missing_authority_is_told_at_the_start(tmp_path: Path) -> None:
+    text = f'{VAULT}address = "https://v"\nca = "ca.pem"\n'
+    assert str(tmp_path / "ca.pem") in faults(tmp_path, text)["vault.ca"]
+    (tmp_path / "ca.pem").touch()
+    sound(tmp_path, text)
+
+
 @pytest.mark.parametrize("host", ["vault.example", "10.0.0.7", "128.0.0.1", "localhost.example"])
 def test_plain_http_to_another_machine_is_refused_unless_allowed(tmp_path: Path, host: str) -> None:
     text = f'{VAULT}address = "http://{host}:8200"\n'

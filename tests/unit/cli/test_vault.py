@@ -86,7 +86,12 @@ def test_a_wrapped_secret_id_is_left_for_the_gateway(cli: Cli, fake: FakeVault, 
 
 
 @pytest.mark.parametrize(
-    ("token", "code", "words"), [("", 2, "no Vault token was given"), ("s.nobody", 1, "denies permission")]
+    ("token", "code", "words"),
+    [
+        ("", 2, "no Vault token was given"),
+        ("s.nobody", 1, "denies permission"),
+        ("s.no body", 2, "that is no Vault token"),
+    ],
 )
 def test_without_an_administrator_s_token_nothing_is_set_up(
     cli: Cli, fake: FakeVault, tmp_path: Path, token: str, code: int, words: str
