@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from msgspec import Struct
@@ -20,6 +20,10 @@ from cli.session import Session
 from cli.spans import seconds, span
 from gateway.secret import Secret
 from tenants.models import Upstream
+
+LONGEST_OVERLAP_S: Final = 30 * 86_400
+SHORTEST_EVERY_S: Final = 3_600
+"""Bounds of the server, told here in the words of the options."""
 
 app = typer.Typer(
     help="Keys of upstreams: set, replaced, rotated on schedule, never shown.",
@@ -96,6 +100,18 @@ def _at(session: Session, name: str) -> tuple[Resource[Upstream], str]:
     return upstreams, upstreams.at(name, "key")
 
 
+def _overlap_s(text: str) -> int:
+    if (amount := seconds(text)) > LONGEST_OVERLAP_S:
+        raise UsageError(f"--overlap {text} is too long", "30d at most")
+    return amount
+
+
+def _every_s(text: str) -> int:
+    if (amount := seconds(text)) < SHORTEST_EVERY_S:
+        raise UsageError(f"--every {text} is too often", "1h at least")
+    return amount
+
+
 def _new(session: Session, name: str, file: Path | None) -> tuple[str, str, _NewKey]:
     """Where a new key goes, what it is, and the key, asked for as the upstream's `auth` wants it."""
     upstreams, path = _at(session, name)
@@ -144,7 +160,7 @@ def rotate(
     The key before is kept for the overlap, then destroyed. If the upstream begins to refuse the new one meanwhile,
     the one before is set again by itself, and no request fails for it.
     """
-    overlap_s = seconds(overlap)
+    overlap_s = _overlap_s(overlap)
     path, what, body = _new(session, upstream, from_file)
     answer = session.client.write("POST", path, _NewKey(body.key, overlap_s), what=what)
     if answer is not None:
@@ -195,7 +211,7 @@ def schedule(
         return
     if not every or not run:
         raise UsageError("a schedule needs both --every and --command", "for example --every 90d --command PATH")
-    body = {"every_s": seconds(every), "command": run, "revoke": revoke, "overlap_s": seconds(overlap)}
+    body = {"every_s": _every_s(every), "command": run, "revoke": revoke, "overlap_s": _overlap_s(overlap)}
     answer = session.client.write("PUT", path, body, what=what)
     if answer is not None:
         session.wrote(answer.decode(Schedule), f"key of upstream '{upstream}' is rotated every {every}")

@@ -7,7 +7,9 @@ import json
 import pytest
 
 from cli.errors import UsageError
+from cli.key import LONGEST_OVERLAP_S
 from cli.spans import seconds, span
+from gateway.secrets.rotation import MAX_OVERLAP_S
 from tests.fakes.control_plane import ControlPlane
 from tests.unit.cli.conftest import Cli
 
@@ -37,10 +39,26 @@ def test_a_schedule_is_made_shown_and_ended(signed_in: Cli, plane: ControlPlane)
 
 @pytest.mark.parametrize(
     "more",
-    [("--every", "90d"), ("--command", "/x"), ("--off", "--every", "1d"), ("--every", "soon", "--command", "/x")],
+    [
+        ("--every", "90d"),
+        ("--command", "/x"),
+        ("--off", "--every", "1d"),
+        ("--every", "soon", "--command", "/x"),
+        ("--every", "59m", "--command", "/x"),
+        ("--every", "1h", "--command", "/x", "--overlap", "31d"),
+    ],
 )
 def test_half_a_schedule_is_told(signed_in: Cli, plane: ControlPlane, more: tuple[str, ...]) -> None:
     assert signed_in("key", "schedule", "vllm", *more).code == 2
+    assert plane.writes == []
+
+
+def test_an_overlap_beyond_the_server_s_bound_is_told_in_the_option_s_words(
+    signed_in: Cli, plane: ControlPlane
+) -> None:
+    assert LONGEST_OVERLAP_S == MAX_OVERLAP_S
+    said = signed_in("key", "rotate", "vllm", "--overlap", "31d", stdin="sk-new\n")
+    assert (said.code, "--overlap 31d is too long" in said.err) == (2, True)
     assert plane.writes == []
 
 
