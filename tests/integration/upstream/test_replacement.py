@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from tests.kit.certs import Pki
 from tests.kit.ports import free_port
 from tests.kit.signal import turns
 from tests.kit.upstream import RecordingUpstream, Request
-from tests.kit.wait import eventually
+from tests.kit.wait import eventually, until
 
 NGHTTP2 = 1_000
 """Resets that a server built on nghttp2 takes in a burst (`nghttp2_option_set_stream_reset_rate_limit`)."""
@@ -130,6 +131,8 @@ def nghttpd(pki: Pki, tmp_path: Path) -> Iterator[int]:
         stderr=subprocess.DEVNULL,
     )
     try:
+        until(lambda: process.poll() is not None or _accepts(port), "nghttpd to accept connections")
+        assert process.poll() is None, "nghttpd did not start"
         yield port
     finally:
         process.terminate()
@@ -139,7 +142,6 @@ def nghttpd(pki: Pki, tmp_path: Path) -> Iterator[int]:
 @pytest.mark.slow
 async def test_three_thousand_cancels_at_nghttpd(pki: Pki, nghttpd: int) -> None:
     url = f"https://127.0.0.1:{nghttpd}"
-    await _answers(nghttpd)
     upstream = Upstream(
         org=OrgId("acme"), name="main", base_url=url, protocol=WireProtocol.H2, ca_pem=pki.ca_pem, connections=1
     )
@@ -159,15 +161,12 @@ async def test_three_thousand_cancels_at_nghttpd(pki: Pki, nghttpd: int) -> None
     await pool.aclose()
 
 
-async def _answers(port: int) -> None:
-    while True:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(0.02)
-        else:
-            writer.close()
-            return
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 async def test_a_connection_that_was_replaced_leaves_nothing_to_the_collector(pki: Pki, open_caller: Open) -> None:
