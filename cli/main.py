@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "org": ("cli.org", "", "Organizations."),
     "member": ("cli.member", "", "Members of an organization, their roles and invitations."),
     "upstream": ("cli.upstream", "", "Model servers an organization may use."),
-    "key": ("cli.key", "", "Keys of upstreams: set, replaced, never shown."),
+    "key": ("cli.key", "", "Keys of upstreams: set, replaced, rotated on schedule, never shown."),
     "model": ("cli.model", "", "Model names that callers use, and what they lead to."),
     "limit": ("cli.limit", "", "Limits of requests, tokens and concurrency."),
     "policy": ("cli.policy", "", "Rules that say who may use which model for what."),

@@ -11,10 +11,11 @@ from tests.kit.certs import Pki, make_pki
 from tests.kit.marker import MARKER
 from tests.kit.upstream import RecordingUpstream
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A suite that runs in the background of a script is started so, and every program that it starts inherits it:
-    # those that are to end at Ctrl-C would not.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A suite that runs in the background of a script, or under nohup, is started with these ignored, and every program
+# that it starts inherits it: those that are to end at Ctrl-C would not.
+for number, meaning in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, meaning)
 
 
 @pytest.fixture(scope="session", autouse=True)

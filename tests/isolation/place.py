@@ -32,6 +32,9 @@ BODIES: Mapping[str, dict[str, Any]] = {
     "rules": {"effect": "deny", "roles": ["member"], "actions": ["chat"], "models": [f"{CANARY}-*"]},
 }
 UPSTREAM_KEY = f"sk-{CANARY}-key"
+MINT = "/usr/bin/true"
+"""The one command that the gateway may run; nothing here lives to see it run."""
+SCHEDULE = {"every_s": 86_400, "command": MINT}
 
 Shape = tuple[int, str, tuple[tuple[str, str], ...]]
 _VOLATILE = {"date", "x-request-id", "connection"}
@@ -96,6 +99,7 @@ def furnish(gateway: RunningGateway) -> Place:
     for kind in KINDS:
         owner.create(kind, **place.body(kind, place.real(kind)))
     owner.admin("PUT", f"/admin/v1/orgs/acme/upstreams/{CANARY}-upstreams/key", json={"key": UPSTREAM_KEY})
+    owner.admin("PUT", f"/admin/v1/orgs/acme/upstreams/{CANARY}-upstreams/key/schedule", json=SCHEDULE)
     cert = texts(issue(make_ca("Client CA"), f"{CANARY}-cert"))
     owner.admin("PUT", f"/admin/v1/orgs/acme/upstreams/{CANARY}-upstreams/cert", json=cert)
     place.tokens = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.isolation.place import CANARY, KINDS, UPSTREAM_KEY, Place, entries, everything, shape
+from tests.isolation.place import CANARY, KINDS, SCHEDULE, UPSTREAM_KEY, Place, entries, everything, shape
 
 STRANGERS = {
     "none": 401,
@@ -43,6 +43,8 @@ def request(place: Place, method: str, path: str, kind: str, key: str, real: boo
         return {"json": {"key": "sk-mine"}}
     if path.endswith("/cert"):
         return {"json": {"cert": "-----BEGIN CERTIFICATE-----", "key": "-----BEGIN PRIVATE KEY-----"}}
+    if path.endswith("/key/schedule"):
+        return {"json": SCHEDULE}
     if path.endswith("{org}"):
         return {"json": {"name": "Mine now"}}
     if kind and path.rsplit("/", 1)[1] in {"{key}", kind}:

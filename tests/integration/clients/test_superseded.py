@@ -41,7 +41,7 @@ async def test_the_older_keystroke_is_not_sent_again(world: World, client: Async
     assert after["opened"] == before["opened"] + 2
     found = await asyncio.to_thread(world.audit, entries, 2)
     assert {entry["outcome"] for entry in found} == {"superseded", "served"}
-    assert {entry["client_version"] for entry in found} == {"AsyncOpenAI/Python"}
+    assert {entry["client_version"] for entry in found} == {f"AsyncOpenAI/{openai.__version__}"}
 
 
 async def test_a_stream_that_is_superseded_raises_and_ends(world: World, client: AsyncOpenAI) -> None:
