@@ -12,8 +12,9 @@ from tests.soak.storm import CANCEL, FAIL, HTTP1_IDS, WHOLE, Done, Upstream
 GROWTH_MB = 4.0
 """What the worker's memory may have grown by between warm-up and end.
 
-An object kept for each request, some 160 bytes with its key, would be 10 MB over the 65,000 that follow; connections
-that were replaced, with 256 KiB of TLS buffers each, 6 MB. What allocators keep of peaks comes and goes.
+An object kept for each request, some 160 bytes with its key, would be 10 MB over the 65,000 that follow;
+connections that were replaced, with 256 KiB of TLS buffers each, 6 MB. What allocators keep of peaks comes and
+goes.
 """
 
 ENDINGS = {WHOLE: {"served"}, CANCEL: {"cancelled_by_client", "served"}}
