@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,8 +36,25 @@ def known_format(text: str | None) -> str | None:
 OUTPUT.callback = known_format
 
 
-def command(app: typer.Typer, epilog: str, *, name: str | None = None, writes: bool = False) -> Callable[[F], F]:
-    """Register a function as a command of `app`. `writes` adds `--dry-run`. Its docstring is its help."""
+class _Secretive(TyperCommand):
+    """A command whose stray arguments may be a secret: they are not repeated, for stderr ends up in CI's logs."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.allow_extra_args = True
+        left: list[str] = super().parse_args(ctx, args)
+        if left:
+            ctx.fail(
+                "a key is no argument: it would be in the shell's history, and in lists of processes. Type it "
+                "when asked, pipe it in or give --from-file; one that was an argument just now is best replaced."
+            )
+        return left
+
+
+def command(
+    app: typer.Typer, epilog: str, *, name: str | None = None, writes: bool = False, secretive: bool = False
+) -> Callable[[F], F]:
+    """Register a function as a command of `app`. `writes` adds `--dry-run`; `secretive`: it reads a secret, which
+    must not be an argument. Its docstring is its help."""
 
     def register(function: F) -> F:
         own = [
@@ -61,7 +79,8 @@ def command(app: typer.Typer, epilog: str, *, name: str | None = None, writes: b
         run.__doc__ = function.__doc__
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name or function.__name__.rstrip("_").replace("_", "-"), epilog=epilog)(run)
+        kind = _Secretive if secretive else TyperCommand
+        app.command(name or function.__name__.rstrip("_").replace("_", "-"), epilog=epilog, cls=kind)(run)
         return function
 
     return register

@@ -125,6 +125,7 @@ def _new(session: Session, name: str, file: Path | None) -> tuple[str, str, _New
     ),
     name="set",
     writes=True,
+    secretive=True,
 )
 def set_(
     session: Session,
@@ -148,6 +149,7 @@ def set_(
         "orgate key rotate vllm", "orgate key rotate vllm < new-key.txt", "orgate key rotate vllm --overlap 2h"
     ),
     writes=True,
+    secretive=True,
 )
 def rotate(
     session: Session,

@@ -88,3 +88,14 @@ def test_the_kind_is_given_with_the_upstream(signed_in: Cli, plane: ControlPlane
     assert signed_in("upstream", "set", "claude", "--auth", "bearer").code == 0
     assert json.loads(plane.writes[-1].body)["auth"] == "bearer"
     assert signed_in("upstream", "set", "claude", "--auth", "sigv2").code == 2
+
+
+@pytest.mark.parametrize("verb", ["set", "rotate"])
+def test_a_key_given_as_an_argument_is_refused_and_not_repeated(
+    signed_in: Cli, plane: ControlPlane, verb: str
+) -> None:
+    said = signed_in("key", verb, "up", "sk-PLANTED", "--dry-run")
+    assert said.code == 2
+    assert "a key is no argument" in said.err
+    assert "PLANTED" not in said.out + said.err
+    assert not plane.writes
