@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from gateway.secret import Secret
 from policies.facts import Action, Role
 from tenants.ids import OrgId
-from tenants.models import LimitUnit, ModelAlias, Upstream
+from tenants.models import LimitUnit, ModelAlias, OnEnd, OnOutage, Upstream
 from tenants.snapshot import Tenant
 
 
@@ -30,6 +30,7 @@ class Principal(Struct, frozen=True):
     audience: str
     issued_at: int
     expires_at: int
+    teams: tuple[str, ...] = ()
 
 
 class Call(Struct, frozen=True):
@@ -72,9 +73,12 @@ class Usage(Struct, frozen=True):
 
 
 class Claim(Struct, frozen=True):
-    """One limit that applies to one request, and how much of it is asked for.
+    """One limit that applies to one request, and how much of it is asked for, in whole units of `unit`.
 
-    `subject` is whose bucket ('' for the organization's own); with `org` and `limit` it is the bucket's key.
+    `subject` is whose bucket ('' for the organization's own); with `org`, `limit` and `starts_s` it is the
+    bucket's key. `starts_s` and `ends_s` (Unix seconds) are a budget's calendar window, 0 and 0 for a bucket that
+    refills. `least`: the request is admitted with so much, if `cost` is not left (see `OnEnd`); more than `cost`
+    is never given.
     """
 
     org: OrgId
@@ -86,6 +90,16 @@ class Claim(Struct, frozen=True):
     amount: int
     burst: int
     period_s: int
+    starts_s: int = 0
+    ends_s: int = 0
+    least: int = -1
+    on_outage: OnOutage = OnOutage.LOCAL
+    on_end: OnEnd = OnEnd.FINISH
+
+    @property
+    def enough(self) -> int:
+        """What has to be left: `least`, or the whole cost when it is not given."""
+        return self.cost if self.least < 0 else self.least
 
 
 class Standing(Struct, frozen=True):
@@ -97,6 +111,36 @@ class Standing(Struct, frozen=True):
     reset_ms: int
 
 
+class Used(Struct, frozen=True):
+    """What one request has used so far, of everything a limit may count but itself and its slot.
+
+    `bytes`: of the request and of the answer. `nanodollars`: by the price table.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    bytes: int = 0
+    nanodollars: int = 0
+
+    def of(self, unit: LimitUnit) -> int:
+        """In whole units of `unit`: one request, and no slot once it has ended."""
+        match unit:
+            case LimitUnit.REQUESTS:
+                return 1
+            case LimitUnit.TOKENS:
+                return self.input_tokens + self.output_tokens
+            case LimitUnit.INPUT_TOKENS:
+                return self.input_tokens
+            case LimitUnit.OUTPUT_TOKENS:
+                return self.output_tokens
+            case LimitUnit.BYTES:
+                return self.bytes
+            case LimitUnit.SPEND:
+                return self.nanodollars
+            case LimitUnit.CONCURRENCY:
+                return 0
+
+
 class Hold(Protocol):
     """What a limit store gives for claims it granted: all of them or none.
 
@@ -106,8 +150,16 @@ class Hold(Protocol):
     @property
     def standings(self) -> tuple[Standing, ...]: ...
 
-    def settle(self, tokens: int) -> None:
-        """Charge what was used: `tokens` may be less or more than was claimed. Concurrency is given back."""
+    @property
+    def metered(self) -> bool:
+        """Whether `spending` wants to be told what the stream uses as it goes."""
+
+    def spending(self, used: Used) -> Claim | None:
+        """So much has been used so far (each figure never falls). More than was granted is taken from what is
+        left. Returns the limit that has ended and wants the stream ended (`OnEnd.CUT`), None to go on."""
+
+    def settle(self, used: Used) -> None:
+        """Charge what was used, which may be less or more than was claimed. Concurrency is given back."""
 
     def refund(self) -> None:
         """Nothing was sent upstream: give everything back, the request itself included."""

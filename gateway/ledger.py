@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from gateway.clock import Clock
 from gateway.errors import ForbiddenError, GatewayError, LimitExceededError
-from gateway.exchange import Call, Hold, Outcome, Permit, Principal, Receipt, Reservation, Route, Usage
+from gateway.exchange import Call, Hold, Outcome, Permit, Principal, Receipt, Reservation, Route, Usage, Used
 from gateway.inflight import Abort
 from gateway.latest import Turn
 from gateway.upstream.relay import Progress, UpstreamRefusalError
@@ -210,7 +210,9 @@ class Ledger:
         if self._hold is None:
             return
         if self.progress.sent:
-            self._hold.settle(self.usage().total)
+            usage = self.usage()
+            size = self._call.size if self._call else 0
+            self._hold.settle(Used(usage.prompt_tokens, usage.completion_tokens, size + self.bytes_out))
         else:
             self._hold.refund()
 

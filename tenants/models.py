@@ -24,7 +24,8 @@ class Org(Struct, frozen=True):
 
     `supersede`: a member's newer completion of the same document ends the older one. `deadline_ms`: how long
     a call may take in all, 0 for the server's own limit; a caller may ask for less. `holds`: see
-    `policies.holds`.
+    `policies.holds`. `timezone` (IANA name): where its days, weeks and months begin. `weight`: its part of what
+    organizations share, beside the others'.
     """
 
     id: OrgId
@@ -34,6 +35,8 @@ class Org(Struct, frozen=True):
     supersede: bool = False
     deadline_ms: int = 0
     holds: tuple[str, ...] = ()
+    timezone: str = "UTC"
+    weight: int = 1
     created_at: int = 0
     version: int = 1
 
@@ -123,24 +126,69 @@ class ModelAlias(Struct, frozen=True):
 
 
 class LimitScope(StrEnum):
-    """Whose bucket: one for the org, one for each member, one for each model, one for each client."""
+    """Whose bucket: one for the org, one for each team, member, model, client or upstream."""
 
     ORG = "org"
+    TEAM = "team"
     MEMBER = "member"
     MODEL = "model"
     CLIENT = "client"
+    UPSTREAM = "upstream"
 
 
 class LimitUnit(StrEnum):
+    """What is counted. `TOKENS`: input and output together; `BYTES`: of requests and answers together;
+    `SPEND`: nanodollars (10⁻⁹ USD), by the price table."""
+
     REQUESTS = "requests"
     TOKENS = "tokens"
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+    BYTES = "bytes"
+    SPEND = "spend"
     CONCURRENCY = "concurrency"
 
 
-class Limit(Struct, frozen=True):
-    """`amount` of `unit` per `period_s` seconds (0 for concurrency). `subject` narrows to one id, '' = each.
+class Window(StrEnum):
+    """A budget's calendar window, in the organization's time zone; weeks begin on Monday (ISO 8601)."""
 
-    The bucket holds `burst` at most (0 means `amount`) and refills evenly over the period.
+    NONE = ""
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
+class OnOutage(StrEnum):
+    """What holds while the store of limits cannot be asked: this worker's share of the limit, counted by itself;
+    nothing passes; everything does."""
+
+    LOCAL = "local"
+    DENY = "deny"
+    ALLOW = "allow"
+
+
+class OnEnd(StrEnum):
+    """What becomes of a request for which not all is left that it may use.
+
+    `FINISH`: it is admitted only if all it may use is left; what it uses beyond that is a debt. `CUT`: it is
+    admitted with what is left, and its stream is ended when that is gone. `DENY_NEXT`: it is admitted while
+    anything is left and may finish; the debt denies the next.
+    """
+
+    FINISH = "finish"
+    CUT = "cut"
+    DENY_NEXT = "deny-next"
+
+
+class Limit(Struct, frozen=True):
+    """`amount` of `unit` per `period_s` seconds (0 for concurrency and with a `window`).
+
+    `subject` narrows to one id, '' = each. The bucket holds `burst` at most (0 means `amount`) and refills evenly
+    over the period. With a `window` it is a budget: `amount` per calendar window, not refilled and not carried
+    over. `notify_at`: percent of it used at which somebody is told.
+
+    Limits of the platform: scope `org` is one bucket for each organization, its amount times the organization's
+    weight; scope `upstream` one for each origin (`https://host:port`), shared by all organizations.
     """
 
     org: OrgId
@@ -151,6 +199,23 @@ class Limit(Struct, frozen=True):
     period_s: int = 60
     burst: int = 0
     subject: str = ""
+    window: Window = Window.NONE
+    on_outage: OnOutage = OnOutage.LOCAL
+    on_end: OnEnd = OnEnd.FINISH
+    notify_at: tuple[int, ...] = ()
+    version: int = 1
+
+
+class Price(Struct, frozen=True):
+    """What one model costs: nanodollars per million tokens. `model` is the provider's name of it.
+
+    Those of the platform are everybody's; an organization's own goes before. `version` counts the imports.
+    """
+
+    org: OrgId
+    model: str
+    input: int
+    output: int
     version: int = 1
 
 

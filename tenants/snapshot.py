@@ -14,7 +14,7 @@ from msgspec import Struct
 from policies.facts import Policy
 from policies.rules import RulesPolicy
 from tenants.ids import OrgId
-from tenants.models import Limit, ModelAlias, Org, OrgRule, Revocation, State, Upstream
+from tenants.models import Limit, ModelAlias, Org, OrgRule, Price, Revocation, State, Upstream
 
 
 class TenantRecord(Struct, frozen=True):
@@ -25,6 +25,7 @@ class TenantRecord(Struct, frozen=True):
     models: tuple[ModelAlias, ...] = ()
     limits: tuple[Limit, ...] = ()
     rules: tuple[OrgRule, ...] = ()
+    prices: tuple[Price, ...] = ()
 
 
 class Delta(Struct, frozen=True):
@@ -45,7 +46,7 @@ class Delta(Struct, frozen=True):
 class Tenant:
     """One organization, ready to be asked."""
 
-    __slots__ = ("hosts", "id", "limits", "models", "org", "policy", "upstreams")
+    __slots__ = ("hosts", "id", "limits", "models", "org", "policy", "prices", "upstreams")
 
     def __init__(self, record: TenantRecord) -> None:
         self.org: Org = record.org
@@ -54,6 +55,7 @@ class Tenant:
         self.upstreams: Mapping[str, Upstream] = MappingProxyType({u.name: u for u in record.upstreams})
         self.models: Mapping[str, ModelAlias] = MappingProxyType({m.name: m for m in record.models})
         self.limits: tuple[Limit, ...] = record.limits
+        self.prices: Mapping[str, Price] = MappingProxyType({price.model: price for price in record.prices})
         self.policy: Policy = RulesPolicy([rule.rule() for rule in record.rules])
 
     @property

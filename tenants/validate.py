@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
+from zoneinfo import available_timezones
 
 from msgspec import Struct
 
@@ -23,8 +25,10 @@ from tenants.models import (
     LimitUnit,
     Member,
     ModelAlias,
+    OnEnd,
     Org,
     OrgRule,
+    Price,
     State,
     Upstream,
     WireProtocol,
@@ -38,6 +42,10 @@ MAX_TIMEOUT_MS: Final = 600_000
 MAX_CONNECTIONS: Final = 64
 MAX_IN_FLIGHT: Final = 100_000
 MAX_AMOUNT: Final = 10**12
+MAX_FINE: Final = 9 * 10**15
+"""Of what is counted finely: nanodollars (nine million dollars) and bytes. Below 2⁵³: no store rounds it."""
+
+MAX_WEIGHT: Final = 1_000
 MAX_PERIOD_S: Final = 31 * 86_400
 MAX_TOKENS: Final = 10_000_000
 MAX_COUNT: Final = 2**31 - 1
@@ -50,7 +58,9 @@ _PATH: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 # One way to match each character: with `\s+` before the base64, which may begin with spaces too, 256 KiB of spaces
 # would take minutes.
 _PEM: Final = re.compile(r"(?:\s*-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----)+\s*")
+_ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _GLOB: Final = re.compile(r"(?:[a-z0-9._*?-]|\[!?[a-z0-9._-]+\])+")
+_FINE: Final = frozenset({LimitUnit.SPEND, LimitUnit.BYTES})
 _PLATFORM_ROLES: Final = frozenset({Role.OPERATOR, Role.AUDITOR})
 
 
@@ -93,6 +103,9 @@ def _org(item: Org) -> Iterator[Fault]:
         except HoldError as error:
             yield "holds", f"'{_shown(text)}' {error}"
     yield from _each_once("holds", item.holds)
+    if not _is_zone(item.timezone):
+        yield "timezone", f"'{_shown(item.timezone)}' is no IANA time zone, as Europe/Berlin is"
+    yield from _range("weight", item.weight, 1, MAX_WEIGHT)
     if item.id == PLATFORM and item.state is not State.ACTIVE:
         yield "state", "of the platform's own organization is always active"
     if item.id == PLATFORM and item.hosts:
@@ -191,27 +204,66 @@ def _model(item: ModelAlias) -> Iterator[Fault]:
 
 
 def _limit(item: Limit) -> Iterator[Fault]:
-    yield from _named(item.org, item.name)
-    yield from _range("amount", item.amount, 1, MAX_AMOUNT)
+    if item.org == PLATFORM:
+        yield from _identifier("name", item.name, resource_name)
+        if item.scope not in (LimitScope.ORG, LimitScope.UPSTREAM):
+            yield "scope", "of the platform's limits is 'org' (one for each) or 'upstream' (one for each origin)"
+    else:
+        yield from _named(item.org, item.name)
+    yield from _range("amount", item.amount, 1, MAX_FINE if item.unit in _FINE else MAX_AMOUNT)
+    yield from _period(item)
+    if not 0 <= item.burst <= max(item.amount, 0):
+        yield "burst", "is 0 (as much as 'amount') to 'amount'"
+    if item.on_end is not OnEnd.FINISH and item.unit in (LimitUnit.REQUESTS, LimitUnit.CONCURRENCY):
+        yield "on_end", "is 'finish' for requests and concurrency: a request is one from its beginning"
+    for percent in item.notify_at:
+        if not 1 <= percent <= 100:
+            yield "notify_at", "is percentages from 1 to 100"
+    yield from _each_once("notify_at", tuple(map(str, item.notify_at)))
+    if item.notify_at and not item.window:
+        yield "notify_at", "is for limits with a 'window': a bucket that refills has no end to warn of"
+    yield from _limit_subject(item)
+
+
+def _period(item: Limit) -> Iterator[Fault]:
     if item.unit is LimitUnit.CONCURRENCY:
         if item.period_s != 0:
             yield "period_s", "is 0 for concurrency: it counts what is in flight"
+        if item.window:
+            yield "window", "is empty for concurrency: it counts what is in flight"
+    elif item.window:
+        if item.period_s != 0:
+            yield "period_s", "is 0 with a 'window', which is the period"
+        if item.burst != 0:
+            yield "burst", "is 0 with a 'window': all of the amount may be used at once"
     else:
         yield from _range("period_s", item.period_s, 1, MAX_PERIOD_S)
-    if not 0 <= item.burst <= max(item.amount, 0):
-        yield "burst", "is 0 (as much as 'amount') to 'amount'"
+
+
+def _limit_subject(item: Limit) -> Iterator[Fault]:
+    if not item.subject and item.scope is not LimitScope.CLIENT:
+        return
     match item.scope:
+        case LimitScope.ORG if item.org == PLATFORM:
+            yield from _identifier("subject", item.subject, org_id)
         case LimitScope.ORG:
-            if item.subject:
-                yield "subject", "is empty: an organization has one bucket"
+            yield "subject", "is empty: an organization has one bucket"
         case LimitScope.MEMBER:
-            if item.subject:
-                yield from _identifier("subject", item.subject, member_id)
-        case LimitScope.MODEL:
-            if item.subject:
-                yield from _identifier("subject", item.subject, resource_name)
+            yield from _identifier("subject", item.subject, member_id)
+        case LimitScope.UPSTREAM if item.org == PLATFORM:
+            if not _ORIGIN.fullmatch(item.subject):
+                yield "subject", "is an origin in lower case: https://host or https://host:port"
+        case LimitScope.TEAM | LimitScope.MODEL | LimitScope.UPSTREAM:
+            yield from _identifier("subject", item.subject, resource_name)
         case LimitScope.CLIENT:
             yield from _text("subject", item.subject)
+
+
+def _price(item: Price) -> Iterator[Fault]:
+    yield from _identifier("org", item.org, org_id)
+    yield from _text("model", item.model, least=1)
+    yield from _range("input", item.input, 0, MAX_FINE)
+    yield from _range("output", item.output, 0, MAX_FINE)
 
 
 def _rule(item: OrgRule) -> Iterator[Fault]:
@@ -275,6 +327,15 @@ def _each_once(field: str, values: tuple[str, ...]) -> Iterator[Fault]:
         yield field, f"are at most {MAX_LIST}"
 
 
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def _is_zone(name: str) -> bool:
+    return name == "UTC" or name in _zones()
+
+
 def _shown(text: str) -> str:
     return text[:64].encode("unicode_escape").decode()
 
@@ -285,5 +346,6 @@ _RULES: Final[dict[type[Struct], Callable[[Any], Iterator[Fault]]]] = {
     Upstream: _upstream,
     ModelAlias: _model,
     Limit: _limit,
+    Price: _price,
     OrgRule: _rule,
 }

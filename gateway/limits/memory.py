@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gateway.exchange import Claim, Hold, Standing
+from gateway.exchange import Claim, Hold, Standing, Used
 from gateway.limits.refusal import exceeded
 from gateway.limits.table import Table, standings
-from tenants.models import LimitUnit
 
 
 class MemoryLimits:
@@ -46,13 +45,17 @@ class _MemoryHold:
     def standings(self) -> tuple[Standing, ...]:
         return self._standings
 
-    def settle(self, tokens: int) -> None:
+    @property
+    def metered(self) -> bool:
+        return False
+
+    def spending(self, used: Used) -> Claim | None:
+        return None
+
+    def settle(self, used: Used) -> None:
         self._close()
         for claim in self._claims:
-            if claim.unit is LimitUnit.TOKENS:
-                self._limits.give(claim, claim.cost - tokens)
-            elif claim.unit is LimitUnit.CONCURRENCY:
-                self._limits.give(claim, claim.cost)
+            self._limits.give(claim, claim.cost - used.of(claim.unit))
 
     def refund(self) -> None:
         self._close()

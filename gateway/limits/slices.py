@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.errors import GatewayError, UnavailableError
-from gateway.exchange import Claim, Hold, Standing
+from gateway.exchange import Claim, Hold, Standing, Used
 from gateway.limits.claims import costing
 from gateway.limits.messages import Ahead, Refused, SliceAnswer, SliceAsk
 from gateway.limits.parcel import NEVER, Local, Parcel
@@ -289,13 +289,18 @@ class _SlicedHold:
         """As of the moment when all was granted."""
         return standings(self._claims, self._remaining)
 
-    def settle(self, tokens: int) -> None:
+    @property
+    def metered(self) -> bool:
+        return False
+
+    def spending(self, used: Used) -> Claim | None:
+        return None
+
+    def settle(self, used: Used) -> None:
         self._close()
         for claim, at in zip(self._claims, self._at, strict=True):
-            if claim.unit is LimitUnit.TOKENS:
-                self._limits.charge(claim, at, claim.cost, tokens)
-            elif claim.unit is LimitUnit.CONCURRENCY:
-                self._limits.charge(claim, at, claim.cost, 0)
+            if claim.unit is not LimitUnit.REQUESTS:
+                self._limits.charge(claim, at, claim.cost, used.of(claim.unit))
 
     def refund(self) -> None:
         self._close()

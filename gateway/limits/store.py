@@ -1,4 +1,4 @@
-"""The limit store's Protocol: stage 5 asks it, whoever owns the buckets answers."""
+"""The Protocols of limits: what stage 5 asks, and what a worker's limits ask in their turn."""
 
 from __future__ import annotations
 
@@ -6,18 +6,56 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.exchange import Claim, Hold
+from gateway.limits.protocol import SliceAnswer, SliceAsk, Standings
+from tenants.ids import OrgId
 
 
 class LimitStore(Protocol):
-    """Buckets, keyed by (org, limit, subject): an organization's id is part of every key.
+    """Buckets, keyed by (org, limit, subject, window): an organization's id is part of every key.
 
     `reserve` is atomic over its claims, all or nothing; on a refusal nothing is spent and the error names
     the strictest limit, with a `retry_after_s` after which a client alone on its bucket succeeds.
-    Concurrency: safe for many tasks of one loop; exact across workers because one owner hands out slices.
-    Durability: none; a restart begins with full buckets. Usually returns without suspending.
+    Claims of the platform's own buckets, which organizations share, are reserved apart from the organization's,
+    and given back when those are refused.
+    Concurrency: safe for many tasks of one loop; exact across workers because one store hands out slices.
+    Usually returns without suspending.
 
-    Errors: `gateway.errors.LimitExceededError`; `UnavailableError` when the owner cannot be asked.
+    Errors: `gateway.errors.LimitExceededError`; `UnavailableError` when the store cannot be asked and the limit
+    says `OnOutage.DENY`.
     Trusted: whoever can change a bucket decides how much its organization may spend.
     """
 
     async def reserve(self, claims: Sequence[Claim]) -> Hold: ...
+
+
+class SliceStore(Protocol):
+    """Where the buckets are: `owner.LimitOwner` behind the bus, or `redis.RedisSlices`.
+
+    `ask` is atomic, and idempotent by (session, seq) (see `protocol`). Its clock alone counts.
+    Durability: none is needed. A store that has lost everything begins a new epoch, which the workers' knowledge
+    rebuilds; budgets are seeded from what the control process has written down.
+    Concurrency: any number of workers, one message under way for each worker and organization.
+
+    Errors: `gateway.errors.UnavailableError`, within its time limit: it cannot be told whether the message counts,
+    and it is sent again.
+    Trusted: whoever can write there decides how much anybody may spend, and reads no secret and no code.
+    """
+
+    async def ask(self, message: SliceAsk) -> SliceAnswer: ...
+
+
+class SliceAdmin(Protocol):
+    """The same store as the control process sees it: for admins' questions, and for what outlives an epoch.
+
+    Errors: `gateway.errors.UnavailableError`.
+    """
+
+    async def usage(self, org: OrgId) -> Sequence[Standings]:
+        """Every bucket of `org` that is in use, in no order."""
+
+    async def reset(self, org: OrgId, limit: str, subject: str | None = None) -> int:
+        """As good as new: full, nobody's debt. Of one subject, or of all; what is lent stays lent. Returns how
+        many buckets."""
+
+    async def seed(self, org: OrgId, used: Sequence[Standings]) -> None:
+        """Budgets as they were: each that is not known yet begins with its `level`; others stay as they are."""

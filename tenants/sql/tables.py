@@ -66,6 +66,8 @@ orgs = Table(
     _number("supersede", 0),
     _number("deadline_ms", 0),
     _text("holds", "[]"),
+    _text("timezone", "UTC"),
+    _number("weight", 1),
     _number("created_at"),
     _number("version"),
     _number("touched"),  # the store's version at the last write the data plane should see
@@ -145,6 +147,10 @@ limits = Table(
     _number("period_s"),
     _number("burst"),
     _text("subject"),
+    _text("window", ""),
+    _text("on_outage", "local"),
+    _text("on_end", "finish"),
+    _text("notify_at", "[]"),
     _number("version"),
 )
 

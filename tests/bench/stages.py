@@ -26,7 +26,7 @@ from gateway.audit.spool import Spool
 from gateway.authn.verify import Authenticator
 from gateway.authorize.stage import authorize, resolve
 from gateway.clock import SystemClock
-from gateway.exchange import Credential, Hold, Permit, Receipt, Reservation, Route, SpoolUp
+from gateway.exchange import Credential, Hold, Permit, Receipt, Reservation, Route, SpoolUp, Used
 from gateway.ledger import Ledger
 from gateway.limits.claims import claims_for
 from gateway.limits.messages import SliceAnswer, SliceAsk
@@ -127,7 +127,7 @@ class Stages:
             "transport": await _least_async(lambda: self._ask_upstream(route), streams=32),
             "audit": await self._audit(receipt),
         }
-        hold.settle(10)
+        hold.settle(Used(10))
         await self._transports.aclose()
         return {stage: round(costs[stage], 2) for stage in STAGES}
 
@@ -135,7 +135,7 @@ class Stages:
         """Mostly out of a slice; now and then the owner is asked, which here is in the same process."""
         hold = await self._limits.reserve(claims_for(permit))
         rate_limit_headers(hold.standings)
-        hold.settle(20)
+        hold.settle(Used(20))
 
     def _route(self, reservation: Reservation) -> Route:
         permit = reservation.permit

@@ -9,7 +9,7 @@ from itertools import cycle
 import pytest
 
 from gateway.errors import LimitExceededError
-from gateway.exchange import Claim, Hold
+from gateway.exchange import Claim, Hold, Used
 from gateway.limits.memory import MemoryLimits
 from gateway.limits.messages import SliceAnswer, SliceAsk
 from gateway.limits.owner import LimitOwner
@@ -203,16 +203,16 @@ async def test_a_refund_restores_the_request_too(store: LimitStore) -> None:
 
 
 async def test_tokens_are_settled_on_what_was_used(store: LimitStore) -> None:
-    (await store.reserve([tokens(900)])).settle(100)
+    (await store.reserve([tokens(900)])).settle(Used(100))
     await settled(store)
-    (await store.reserve([tokens(900)])).settle(900)
+    (await store.reserve([tokens(900)])).settle(Used(900))
     await settled(store)
     with pytest.raises(LimitExceededError):
         await store.reserve([tokens(1)])
 
 
 async def test_more_used_than_reserved_is_a_debt(store: LimitStore, clock: FakeClock) -> None:
-    (await store.reserve([tokens(10)])).settle(1_500)  # 500 below nothing: half a minute
+    (await store.reserve([tokens(10)])).settle(Used(1_500))  # 500 below nothing: half a minute
     await settled(store)
     with pytest.raises(LimitExceededError) as refusal:
         await store.reserve([tokens(1)])
@@ -226,7 +226,7 @@ async def test_slots_come_back_when_settled(store: LimitStore) -> None:
     with pytest.raises(LimitExceededError, match="2 requests at once") as refusal:
         await store.reserve([slots(2)])
     assert refusal.value.retry_after_s == 1
-    held[0].settle(0)
+    held[0].settle(Used(0))
     await settled(store)
     again = await store.reserve([slots(2)])
     with pytest.raises(LimitExceededError):
@@ -237,9 +237,9 @@ async def test_slots_come_back_when_settled(store: LimitStore) -> None:
 
 async def test_a_hold_ends_once(store: LimitStore) -> None:
     hold = await store.reserve([claim()])
-    hold.settle(0)
+    hold.settle(Used(0))
     with pytest.raises(RuntimeError):
-        hold.settle(0)
+        hold.settle(Used(0))
     with pytest.raises(RuntimeError):
         hold.refund()
 
@@ -275,4 +275,4 @@ async def test_standings_say_what_is_left_of_the_strictest(store: LimitStore, cl
 async def test_nothing_to_claim_is_always_granted(store: LimitStore) -> None:
     hold = await store.reserve([])
     assert hold.standings == ()
-    hold.settle(12)
+    hold.settle(Used(12))

@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from gateway.api.admin.problems import invalid
 from policies.facts import Action, Role
 from policies.rules import Effect
-from tenants.models import CredentialKind, LimitScope, LimitUnit, State, WireProtocol
+from tenants.models import CredentialKind, LimitScope, LimitUnit, OnEnd, OnOutage, State, Window, WireProtocol
 
 T = TypeVar("T", bound=Struct)
 
@@ -29,6 +29,8 @@ class OrgBody(Struct, frozen=True, forbid_unknown_fields=True):
     supersede: bool = False
     deadline_ms: int = 0
     holds: tuple[str, ...] = ()
+    timezone: str = "UTC"
+    weight: int = 1
     state: State | None = None
     created_at: int | None = None
     version: int | None = None
@@ -80,7 +82,7 @@ class ModelBody(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LimitBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """`period_s` left out is 60, or 0 for concurrency, which has none."""
+    """`period_s` left out is 60, or 0 for concurrency and for a `window`, which have none."""
 
     name: str
     scope: LimitScope
@@ -89,6 +91,10 @@ class LimitBody(Struct, frozen=True, forbid_unknown_fields=True):
     period_s: int | None = None
     burst: int = 0
     subject: str = ""
+    window: Window = Window.NONE
+    on_outage: OnOutage = OnOutage.LOCAL
+    on_end: OnEnd = OnEnd.FINISH
+    notify_at: tuple[int, ...] = ()
     org: str | None = None
     version: int | None = None
 

@@ -13,7 +13,7 @@ from tenants.models import Limit, LimitUnit
 
 def _make(caller: Caller, body: LimitBody, current: Limit | None) -> Limit:
     if body.period_s is None:
-        body = structs.replace(body, period_s=0 if body.unit is LimitUnit.CONCURRENCY else 60)
+        body = structs.replace(body, period_s=0 if body.unit is LimitUnit.CONCURRENCY or body.window else 60)
     return to_item(Limit, body, current, org=caller.org)
 
 

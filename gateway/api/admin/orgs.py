@@ -60,11 +60,11 @@ async def read(caller: CallerDependency) -> Response[Org]:
     ),
 )
 async def replace(caller: CallerDependency, data: RequestBody[OrgBody], if_match: IfMatch = "") -> Response[Org]:
-    """Its name; by an operator, also the host names that lead to it."""
+    """What it says of itself; by an operator, also the host names that lead to it and its weight."""
     current = await caller.deps.store.orgs.get(caller.org)
     expected = expected_version(if_match, current.version)
     item = to_item(Org, data, current, key="id")
-    if set(item.hosts) != set(current.hosts):
+    if set(item.hosts) != set(current.hosts) or item.weight != current.weight:
         await caller.require(Operation.ORG_HOSTS)
     made = await caller.deps.store.orgs.replace(item, expected, caller.actor)
     await caller.live()

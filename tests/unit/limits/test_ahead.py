@@ -8,7 +8,7 @@ import random
 import pytest
 
 from gateway.errors import GatewayError, LimitExceededError
-from gateway.exchange import Hold
+from gateway.exchange import Hold, Used
 from gateway.limits.owner import AHEAD, LEASE_US, LimitOwner
 from gateway.limits.parcel import LOW
 from gateway.limits.slices import SLOW_TICKS, SlicedLimits
@@ -38,21 +38,21 @@ def limits(wire: Wire) -> SlicedLimits:
 
 async def test_while_a_slice_is_renewed_the_rest_of_it_is_spent(limits: SlicedLimits, wire: Wire) -> None:
     wanted = [claim(amount=100_000), tokens(7, 1_000_000), slots(1_000)]
-    (await limits.reserve(wanted)).settle(7)
+    (await limits.reserve(wanted)).settle(Used(7))
     wire.gate.clear()
     wire.arrived.clear()
     for _ in range(AHEAD - AHEAD // LOW + 1):
-        (await limits.reserve(wanted)).settle(7)
+        (await limits.reserve(wanted)).settle(Used(7))
     await wire.arrived.wait()
     for _ in range(AHEAD // LOW - 1):
-        (await limits.reserve(wanted)).settle(7)  # would wait for ever if it asked
+        (await limits.reserve(wanted)).settle(Used(7))  # would wait for ever if it asked
     assert wire.messages[-1].asks == ()
     wire.gate.set()
     while limits._asking:
         await asyncio.sleep(0)
     asked = len([message for message in wire.messages if message.asks])
     for _ in range(20_000):
-        (await limits.reserve(wanted)).settle(7)
+        (await limits.reserve(wanted)).settle(Used(7))
         await asyncio.sleep(0)
     assert len([message for message in wire.messages if message.asks]) == asked
     assert len(wire.messages) < 60
@@ -61,7 +61,7 @@ async def test_while_a_slice_is_renewed_the_rest_of_it_is_spent(limits: SlicedLi
 async def test_a_busy_bucket_returns_what_came_back_and_keeps_its_slice(limits: SlicedLimits, wire: Wire) -> None:
     wanted = [tokens(10, 10_000)]
     for _ in range(5):
-        (await limits.reserve(wanted)).settle(4)
+        (await limits.reserve(wanted)).settle(Used(4))
     for _ in range(4):
         await limits.sync()
         await limits.reserve(wanted)  # used in each tick
@@ -74,7 +74,7 @@ async def test_a_busy_bucket_returns_what_came_back_and_keeps_its_slice(limits: 
 async def test_slots_that_nobody_needed_for_a_while_return(limits: SlicedLimits, wire: Wire) -> None:
     held = [await limits.reserve([slots(40)]) for _ in range(12)]
     for _ in range(5 * SLOW_TICKS):
-        held.pop().settle(0)
+        held.pop().settle(Used(0))
         held.append(await limits.reserve([slots(40)]))
         await limits.sync()
     assert len([message for message in wire.messages if message.asks]) == 1

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from gateway.errors import LimitExceededError, UnavailableError
-from gateway.exchange import Claim
+from gateway.exchange import Claim, Used
 from gateway.limits.memory import MemoryLimits
 from gateway.limits.messages import Granted, SliceAnswer, SliceAsk
 from gateway.limits.owner import LEASE_US, LimitOwner
@@ -176,7 +176,7 @@ async def test_a_worker_taken_for_dead_declares_its_slots_again(
     await other.reserve([claim()])  # buries w1
     await ticks(limits)
     assert await admitted(other, [slots(3)], 5) == 1
-    held[0].settle(0)
+    held[0].settle(Used(0))
     await ticks(limits)
     assert await admitted(other, [slots(3)], 5) == 1
 
@@ -198,7 +198,7 @@ async def test_a_restarted_owner_is_told_of_slots_in_use(
     held = [await limits.reserve([slots(4)]) for _ in range(3)]
     wire.owner = LimitOwner(clock, boot="another")
     assert await admitted(limits, [slots(4)], 5) == 1
-    held[0].settle(0)
+    held[0].settle(Used(0))
     await ticks(limits)
     assert await admitted(SlicedLimits("w2", wire), [slots(4)], 5) == 1
 
@@ -214,7 +214,7 @@ async def test_a_caller_that_goes_away_while_the_owner_is_asked_costs_nothing(
         await waiting
     wire.gate.set()
     await ticks(limits)
-    (await limits.reserve([claim(amount=1), slots(1)])).settle(0)
+    (await limits.reserve([claim(amount=1), slots(1)])).settle(Used(0))
 
 
 async def test_a_caller_that_goes_away_as_it_is_granted_costs_nothing(
@@ -253,7 +253,7 @@ async def test_a_limit_that_becomes_one_of_another_unit_begins_anew(limits: Slic
     held = [await limits.reserve([before]) for _ in range(2)]
     assert await admitted(limits, [after], 9) == 5
     for hold in held:
-        hold.settle(0)  # the slots' bucket is no more
+        hold.settle(Used(0))  # the slots' bucket is no more
     await ticks(limits)
     assert await admitted(limits, [after], 9) == 0
 
@@ -265,10 +265,10 @@ async def test_slots_of_a_limit_that_was_something_else_meanwhile_are_not_spent_
     await limits.reserve([claim(limit="at-once", amount=5)])
     again = [await limits.reserve([slots(2)]) for _ in range(2)]
     for hold in held:
-        hold.settle(0)
+        hold.settle(Used(0))
     with pytest.raises(LimitExceededError):
         await limits.reserve([slots(2)])
-    again[0].settle(0)
+    again[0].settle(Used(0))
     await limits.reserve([slots(2)])
 
 
@@ -343,7 +343,7 @@ async def test_a_message_that_is_cancelled_under_way_loses_nothing(limits: Slice
 
 
 async def test_closing_waits_for_what_is_asked_and_for_what_comes_back(limits: SlicedLimits, wire: Wire) -> None:
-    (await limits.reserve([slots(2)])).settle(0)  # a message about it would follow soon
+    (await limits.reserve([slots(2)])).settle(Used(0))  # a message about it would follow soon
     wire.gate.clear()
     wire.arrived.clear()
     waiting = asyncio.ensure_future(limits.reserve([claim(amount=2)]))
@@ -371,7 +371,7 @@ async def test_no_more_than_burst_and_what_came_in_over_any_interval(wire: Wire,
         if chance.random() < 0.1:
             hold.refund()
         else:
-            hold.settle(0)
+            hold.settle(Used(0))
             log.append(clock.now_us)
     for i in range(0, len(log), 10):
         for j in range(i, len(log), 10):
@@ -384,7 +384,7 @@ async def test_full_buckets_are_forgotten(clock: FakeClock, limits: SlicedLimits
         clock.advance(61)
         wanted: list[Claim] = [claim(subject=f"mem_{number}"), tokens(5), slots(3)]
         for store in (memory, limits):
-            (await store.reserve(wanted)).settle(5)
+            (await store.reserve(wanted)).settle(Used(5))
         await ticks(limits)
     assert len(memory) < 10
     assert len(owner) < 10

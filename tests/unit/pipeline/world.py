@@ -14,7 +14,7 @@ from gateway.errors import (
     GatewayError,
     UnauthenticatedError,
 )
-from gateway.exchange import Claim, Credential, Principal, Receipt, Standing
+from gateway.exchange import Claim, Credential, Principal, Receipt, Standing, Used
 from gateway.inflight import Abort, InFlight
 from gateway.pipeline import Headers, Pipeline
 from gateway.secret import Secret
@@ -64,8 +64,13 @@ class FakeHold:
     def __init__(self) -> None:
         self.ends: list[int | None] = []
 
-    def settle(self, tokens: int) -> None:
-        self.ends.append(tokens)
+    metered = False
+
+    def spending(self, used: Used) -> Claim | None:
+        return None
+
+    def settle(self, used: Used) -> None:
+        self.ends.append(used.of(LimitUnit.TOKENS))
 
     def refund(self) -> None:
         self.ends.append(None)

@@ -293,7 +293,7 @@ def test_rules(changes: dict[str, Any], fields: list[str]) -> None:
 @pytest.mark.parametrize("make", [upstream, model, limit, rule])
 def test_names_are_names_and_the_platform_serves_nothing(make: Any) -> None:
     assert faulty(make("acme", "../x")) == ["name"]
-    assert faulty(make("platform")) == ["org"]
+    assert faulty(make("platform")) == (["scope"] if make is limit else ["org"])
 
 
 @given(st.text(max_size=80))
