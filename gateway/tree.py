@@ -145,22 +145,37 @@ class PublicTree(MPServer):
         threading.Thread(target=self._await_retired, args=(worker,), daemon=True).start()
 
     def _await_retired(self, worker: WorkerProcess) -> None:
-        # Granian's own thread waits for it too: whichever comes second is told at once that it ended, or nothing.
-        end = time.monotonic() + (self.workers_kill_timeout or READY_S)
-        while worker.is_alive() and time.monotonic() < end:
-            time.sleep(0.05)
-        if worker.is_alive():
+        if not ends(worker, time.monotonic() + (self.workers_kill_timeout or READY_S)):
             log.warning("a worker did not retire in time and is killed")
             worker.kill()
 
     def _stop_workers(self) -> None:
+        """In place of Granian's own, which asks once and takes a worker that has ended for one that refuses to."""
+        end = time.monotonic() + (self.workers_kill_timeout or READY_S)
         # Those that retire are on their way; SIGTERM only tells their `/readyz`.
-        for worker in self._retiring:
-            if worker.is_alive():
-                worker.terminate()
-        super()._stop_workers()
+        for worker in (*self._retiring, *self.wrks):
+            worker.terminate()
+        for worker in self.wrks:
+            if not ends(worker, end):
+                log.warning("worker %d did not drain in time and is killed", worker.idx + 1)
+                worker.kill()
+                worker.join()
         for worker in self._retiring:
             if worker.is_alive():
                 worker.kill()
+        self.wrks.clear()
         for listener in self._listeners:
             listener.close()
+
+
+def ends(worker: WorkerProcess, end: float) -> bool:
+    """Wait for `worker` until `end` (monotonic seconds); whether it ended.
+
+    Granian's own thread waits for it too. The kernel tells one of the two, and until that one has had its turn and
+    noted it, the other is told that there is no such child: which `is_alive` takes for "it lives".
+    """
+    while worker.is_alive():
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.02)
+    return True

@@ -68,8 +68,7 @@ class Stopping:
         assert await asyncio.to_thread(self.gateway.process.wait, 60) == 0, self.log()
         assert not [pid for pid in self.processes if Path(f"/proc/{pid}").exists()]
         assert not list((self.gateway.home / "audit/spool").iterdir())
-        assert "refused to gracefully stop" not in self.log()
-        assert "did not retire in time" not in self.log()
+        assert "in time and is killed" not in self.log()
 
     def log(self) -> str:
         return self.gateway.log.read_text()
