@@ -78,7 +78,7 @@ class Claim(Struct, frozen=True):
     `subject` is whose bucket ('' for the organization's own); with `org`, `limit` and `starts_s` it is the
     bucket's key. `starts_s` and `ends_s` (Unix seconds) are a budget's calendar window, 0 and 0 for a bucket that
     refills. `least`: the request is admitted with so much, if `cost` is not left (see `OnEnd`); more than `cost`
-    is never given.
+    is never given. `notify_at`: the lowest percent of a budget at which callers are told of it, 0: never.
     """
 
     org: OrgId
@@ -95,6 +95,7 @@ class Claim(Struct, frozen=True):
     least: int = -1
     on_outage: OnOutage = OnOutage.LOCAL
     on_end: OnEnd = OnEnd.FINISH
+    notify_at: int = 0
 
     @property
     def enough(self) -> int:
@@ -103,12 +104,17 @@ class Claim(Struct, frozen=True):
 
 
 class Standing(Struct, frozen=True):
-    """What is left of the strictest limit of one unit, for the `x-ratelimit-*` headers."""
+    """What is left of the strictest limit of one unit, for the `x-ratelimit-*` headers.
+
+    With a `budget`, the name of a limit, it is another kind of standing: of that budget, of which so much has been
+    used that callers are told (`Claim.notify_at`), for the header `x-orgate-budget`.
+    """
 
     unit: LimitUnit
     limit: int
     remaining: int
     reset_ms: int
+    budget: str = ""
 
 
 class Used(Struct, frozen=True):

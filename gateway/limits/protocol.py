@@ -129,7 +129,7 @@ class Standings(Struct, frozen=True, array_like=True):
     """One bucket as an admin sees it. `level`: whole units left in it, lent ones not among them; negative in debt.
 
     `lent`: units in workers' hands, `open` of those reserved by requests in flight. Used of a budget: `amount` -
-    `level` - `lent`.
+    `level` - `lent`. `at_us`: when it was so, for `SliceAdmin.seed`; the store's clock, Unix microseconds.
     """
 
     limit: str
@@ -144,3 +144,9 @@ class Standings(Struct, frozen=True, array_like=True):
     lent: int
     open: int
     sessions: int
+    at_us: int = 0
+
+    @property
+    def used(self) -> int:
+        """Of a budget, in whole units; more than `amount` in debt."""
+        return self.amount - self.level - self.lent
