@@ -58,7 +58,7 @@ class SliceAdmin(Protocol):
         many buckets."""
 
     async def seed(self, org: OrgId, used: Sequence[Standings]) -> None:
-        """Budgets as they were, `level` at `at_us`: what is known of them from before, like `Part.left` in the first
-        message of a session that knew another epoch, whatever epoch the store has. A budget that nobody has spoken
-        of begins with its `level`; of one that has been used since, what was used before is taken too; where
-        something newer is known, nothing changes. The same again changes nothing."""
+        """Budgets as they were, `level` at `at_us`: what is known of them from before, like `Part.left` in the
+        first message of a session that knew another epoch, whatever epoch the store has. A budget that nobody has
+        spoken of begins with its `level`; of one that has been used since, what was used before is taken too;
+        where something newer is known, nothing changes. The same again changes nothing."""
