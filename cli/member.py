@@ -63,6 +63,11 @@ def _id(members: Resource[Member], who: str) -> str:
     return found[0].id
 
 
+def member_id_of(session: Session, who: str) -> str:
+    """The id of the member whose id or e-mail address is `who`."""
+    return _id(_members(session), who)
+
+
 @command(app, examples("orgate member list", "orgate member list --state suspended --output json"), name="list")
 def list_(
     session: Session,

@@ -58,6 +58,25 @@ class Member(Struct, frozen=True):
     version: int = 1
 
 
+class Team(Struct, frozen=True):
+    """Members who share something, a budget among others. Who is in it is in `TeamMember`."""
+
+    org: OrgId
+    name: str
+    title: str = ""
+    created_at: int = 0
+    version: int = 1
+
+
+class TeamMember(Struct, frozen=True):
+    """One member of one team, since `added_at`. A member's tokens name their teams (RFC 9068 `groups`)."""
+
+    org: OrgId
+    team: str
+    member: MemberId
+    added_at: int = 0
+
+
 class WireProtocol(StrEnum):
     """What is spoken to an upstream. `AUTO`: by ALPN over TLS; HTTP/1.1 in clear text."""
 

@@ -45,6 +45,12 @@ class Operation(StrEnum):
     MEMBER_REVOKE = "member.revoke"
     OWNER_WRITE = "owner.write"
 
+    TEAM_LIST = "team.list"
+    TEAM_CREATE = "team.create"
+    TEAM_READ = "team.read"
+    TEAM_UPDATE = "team.update"
+    TEAM_DELETE = "team.delete"
+
     UPSTREAM_LIST = "upstream.list"
     UPSTREAM_CREATE = "upstream.create"
     UPSTREAM_READ = "upstream.read"

@@ -7,8 +7,19 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
-from tenants.ids import OrgId
-from tenants.models import Limit, Member, ModelAlias, Org, OrgRule, Revocation, Upstream, UpstreamKey
+from tenants.ids import MemberId, OrgId
+from tenants.models import (
+    Limit,
+    Member,
+    ModelAlias,
+    Org,
+    OrgRule,
+    Revocation,
+    Team,
+    TeamMember,
+    Upstream,
+    UpstreamKey,
+)
 from tenants.snapshot import TenantRecord
 
 T = TypeVar("T")
@@ -128,6 +139,24 @@ class MemberRepository(Repository[Member], Protocol):
     async def by_email(self, email: str) -> Member: ...
 
 
+class TeamRepository(Repository[Team], Protocol):
+    """Teams, and who is in them. Deleting one that a limit names raises `InUseError`; a member who is deleted
+    leaves all of theirs."""
+
+    async def members(self, team: str, *, after: str = "", limit: int = 100) -> tuple[tuple[TeamMember, ...], str]:
+        """One page by member id, as `page`. Errors: `NotFoundError`, `InvalidQueryError`."""
+
+    async def of(self, member: MemberId) -> tuple[str, ...]:
+        """The teams a member is in, by name."""
+
+    async def add(self, team: str, member: MemberId, by: Actor) -> TeamMember:
+        """Harmless when repeated. Errors: `NotFoundError` for the team, `InvalidReferenceError` for the member, or
+        when they are in 32 already."""
+
+    async def remove(self, team: str, member: MemberId, by: Actor) -> None:
+        """Errors: `NotFoundError`."""
+
+
 class OrgStore(Protocol):
     """One organization's part of the store: there is no way from here to another's."""
 
@@ -135,6 +164,8 @@ class OrgStore(Protocol):
     def org(self) -> OrgId: ...
     @property
     def members(self) -> MemberRepository: ...
+    @property
+    def teams(self) -> TeamRepository: ...
     @property
     def upstreams(self) -> Repository[Upstream]: ...
     @property

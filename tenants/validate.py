@@ -30,6 +30,7 @@ from tenants.models import (
     OrgRule,
     Price,
     State,
+    Team,
     Upstream,
     WireProtocol,
 )
@@ -125,6 +126,11 @@ def _member(item: Member) -> Iterator[Fault]:
         if item.org != PLATFORM and role is Role.OPERATOR:
             yield "roles", "cannot be 'operator' outside the platform's own organization"
     yield from _range("not_before", item.not_before, 0, MAX_TIME)
+
+
+def _team(item: Team) -> Iterator[Fault]:
+    yield from _named(item.org, item.name)
+    yield from _text("title", item.title)
 
 
 def _upstream(item: Upstream) -> Iterator[Fault]:
@@ -343,6 +349,7 @@ def _shown(text: str) -> str:
 _RULES: Final[dict[type[Struct], Callable[[Any], Iterator[Fault]]]] = {
     Org: _org,
     Member: _member,
+    Team: _team,
     Upstream: _upstream,
     ModelAlias: _model,
     Limit: _limit,

@@ -127,9 +127,16 @@ def _claims(claims: dict[str, Any], issuer: str, audience: str) -> Claims:
         audience=audience if audience in audiences else "",
         issued_at=issued_at,
         expires_at=expires_at,
+        teams=_teams(claims.get("groups", [])),
     )
     not_before = _instant(claims["nbf"]) if "nbf" in claims else 0
     return Claims(principal, audiences, issued_at, not_before, expires_at)
+
+
+def _teams(groups: Any) -> tuple[str, ...]:
+    if not isinstance(groups, list) or not all(isinstance(name, str) for name in groups):
+        _refuse("groups")
+    return tuple(groups)
 
 
 def _audiences(aud: Any) -> tuple[str, ...]:

@@ -266,7 +266,9 @@ class OAuthService:
     async def _issue(
         self, member: Member, client: Client, plane: Plane, scope: str, *, asked_at: float
     ) -> AccessToken:
-        return await self._access.issue(member, client.id, self._audiences.of(plane), scope, asked_at=asked_at)
+        teams = await self._control.for_org(member.org).teams.of(member.id)
+        audience = self._audiences.of(plane)
+        return await self._access.issue(member, client.id, audience, scope, asked_at=asked_at, teams=teams)
 
     async def _note(
         self, action: str, member: Member, client: str, caller: Caller, detail: Mapping[str, str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import floor
 from typing import Any, Protocol
 
@@ -48,16 +48,24 @@ class AccessTokens:
         self._lifetime_s = lifetime_s
 
     async def issue(
-        self, member: Member, client: str, audience: str, scope: str, *, asked_at: float
+        self,
+        member: Member,
+        client: str,
+        audience: str,
+        scope: str,
+        *,
+        asked_at: float,
+        teams: Sequence[str] = (),
     ) -> AccessToken:
-        """A token for `member`, which was read from the store after `asked_at` (Unix seconds).
+        """A token for `member`, which was read from the store after `asked_at` (Unix seconds). `teams` are the
+        claim `groups` (RFC 9068 section 2.2.3.1), left out when there are none.
 
         `iat` is never later than that reading: whatever is taken from the member while the token is being made
         also takes back this token. A member whose tokens were revoked within this second gets one that begins
         where the revocation ends. Raises `errors.TemporarilyUnavailableError` when nothing signs now.
         """
         issued_at = max(floor(asked_at), member.not_before)
-        claims = {
+        claims: dict[str, Any] = {
             "iss": self._issuer,
             "aud": audience,
             "sub": member.id,
@@ -69,4 +77,6 @@ class AccessTokens:
             "iat": issued_at,
             "exp": issued_at + self._lifetime_s,
         }
+        if teams:
+            claims["groups"] = list(teams)
         return AccessToken(await self._keys.signed(claims), self._lifetime_s)

@@ -18,7 +18,9 @@ from tenants.sql.database import Database, uninterrupted
 from tenants.sql.dialect import create_engine, sqlite_url
 from tenants.sql.keybook import SqlKeyBook
 from tenants.sql.kinds import Limits, Members, Models, Rules, Upstreams
+from tenants.sql.persons import SqlPersonBook
 from tenants.sql.repository import ScopedRepository, T
+from tenants.sql.teams import Teams
 from tenants.store import Actor, Change, InvalidItemError, InvalidQueryError
 
 __all__ = ["SqlControlStore", "SqlOrgStore", "open_store", "sqlite_url"]
@@ -50,6 +52,7 @@ class SqlOrgStore:
         self._database = database
         self._org = org
         self._members = Members(database, org)
+        self._teams = Teams(database, org)
         self._upstreams = Upstreams(database, org)
         self._models = Models(database, org)
         self._limits = Limits(database, org)
@@ -62,6 +65,10 @@ class SqlOrgStore:
     @property
     def members(self) -> Members:
         return self._members
+
+    @property
+    def teams(self) -> Teams:
+        return self._teams
 
     @property
     def upstreams(self) -> Upstreams:
@@ -124,6 +131,7 @@ class SqlControlStore:
         self._database = database
         self._orgs = orgs.OrgRepository(database)
         self._keys = SqlKeyBook(database)
+        self._persons = SqlPersonBook(database)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -140,6 +148,10 @@ class SqlControlStore:
     @property
     def keys(self) -> SqlKeyBook:
         return self._keys
+
+    @property
+    def persons(self) -> SqlPersonBook:
+        return self._persons
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` (quick, never raises) after each committed write but `outbox_done`.

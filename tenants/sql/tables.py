@@ -98,6 +98,29 @@ members = Table(
     UniqueConstraint("org", "email_key", name="members_email"),
 )
 
+teams = Table(
+    "teams",
+    metadata,
+    _org(),
+    _key("name"),
+    _text("title"),
+    _number("created_at"),
+    _number("version"),
+)
+
+# Both ends are of the organization by construction: a team cannot hold another's member.
+team_members = Table(
+    "team_members",
+    metadata,
+    _org(),
+    _key("team"),
+    _key("member"),
+    _number("added_at"),
+    ForeignKeyConstraint(["org", "team"], ["teams.org", "teams.name"], ondelete="CASCADE"),
+    ForeignKeyConstraint(["org", "member"], ["members.org", "members.id"], ondelete="CASCADE"),
+    Index("team_members_by_member", "org", "member"),
+)
+
 upstreams = Table(
     "upstreams",
     metadata,
@@ -208,3 +231,21 @@ outbox = Table(
     _text("actor"),
     _text("detail"),
 )
+
+# The next three have no foreign key: entries of an organization that is gone still have their people. Of the
+# control process alone.
+data_keys = Table("data_keys", metadata, _key("org"), _text("id"), _text("wrapped"), _number("made_at"))
+
+persons = Table(
+    "persons",
+    metadata,
+    _key("org"),
+    _key("id"),
+    Column("finder", key_text(64), nullable=False),
+    _text("key"),
+    _text("member"),
+    _number("made_at"),
+    UniqueConstraint("org", "finder", name="persons_finder"),
+)
+
+erased_persons = Table("erased_persons", metadata, _key("org"), _key("finder"), _number("erased_at"))

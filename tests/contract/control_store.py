@@ -10,7 +10,7 @@ from typing import Protocol
 from policies.facts import Action, Role
 from policies.rules import Effect
 from tenants.ids import PLATFORM, MemberId, OrgId
-from tenants.models import Limit, LimitScope, LimitUnit, Member, ModelAlias, Org, OrgRule, Upstream
+from tenants.models import Limit, LimitScope, LimitUnit, Member, ModelAlias, Org, OrgRule, Team, Upstream
 from tenants.sql.store import SqlControlStore, open_store, sqlite_url
 from tenants.store import Actor
 
@@ -62,6 +62,10 @@ def org(name: str, **changes: object) -> Org:
 def member(of: str, key: str = "mem_1", **changes: object) -> Member:
     values = {"email": f"{key}@{of}.example", "name": "A Person", "roles": (Role.MEMBER, Role.ADMIN), **changes}
     return Member(org=OrgId(of), id=MemberId(key), **values)  # type: ignore[arg-type]
+
+
+def team(of: str, name: str = "core", **changes: object) -> Team:
+    return Team(org=OrgId(of), name=name, **{"title": "The Core", **changes})  # type: ignore[arg-type]
 
 
 def upstream(of: str, name: str = "main", **changes: object) -> Upstream:

@@ -26,11 +26,12 @@ from tenants.store import (
     Repository,
     VersionMismatchError,
 )
-from tests.contract.control_store import NOW, OPERATOR, limit, member, model, org, rule, upstream
+from tests.contract.control_store import NOW, OPERATOR, limit, member, model, org, rule, team, upstream
 
 # collection → (how to make one, its key, another value of one of its fields)
 KINDS: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
     "members": (member, "mem_1", {"name": "Another Name"}),
+    "teams": (team, "core", {"title": "Another"}),
     "upstreams": (upstream, "main", {"connections": 9}),
     "models": (model, "code", {"max_tokens": 77}),
     "limits": (limit, "each", {"amount": 5}),

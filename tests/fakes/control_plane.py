@@ -282,6 +282,13 @@ class ControlPlane:
                 return self._cert(seen, org, name, body)
             case ["orgs", org, "upstreams", name, "test"]:
                 return 200, {"ok": True, "status": 200, "ms": 1.5, "detail": ""}, {}
+            case ["orgs", org, "teams", key, "members"]:
+                joined = [{"org": org, "team": key, "member": "mem_1", "added_at": 1_700_000_000}]
+                return 200, {"items": joined, "next": ""}, {}
+            case ["orgs", org, "teams", key, "members", member]:
+                if seen.method == "DELETE":
+                    return 204, None, {}
+                return 200, {"org": org, "team": key, "member": member, "added_at": 1_700_000_000}, {}
             case ["orgs", org, "members", key, "invite"]:
                 return 200, self._invited(org, key), {}
             case ["orgs", org, "members", key, "revoke"]:

@@ -24,8 +24,9 @@ from tests.kit.client_certs import issue, texts
 from tests.kit.gateway import RunningGateway, Session
 
 CANARY = "zqcanary"
-KINDS = ("upstreams", "models", "limits", "rules")
+KINDS = ("teams", "upstreams", "models", "limits", "rules")
 BODIES: Mapping[str, dict[str, Any]] = {
+    "teams": {"title": f"{CANARY} team"},
     "upstreams": {"base_url": f"https://{CANARY}.example.com"},
     "models": {"upstream": f"{CANARY}-upstreams", "model": f"{CANARY}-real"},
     "limits": {"scope": "client", "unit": "requests", "amount": 9_999, "subject": f"{CANARY}-client"},
@@ -64,6 +65,12 @@ class Place:
     def absent(kind: str) -> str:
         return "mem_" + "0" * 20 if kind == "members" else f"zqabsent-{kind}"
 
+    def url(self, template: str, org: str, kind: str, key: str) -> str:
+        """`template` with its places filled. A team's member is one of acme's when the team is."""
+        member = self.real("members") if key == self.real(kind) else self.absent("members")
+        path = template.replace("{org}", org).replace("{key}", key).replace("{member}", member)
+        return self.gateway.admin_url + path
+
     def body(self, kind: str, key: str) -> dict[str, Any]:
         """A body that would be accepted under `kind`."""
         if kind == "members":
@@ -98,6 +105,7 @@ def furnish(gateway: RunningGateway) -> Place:
     place = Place(gateway, owner, auditor, thief, pawn, member)
     for kind in KINDS:
         owner.create(kind, **place.body(kind, place.real(kind)))
+    owner.admin("PUT", f"/admin/v1/orgs/acme/teams/{CANARY}-teams/members/{member}")
     owner.admin("PUT", f"/admin/v1/orgs/acme/upstreams/{CANARY}-upstreams/key", json={"key": UPSTREAM_KEY})
     owner.admin("PUT", f"/admin/v1/orgs/acme/upstreams/{CANARY}-upstreams/key/schedule", json=SCHEDULE)
     cert = texts(issue(make_ca("Client CA"), f"{CANARY}-cert"))
@@ -142,7 +150,8 @@ async def _expired(gateway: RunningGateway, owner: Session) -> dict[str, str]:
 def everything(place: Place) -> str:
     """All that acme has, versions included: to be the same before and after."""
     pages = (place.owner.admin("GET", f"/admin/v1/orgs/acme/{kind}").json() for kind in (*KINDS, "members"))
-    return json.dumps([place.owner.admin("GET", "/admin/v1/orgs/acme").json(), *pages])
+    team = place.owner.admin("GET", f"/admin/v1/orgs/acme/teams/{CANARY}-teams/members").json()
+    return json.dumps([place.owner.admin("GET", "/admin/v1/orgs/acme").json(), team, *pages])
 
 
 def entries(place: Place) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ def test_a_stranger_cannot_tell_acme_from_what_never_existed(place: Place, crede
         for org in ("acme", NEVER):
             for real in (True, False) if "{key}" in template else (True,):
                 key = (place.real(kind) if real else place.absent(kind)) if kind else ""
-                url = place.gateway.admin_url + template.replace("{org}", org).replace("{key}", key)
+                url = place.url(template, org, kind, key)
                 more = request(place, method, template, kind, key, real)
                 answers.append(place.send(method, url, credential, "admin", **more))
         assert {shape(answer) for answer in answers} == {shape(answers[0])}, (method, template)
@@ -87,8 +87,9 @@ def test_acmes_ids_mean_nothing_in_the_callers_own_organization(place: Place, cr
         answers = []
         for real in (True, False):
             key = place.real(kind) if real else place.absent(kind)
-            url = place.gateway.admin_url + template.replace("{org}", "globex").replace("{key}", key)
-            names = [key, place.real("upstreams") if real else place.absent("upstreams")]
+            url = place.url(template, "globex", kind, key)
+            which = place.real if real else place.absent
+            names = [key, which("upstreams"), which("members")]
             more = request(place, method, template, kind, key, real)
             answers.append(shape(place.send(method, url, credential, "admin", **more), *names))
         assert answers[0] == answers[1], (method, template)
@@ -125,7 +126,7 @@ def test_the_own_auditor_changes_nothing_and_never_sees_the_key(place: Place) ->
     read = refused = 0
     for method, template, kind in operations(place):
         key = place.real(kind) if kind else ""
-        url = place.gateway.admin_url + template.replace("{org}", "acme").replace("{key}", key)
+        url = place.url(template, "acme", kind, key)
         answer = place.send(
             method, url, "own auditor", "admin", **request(place, method, template, kind, key, True)
         )

@@ -15,7 +15,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import Message, Scope
 
-from gateway.api.admin import audit, keys, limits, me, members, models, orgs, rules, upstreams
+from gateway.api.admin import audit, keys, limits, me, members, models, orgs, rules, teams, upstreams
 from gateway.api.admin.caller import PUBLIC, caller_of, guard
 from gateway.api.admin.dependencies import AdminDependencies
 from gateway.api.admin.problems import handle
@@ -58,6 +58,7 @@ def admin_app(deps: AdminDependencies) -> Litestar:
             me.status,
             orgs.router(),
             members.router(),
+            teams.router(),
             upstreams.router(),
             keys.list_keys,
             models.router(),

@@ -48,6 +48,14 @@ class MemberBody(Struct, frozen=True, forbid_unknown_fields=True):
     version: int | None = None
 
 
+class TeamBody(Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    title: str = ""
+    org: str | None = None
+    created_at: int | None = None
+    version: int | None = None
+
+
 class UpstreamBody(Struct, frozen=True, forbid_unknown_fields=True):
     """`base_url` is what stands before `/v1`. The key is not here: PUT it to `…/key`, as `auth` wants it."""
 

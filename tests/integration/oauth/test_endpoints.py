@@ -10,8 +10,9 @@ from litestar.testing import AsyncTestClient
 
 from gateway.authn.verify import Authenticator
 from gateway.oauth.clients import GrantType
-from tenants.models import Org
+from tenants.models import Org, Team
 from tenants.snapshot import Snapshot, TenantRecord
+from tenants.store import Actor
 from tests.unit.oauth.conftest import ACME, ADA, ISSUER, Bench
 
 Http = AsyncTestClient[Litestar]
@@ -37,11 +38,17 @@ async def test_device_flow_refresh_and_revocation(client: Http, bench: Bench) ->
     jwks = (await client.get("/.well-known/jwks.json")).text
     authn = Authenticator(ISSUER, f"{ISSUER}/v1", lambda: bench.now)
     snapshot = Snapshot(1, [TenantRecord(Org(id=ACME, name="Acme"))], (), jwks)
-    assert authn.authenticate(f"Bearer {tokens['access_token']}".encode(), "h", snapshot).member == ADA
+    principal = authn.authenticate(f"Bearer {tokens['access_token']}".encode(), "h", snapshot)
+    assert (principal.member, principal.teams) == (ADA, ())
 
+    teams = bench.control.for_org(ACME).teams
+    await teams.create(Team(ACME, "core"), Actor(ACME, ADA))
+    await teams.add("core", ADA, Actor(ACME, ADA))
     again = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"], "client_id": "orgate-cli"}
     renewed = (await client.post("/oauth/token", data={**again, "resource": f"{ISSUER}/admin"})).json()
     assert renewed["scope"] == "admin"
+    told = Authenticator(ISSUER, f"{ISSUER}/admin", lambda: bench.now)
+    assert told.authenticate(f"Bearer {renewed['access_token']}".encode(), "h", snapshot).teams == ("core",)
     gone = await client.post("/oauth/revoke", data={"token": renewed["refresh_token"], "client_id": "orgate-cli"})
     assert (gone.status_code, gone.content) == (200, b"")
     dead = await client.post("/oauth/token", data={**again, "refresh_token": renewed["refresh_token"]})

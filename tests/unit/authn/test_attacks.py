@@ -217,6 +217,8 @@ def _claims() -> Iterator[str]:
         [["member"]],
     ):
         yield sign(header(), claims(roles=value))
+    for value in (None, "core", {"core": 1}, [1], [None], [["core"]], 7):
+        yield sign(header(), claims(groups=value))
     yield sign(header(), claims(roles=["operator"]))  # operators live in the platform's organization only
     for value in _each(
         ..., None, "", 1, [], "acme/..", "Acme", "acme\x00", "acme ", "unknown-org", "*", ["acme"], {}

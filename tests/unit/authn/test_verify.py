@@ -42,6 +42,14 @@ def test_a_good_token_names_its_principal() -> None:
     assert (principal.issued_at, principal.expires_at) == (tokens.NOW - 10, tokens.NOW + 890)
 
 
+def test_a_tokens_groups_are_its_members_teams() -> None:
+    def teams(token: str) -> tuple[str, ...]:
+        return Bench().authn.authenticate(f"Bearer {token}".encode(), "h", tokens.world()).teams
+
+    assert teams(tokens.token(groups=["core", "platform"])) == ("core", "platform")
+    assert teams(tokens.token()) == ()
+
+
 def test_the_scheme_is_case_insensitive_and_the_media_type_may_be_spelled_out() -> None:
     token = tokens.sign(tokens.header(typ="application/AT+JWT"), tokens.claims(aud=["other", tokens.AUDIENCE]))
     assert Bench().authn.authenticate(f"bEaReR {token}".encode(), "h", tokens.world()).member == "mem_ada"

@@ -17,6 +17,7 @@ def stocked(plane: ControlPlane) -> ControlPlane:
     plane.put("acme", "models", "code", upstream="vllm", model="old", tasks=["chat"], max_tokens=9)
     plane.put("acme", "limits", "r", scope="member", unit="requests", amount=5, period_s=60, burst=0, subject="")
     plane.put("acme", "members", "mem_1", email="ann@acme.example", name="Ann", roles=["member"], state="active")
+    plane.put("acme", "teams", "ops", title="Ops")
     plane.put("acme", "rules", "r1", effect="allow", roles=["member"], actions=["chat"], models=["*"])
     plane.put("", "orgs", "acme", name="Acme", state="active", hosts=[])
     return plane
@@ -35,6 +36,11 @@ WRITES: list[tuple[str, ...]] = [
     ("member", "resume", "mem_1"),
     ("member", "invite", "mem_1"),
     ("member", "revoke", "mem_1", "--yes"),
+    ("team", "create", "core", "--title", "The Core"),
+    ("team", "set", "ops", "--title", "Operations"),
+    ("team", "add", "ops", "ann@acme.example"),
+    ("team", "remove", "ops", "mem_1"),
+    ("team", "delete", "ops", "--yes"),
     ("upstream", "create", "two", "--url", "https://two.example/"),
     ("upstream", "set", "vllm", "--connections", "8", "--total-timeout-ms", "30000"),
     ("upstream", "delete", "vllm", "--yes"),
@@ -98,7 +104,7 @@ def test_what_cannot_be_taken_back_is_not_done_unasked(
 
 
 @pytest.mark.parametrize("form", ["json", "yaml", "csv", "table"])
-@pytest.mark.parametrize("argv", [WRITES[6], WRITES[18]], ids=["member create", "model set"])
+@pytest.mark.parametrize("argv", [WRITES[6], WRITES[25]], ids=["member create", "model set"])
 def test_dry_run_in_each_format(signed_in: Cli, stocked: ControlPlane, argv: tuple[str, ...], form: str) -> None:
     said = signed_in(*argv, "--dry-run", "-o", form)
     assert said.code == 0
