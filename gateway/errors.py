@@ -5,6 +5,7 @@ Messages are shown to callers: they never hold a secret, a prompt, an answer or 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -112,15 +113,39 @@ class UnprocessableError(GatewayError):
 
 
 class LimitExceededError(GatewayError):
-    """A limit said no; nothing was spent. `limit` is its name, `scope` whose bucket it is."""
+    """A limit said no; nothing was spent. `limit` is its name, `scope` whose bucket it is.
+
+    `owner` set it: `organization` or `platform`. `retry_after_s` is None when waiting is of no use. `resets_at`
+    (RFC 3339) is when a budget begins anew. `headers` say what is left.
+    """
 
     status = 429
     code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, limit: str, scope: str, retry_after_s: int) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        limit: str,
+        scope: str,
+        retry_after_s: int | None,
+        owner: str = "organization",
+        resets_at: str = "",
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.limit = limit
         self.scope = scope
+        self.owner = owner
+        self.resets_at = resets_at
+        self.headers = headers
+
+
+class QuotaExceededError(LimitExceededError):
+    """A budget of a calendar day, week or month is used up. As the last event of a stream: it ended in the middle
+    of the answer, and what came before it was charged."""
+
+    code = "insufficient_quota"
 
 
 class UnavailableError(GatewayError):

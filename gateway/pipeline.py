@@ -12,12 +12,13 @@ from gateway.audit.log import ReceiptSink
 from gateway.authorize.stage import authorize, resolve, visible_models
 from gateway.clock import Clock
 from gateway.errors import GatewayError, KeyRefusedError, UnavailableError, UpstreamTimeoutError
-from gateway.exchange import Call, Credential, Permit, Principal, Receipt, Reservation, Route, Standing
+from gateway.exchange import Call, Credential, Permit, Principal, Receipt, Reservation, Route
 from gateway.inflight import Abort, Abortable, InFlight
 from gateway.lane import lane_of_call
 from gateway.latest import Latest, Place
 from gateway.ledger import Ledger
 from gateway.limits.claims import claims_for
+from gateway.limits.headers import rate_limit_headers
 from gateway.limits.store import LimitStore
 from gateway.upstream.auth.authorizer import NO_KEY
 from gateway.upstream.relay import Relay, UpstreamRefusalError, is_event_stream, pass_on, read_answer
@@ -25,7 +26,7 @@ from policies.facts import Action
 from policies.holds import hold_ms
 from policies.lanes import Lane
 from tenants.ids import OrgId
-from tenants.models import CredentialKind, LimitUnit, ModelAlias
+from tenants.models import CredentialKind, ModelAlias
 from tenants.snapshot import Snapshot
 
 Headers = list[tuple[bytes, bytes]]
@@ -334,20 +335,3 @@ class Pipeline:
 
 def _identity(inbound: Inbound) -> Headers:
     return [(b"x-request-id", inbound.request_id.encode())]
-
-
-_UNITS = {LimitUnit.REQUESTS: b"requests", LimitUnit.TOKENS: b"tokens"}
-
-
-def rate_limit_headers(standings: Sequence[Standing]) -> Headers:
-    """OpenAI's `x-ratelimit-*` (API reference, "Rate limits"): concurrency has no name there and is left out."""
-    headers: Headers = []
-    for standing in standings:
-        unit = _UNITS.get(standing.unit)
-        if unit is not None:
-            headers += [
-                (b"x-ratelimit-limit-" + unit, b"%d" % standing.limit),
-                (b"x-ratelimit-remaining-" + unit, b"%d" % max(standing.remaining, 0)),
-                (b"x-ratelimit-reset-" + unit, b"%dms" % standing.reset_ms),
-            ]
-    return headers

@@ -42,11 +42,14 @@ RESPONSE_HEADERS = {
     "x-orgate-overhead-ms": "Milliseconds spent in the gateway until the answer's head.",
     "server-timing": "Milliseconds until the answer's head (W3C Server Timing): `gateway` its own, `queue` until"
     " it was the request's turn at the upstream, `upstream` until its first byte.",
-    "x-ratelimit-limit-requests": "The strictest limit of requests: its amount. Also `-tokens`.",
-    "x-ratelimit-remaining-requests": "What is left of it. Also `-tokens`.",
-    "x-ratelimit-reset-requests": "When it is full again, e.g. `1000ms`. Also `-tokens`.",
-    "retry-after": "Seconds. With 429 and 503.",
-    "x-should-retry": "`false`, with 409: OpenAI's SDKs then do not send it again by themselves.",
+    "x-ratelimit-limit-requests": "The strictest limit of requests: its amount. Also `-tokens`, `-input-tokens`,"
+    " `-output-tokens`, `-bytes`, `-spend` (dollars) and `-concurrency`. On answers and on 429.",
+    "x-ratelimit-remaining-requests": "What is left of it, as far as this worker knows. The same units.",
+    "x-ratelimit-reset-requests": "In how long it is full again or, of a budget, begins anew: e.g. `1000ms`. The"
+    " same units without `-concurrency`.",
+    "retry-after": "Seconds, rounded up. With 429 and 503; a 429 without it is not helped by waiting.",
+    "x-should-retry": "`false`, with 409, and with 429 when waiting does not help or takes longer than a minute:"
+    " OpenAI's SDKs then do not send it again by themselves.",
     "www-authenticate": '`Bearer error="invalid_token"`, with 401: renew the token and try again.',
     "allow": "With 405: the method that the path takes.",
     "cache-control": "`no-store`.",
@@ -121,6 +124,8 @@ _ERROR = {
                 "rule": _TEXT,
                 "limit": _TEXT,
                 "scope": _TEXT,
+                "owner": {"enum": ["organization", "platform"]},
+                "resets_at": {"type": "string", "format": "date-time"},
             },
         }
     },
@@ -185,7 +190,8 @@ def render() -> str:
         table(("header", "meaning"), [(code(name), text) for name, text in RESPONSE_HEADERS.items()]),
         "## Errors",
         'OpenAI\'s error object: `{"error": {"message", "type", "param", "code"}}`. A refusal by a rule also'
-        " has `rule`, one by a limit `limit` and `scope`.",
+        " has `rule`, one by a limit `limit`, `scope` and `owner` (`organization` or `platform`: who set it),"
+        " and of a budget `resets_at` (RFC 3339).",
         table(("status", "code", "type", "when"), refusals),
         "When the model itself refuses a request with 400, 404, 413 or 422, its own status and body are passed"
         " on. Its 429 and 503 are answered 503 `upstream_busy`. A stream that breaks after its head ends with"

@@ -2,31 +2,115 @@
 
 from __future__ import annotations
 
-from gateway.errors import LimitExceededError
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from gateway.errors import LimitExceededError, QuotaExceededError, UnavailableError
+from gateway.exchange import Claim, Standing
+from gateway.limits.headers import rate_limit_headers
 from gateway.limits.messages import Refused
+from tenants.amounts import dollars
+from tenants.ids import PLATFORM, OrgId
 from tenants.models import LimitUnit
+
+OF_PLATFORM = "platform/"
+"""Before the name of a limit that the platform's operators set, in a claim on an organization's own bucket."""
 
 _WHOSE = {
     "org": "the whole organization",
+    "team": "each team",
     "member": "each member",
     "model": "each model",
     "client": "each client",
+    "upstream": "each upstream",
 }
+_SET_BY = {"organization": "your organization's admins", "platform": "the platform's operators"}
 
 
-def exceeded(refused: Refused) -> LimitExceededError:
-    """The error that a caller sees. `Retry-After` is rounded up: one alone on its bucket who waits it succeeds."""
-    limit = f"limit '{refused.limit}' (for {_WHOSE.get(refused.scope, refused.scope)})"
-    seconds = max(1, -(-refused.wait_us // 1_000_000))
-    if refused.most <= 0:
-        message = f"{limit} lets nothing pass"
-    elif refused.never:
-        message = (
-            f"{limit} holds {refused.most} {refused.unit} at most and this request asks for {refused.cost}:"
+def refused(
+    claim: Claim, wait_us: int, standings: Sequence[Standing] = (), *, left: int = 0
+) -> LimitExceededError:
+    """The error that a caller sees. `claim` says no for longest; `wait_us`: until it would say yes to one alone on
+    it, -1: never. `Retry-After` is rounded up: who waits it succeeds. `standings`: of all claims, for headers.
+    `left`: whole units in the bucket of `claim`."""
+    seconds = max(1, -(-wait_us // 1_000_000)) if wait_us >= 0 else None
+    until = _instant(claim.ends_s) if claim.ends_s else ""
+    if claim.amount <= 0:
+        said = "lets nothing pass"
+    elif wait_us < 0:
+        most = _quantity(claim.burst or claim.amount, claim.unit)
+        said = (
+            f"holds {most} at most and this request asks for {_number(claim.enough, claim.unit)}:"
             " shorten it or lower max_tokens"
         )
-    elif refused.unit == LimitUnit.CONCURRENCY:
-        message = f"{limit} allows {refused.most} requests at once, and as many are in flight"
+    elif claim.unit is LimitUnit.CONCURRENCY:
+        said = f"allows {claim.amount} requests at once, and as many are in flight"
+    elif left > 0:
+        has = f"has {_quantity(left, claim.unit)} left" + (f" until {until}" if until else "")
+        said = f"{has} and this request asks for {_number(claim.enough, claim.unit)}"
+        said += "" if until else f"; try again in {seconds} s"
+    elif claim.ends_s:
+        said = f"of {_quantity(claim.amount, claim.unit)} is used up until {until}"
     else:
-        message = f"{limit} is used up; try again in {seconds} s"
-    return LimitExceededError(message, limit=refused.limit, scope=refused.scope, retry_after_s=seconds)
+        said = f"is used up; try again in {seconds} s"
+    return _error(claim, said, retry_after_s=seconds, standings=standings)
+
+
+def ended(claim: Claim) -> LimitExceededError:
+    """The last event of a stream whose limit ended in its middle (`OnEnd.CUT`)."""
+    until = f" until {_instant(claim.ends_s)}" if claim.ends_s else ""
+    said = f"of {_quantity(claim.amount, claim.unit)} was used up in the middle of this answer{until}"
+    return _error(claim, said, retry_after_s=None)
+
+
+def undecided(claim: Claim) -> UnavailableError:
+    """Nobody can tell whether `claim` is covered, and the limit says `OnOutage.DENY`."""
+    return UnavailableError(
+        f"{_named(claim)} cannot be asked now, and lets nothing pass until it can; set by {_SET_BY[owner(claim)]}",
+        retry_after_s=1,
+    )
+
+
+def owner(claim: Claim) -> str:
+    """Who set the limit: `organization` or `platform`."""
+    return "platform" if claim.org == PLATFORM or claim.limit.startswith(OF_PLATFORM) else "organization"
+
+
+def exceeded(no: Refused) -> LimitExceededError:
+    """`refused` for what the owner's first protocol says."""
+    claim = Claim(OrgId(""), no.limit, no.scope, "", LimitUnit(no.unit), no.cost, no.most, no.most, 60)
+    return refused(claim, -1 if no.never else no.wait_us)
+
+
+def _error(
+    claim: Claim, said: str, *, retry_after_s: int | None, standings: Sequence[Standing] = ()
+) -> LimitExceededError:
+    kind = QuotaExceededError if claim.ends_s else LimitExceededError
+    by = owner(claim)
+    return kind(
+        f"{_named(claim)} {said}; set by {_SET_BY[by]}",
+        limit=claim.limit,
+        scope=claim.scope,
+        retry_after_s=retry_after_s,
+        owner=by,
+        resets_at=_instant(claim.ends_s) if claim.ends_s else "",
+        headers=rate_limit_headers(standings),
+    )
+
+
+def _named(claim: Claim) -> str:
+    whose = "all organizations together" if claim.org == PLATFORM else _WHOSE.get(claim.scope, claim.scope)
+    return f"limit '{claim.limit}' (for {whose})"
+
+
+def _number(amount: int, unit: LimitUnit) -> str:
+    return f"{dollars(amount)} dollars" if unit is LimitUnit.SPEND else str(amount)
+
+
+def _quantity(amount: int, unit: LimitUnit) -> str:
+    """As a program reads it too: no thousands are parted."""
+    return _number(amount, unit) if unit is LimitUnit.SPEND else f"{amount} {unit.value.replace('_', ' ')}"
+
+
+def _instant(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

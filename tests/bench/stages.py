@@ -33,7 +33,7 @@ from gateway.limits.messages import SliceAnswer, SliceAsk
 from gateway.limits.owner import LimitOwner
 from gateway.limits.slices import SlicedLimits
 from gateway.metrics import Counters
-from gateway.pipeline import rate_limit_headers
+from gateway.limits.headers import rate_limit_headers
 from gateway.secret import Secret
 from gateway.secrets.lease import KeyLeases
 from gateway.upstream.relay import Progress, Relay, read_answer

@@ -24,6 +24,7 @@ REQUIRED = {Action.COMPLETE: "prompt", Action.CHAT: "messages", Action.EMBED: "i
 
 # status → OpenAI's `type` where it isn't simply the caller's fault or ours
 _TYPES = {403: "permission_error", 429: "rate_limit_error"}
+_TYPES_OF_CODES = {"insufficient_quota": "insufficient_quota"}
 
 
 _Count = Annotated[int, Meta(ge=1, le=10_000_000)] | None
@@ -208,11 +209,19 @@ def error_body(error: GatewayError) -> bytes:
     """OpenAI's error object. `type` tells whose fault it is, `code` what it was."""
     body: dict[str, object] = {
         "message": error.message,
-        "type": _TYPES.get(error.status) or ("server_error" if error.status >= 500 else "invalid_request_error"),
+        "type": _TYPES_OF_CODES.get(error.code)
+        or _TYPES.get(error.status)
+        or ("server_error" if error.status >= 500 else "invalid_request_error"),
         "param": error.param,
         "code": error.code,
     }
-    for extra in ("rule", "limit", "scope"):  # which policy or limit said no, for the admin who is asked
+    for extra in (
+        "rule",
+        "limit",
+        "scope",
+        "owner",
+        "resets_at",
+    ):  # which policy or limit said no, for the admin who is asked
         value = getattr(error, extra, None)
         if value:
             body[extra] = value

@@ -23,6 +23,7 @@ from gateway.api.failure import bare
 from gateway.errors import (
     BadRequestError,
     GatewayError,
+    LimitExceededError,
     MethodNotAllowedError,
     RequestTimeoutError,
     SupersededError,
@@ -40,6 +41,10 @@ log = logging.getLogger("orgate.data")
 
 Tenancy = Literal["token", "none"]
 """Where the organization comes from: the access token, or the route knows none."""
+
+PATIENCE_S = 60
+"""With a longer `Retry-After`, clients are told not to try again by themselves: OpenAI's SDKs of before 2026 would
+not wait as long and be refused a second time."""
 
 Serve = Callable[[HttpInbound, HttpAnswer], Awaitable[None]]
 
@@ -169,8 +174,11 @@ async def _refuse(answer: HttpAnswer, error: GatewayError, request_id: str) -> N
     ]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
-    if isinstance(error, SupersededError):
-        # OpenAI's SDKs send a 409 again by themselves: the old keystroke would end the new one.
+    if isinstance(error, LimitExceededError):
+        headers += error.headers
+    if isinstance(error, SupersededError) or (isinstance(error, LimitExceededError) and _is_futile(error)):
+        # OpenAI's SDKs send a 409 and a 429 again by themselves: the old keystroke would end the new one, and a
+        # limit would refuse it again.
         headers.append((b"x-should-retry", b"false"))
     if isinstance(error, MethodNotAllowedError):
         headers.append((b"allow", error.allow.encode()))
@@ -179,6 +187,11 @@ async def _refuse(answer: HttpAnswer, error: GatewayError, request_id: str) -> N
         headers.append((b"www-authenticate", b'Bearer error="invalid_token"'))
     await answer.start(error.status, headers)
     await answer.finish(error_body(error))
+
+
+def _is_futile(error: LimitExceededError) -> bool:
+    """Waiting is of no use, or for longer than anybody's program should."""
+    return error.retry_after_s is None or error.retry_after_s > PATIENCE_S
 
 
 def render_models(models: Sequence[ModelAlias], wanted: str) -> bytes:

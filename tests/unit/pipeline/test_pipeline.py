@@ -22,14 +22,13 @@ from gateway.errors import (
     UpstreamError,
     UpstreamTimeoutError,
 )
-from gateway.exchange import Outcome, Standing
+from gateway.exchange import Outcome
 from gateway.inflight import Abort, InFlight
-from gateway.pipeline import rate_limit_headers
 from gateway.upstream.transport import UpstreamAnswer
 from policies.facts import Action, Role
 from policies.rules import Effect
 from tenants.ids import OrgId
-from tenants.models import LimitUnit, Org, OrgRule, State
+from tenants.models import Org, OrgRule, State
 from tenants.snapshot import Snapshot, TenantRecord
 from tests.unit.pipeline.world import (
     ACME,
@@ -381,14 +380,3 @@ async def test_an_unexpected_fault_is_settled_as_failed() -> None:
     with pytest.raises(KeyError):
         await run(world)
     assert settled(world).outcome is Outcome.FAILED
-
-
-def test_rate_limit_headers_leave_out_what_openai_has_no_name_for() -> None:
-    headers = dict(
-        rate_limit_headers([Standing(LimitUnit.TOKENS, 5, -2, 9), Standing(LimitUnit.CONCURRENCY, 5, 1, 9)])
-    )
-    assert headers == {
-        b"x-ratelimit-limit-tokens": b"5",
-        b"x-ratelimit-remaining-tokens": b"0",
-        b"x-ratelimit-reset-tokens": b"9ms",
-    }
