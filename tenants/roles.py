@@ -75,6 +75,17 @@ class Operation(StrEnum):
     LIMIT_READ = "limit.read"
     LIMIT_UPDATE = "limit.update"
     LIMIT_DELETE = "limit.delete"
+    LIMIT_RESET = "limit.reset"
+    LIMIT_SIMULATE = "limit.simulate"
+
+    PRICE_LIST = "price.list"
+    PRICE_READ = "price.read"
+    PRICE_IMPORT = "price.import"
+
+    WEBHOOK_READ = "webhook.read"
+    WEBHOOK_WRITE = "webhook.write"
+    WEBHOOK_DELETE = "webhook.delete"
+    WEBHOOK_TEST = "webhook.test"
 
     RULE_LIST = "rule.list"
     RULE_CREATE = "rule.create"
@@ -84,6 +95,7 @@ class Operation(StrEnum):
 
     AUDIT_READ = "audit.read"
     AUDIT_EXPORT = "audit.export"
+    AUDIT_ERASE = "audit.erase"
 
 
 _EVERYONE: Final = frozenset(Role)

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
+from tenants.budgets import BudgetUse, Notice, Webhook
 from tenants.ids import MemberId, OrgId
 from tenants.models import (
     Limit,
@@ -14,12 +15,14 @@ from tenants.models import (
     ModelAlias,
     Org,
     OrgRule,
+    Price,
     Revocation,
     Team,
     TeamMember,
     Upstream,
     UpstreamKey,
 )
+from tenants.prices import PriceImport, PriceTable
 from tenants.snapshot import TenantRecord
 
 T = TypeVar("T")
@@ -157,6 +160,26 @@ class TeamRepository(Repository[Team], Protocol):
         """Errors: `NotFoundError`."""
 
 
+class PriceBook(Protocol):
+    """The price tables of one organization. A version is never changed and never deleted but with it.
+
+    Durable when a call returns. Errors: `NotFoundError` for a version that does not exist.
+    """
+
+    async def table(self, version: int = 0) -> PriceTable:
+        """That version; 0: the one in force, an empty one of version 0 before the first import."""
+
+    async def versions(self, *, before: int = 0, limit: int = 100) -> tuple[PriceImport, ...]:
+        """Imports, the newest first, from below `before` on (0: from the newest)."""
+
+    async def put(self, prices: Sequence[Price], expected: int, by: Actor) -> PriceImport:
+        """Make `prices` the whole table, in one transaction with its audit entry. `version` of each is set here.
+
+        A table that says what the one in force says is no new version: that one's import is returned.
+        Errors: `VersionMismatchError` unless `expected` is in force; `InvalidItemError`, a fault for each price.
+        """
+
+
 class OrgStore(Protocol):
     """One organization's part of the store: there is no way from here to another's."""
 
@@ -174,6 +197,8 @@ class OrgStore(Protocol):
     def limits(self) -> Repository[Limit]: ...
     @property
     def rules(self) -> Repository[OrgRule]: ...
+    @property
+    def prices(self) -> PriceBook: ...
 
     async def record(self) -> TenantRecord: ...
     async def revoke(self, revocation: Revocation, by: Actor) -> None:
@@ -213,6 +238,43 @@ class KeyBook(Protocol):
     async def all(self, org: OrgId) -> tuple[UpstreamKey, ...]: ...
 
 
+class BudgetBook(Protocol):
+    """Durable when a call returns; one writer, the control process, is assumed. A crash between two writes loses
+    what was used in between, and no more: whoever still knows better, a worker or Redis, is believed."""
+
+    async def current(self, now: int) -> tuple[BudgetUse, ...]:
+        """Those whose window has not ended at `now`, of every organization."""
+
+    async def write(self, used: Sequence[BudgetUse], crossed: Sequence[Notice]) -> tuple[Notice, ...]:
+        """Both in one transaction, with an audit entry `limit.threshold` for each notice that is new; returns
+        these, PENDING where the organization has a webhook. What belongs to an organization that is gone is left
+        out."""
+
+    async def forget(self, org: OrgId, limit: str, subject: str | None = None) -> None:
+        """The budget was reset: of one subject, or of all. Who has been told stays told."""
+
+    async def prune(self, before: int) -> int:
+        """Delete windows that ended before then, and their notices; returns how many windows."""
+
+    async def due(self, now: int, limit: int = 100) -> tuple[Notice, ...]:
+        """PENDING ones whose `next_at` has come, the earliest first."""
+
+    async def settle(self, notice: Notice, failure: str = "") -> None:
+        """Write `state`, `attempts` and `next_at` of a notice, and on the webhook how the attempt went."""
+
+
+class WebhookBook(Protocol):
+    """The webhook of each organization. Durable when a call returns. Errors: `NotFoundError`."""
+
+    async def get(self, org: OrgId) -> Webhook | None: ...
+
+    async def put(self, item: Webhook, by: Actor) -> Webhook:
+        """Set or replace it; `version` and `set_at` are set here. Nothing of the one before is known any more."""
+
+    async def delete(self, org: OrgId, by: Actor) -> None:
+        """What was still to be told is not told any more."""
+
+
 class ControlStore(Protocol):
     """The control plane's database. Trusted: whoever can write it decides who may do what in every org."""
 
@@ -238,5 +300,9 @@ class ControlStore(Protocol):
 
     @property
     def keys(self) -> KeyBook: ...
+    @property
+    def budgets(self) -> BudgetBook: ...
+    @property
+    def webhooks(self) -> WebhookBook: ...
 
     async def close(self) -> None: ...

@@ -18,6 +18,7 @@ from msgspec import Struct
 from policies.facts import Action, Role
 from policies.holds import HoldError
 from policies.holds import parse as parse_hold
+from tenants.budgets import Webhook
 from tenants.ids import PLATFORM, InvalidIdError, member_id, org_id, resource_name
 from tenants.models import (
     Limit,
@@ -151,27 +152,33 @@ def _upstream(item: Upstream) -> Iterator[Fault]:
     yield from _range("client_cert_version", item.client_cert_version, 0, MAX_COUNT)
 
 
-def _base_url(item: Upstream) -> Iterator[Fault]:
-    field = "base_url"
+def _url(field: str, text: str) -> Iterator[Fault]:
+    """A server that can be connected to, whatever comes behind it."""
     try:
-        url = urlsplit(item.base_url)
+        url = urlsplit(text)
         port = url.port
     except ValueError:
         yield field, "is not a URL"
         return
     if url.scheme not in ("http", "https"):
         yield field, "begins with https:// or http://"
-        return
-    if (
-        len(item.base_url) > 2048
-        or not item.base_url.isascii()
-        or not item.base_url.isprintable()
-        or " " in item.base_url  # `urlsplit` passes over those in front
+    elif (
+        len(text) > 2048
+        or not text.isascii()
+        or not text.isprintable()
+        or " " in text  # `urlsplit` passes over those in front
     ):
         yield field, "is at most 2048 printable ASCII characters, no spaces"
-        return
-    if not _is_host(url) or port == 0:
+    elif not _is_host(url) or port == 0:
         yield field, "has no host name or IP address that can be connected to"
+
+
+def _base_url(item: Upstream) -> Iterator[Fault]:
+    field = "base_url"
+    if faults := list(_url(field, item.base_url)):
+        yield from faults
+        return
+    url = urlsplit(item.base_url)
     if "@" in url.netloc:
         yield field, "carries no user name and no password; set the upstream's key instead"
     if "?" in item.base_url or "#" in item.base_url:
@@ -272,6 +279,18 @@ def _price(item: Price) -> Iterator[Fault]:
     yield from _range("output", item.output, 0, MAX_FINE)
 
 
+def _webhook(item: Webhook) -> Iterator[Fault]:
+    yield from _identifier("org", item.org, org_id)
+    if faults := list(_url("url", item.url)):
+        yield from faults
+    elif "@" in urlsplit(item.url).netloc:
+        yield "url", "carries no user name and no password"
+    elif "#" in item.url:
+        yield "url", "has no fragment"
+    if item.ca_pem and not is_certificates(item.ca_pem):
+        yield "ca_pem", "is one or more certificates in PEM (BEGIN CERTIFICATE), at most 256 KiB, and no key"
+
+
 def _rule(item: OrgRule) -> Iterator[Fault]:
     yield from _named(item.org, item.name)
     for field, values in (("roles", item.roles), ("actions", item.actions), ("models", item.models)):
@@ -354,5 +373,6 @@ _RULES: Final[dict[type[Struct], Callable[[Any], Iterator[Fault]]]] = {
     ModelAlias: _model,
     Limit: _limit,
     Price: _price,
+    Webhook: _webhook,
     OrgRule: _rule,
 }

@@ -29,6 +29,11 @@ from tenants.validate import validate
 _TABLE = tables.orgs
 _OWNED = (
     tables.upstream_keys,
+    tables.budget_uses,
+    tables.budget_notices,
+    tables.webhooks,
+    tables.prices,
+    tables.price_imports,
     tables.models,
     tables.upstreams,
     tables.limits,

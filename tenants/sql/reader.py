@@ -12,13 +12,19 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from tenants.models import Limit, ModelAlias, Org, OrgRule, Revocation, Upstream
+from tenants.models import Limit, ModelAlias, Org, OrgRule, Price, Revocation, Upstream
 from tenants.snapshot import TenantRecord
 from tenants.sql import rows
 from tenants.sql.version import refuse_newer
 from tenants.store import StoreUnavailableError
 
 S = TypeVar("S", bound=Struct)
+
+_PRICES: Final = """
+SELECT prices.* FROM prices
+JOIN (SELECT org, MAX(version) AS version FROM price_imports GROUP BY org) AS newest USING (org, version)
+ORDER BY prices.org, prices.model
+"""
 
 _BUSY_MS: Final = 100
 """In WAL a reader waits for nobody but a recovery after a crash; it runs in the serving loop, so not long."""
@@ -63,6 +69,7 @@ class StoreReader:
         models = self._by_org(ModelAlias, "SELECT * FROM models ORDER BY org, name")
         limits = self._by_org(Limit, "SELECT * FROM limits ORDER BY org, name")
         rules = self._by_org(OrgRule, "SELECT * FROM rules ORDER BY org, name")
+        prices = self._by_org(Price, _PRICES)
         for org in self._all(Org, "SELECT * FROM orgs ORDER BY id"):
             yield TenantRecord(
                 org=org,
@@ -70,6 +77,7 @@ class StoreReader:
                 models=tuple(models.get(org.id, ())),
                 limits=tuple(limits.get(org.id, ())),
                 rules=tuple(rules.get(org.id, ())),
+                prices=tuple(prices.get(org.id, ())),
             )
 
     def _by_org(self, kind: type[S], statement: str) -> dict[str, list[S]]:

@@ -14,11 +14,13 @@ from tenants.ids import OrgId
 from tenants.models import Revocation
 from tenants.snapshot import TenantRecord
 from tenants.sql import orgs, rows, tables
+from tenants.sql.budgets import SqlBudgetBook, SqlWebhookBook
 from tenants.sql.database import Database, uninterrupted
 from tenants.sql.dialect import create_engine, sqlite_url
 from tenants.sql.keybook import SqlKeyBook
 from tenants.sql.kinds import Limits, Members, Models, Rules, Upstreams
 from tenants.sql.persons import SqlPersonBook
+from tenants.sql.prices import Prices
 from tenants.sql.repository import ScopedRepository, T
 from tenants.sql.teams import Teams
 from tenants.store import Actor, Change, InvalidItemError, InvalidQueryError
@@ -57,6 +59,7 @@ class SqlOrgStore:
         self._models = Models(database, org)
         self._limits = Limits(database, org)
         self._rules = Rules(database, org)
+        self._prices = Prices(database, org)
 
     @property
     def org(self) -> OrgId:
@@ -86,6 +89,10 @@ class SqlOrgStore:
     def rules(self) -> Rules:
         return self._rules
 
+    @property
+    def prices(self) -> Prices:
+        return self._prices
+
     @uninterrupted
     async def record(self) -> TenantRecord:
         async with self._database.read() as connection:
@@ -95,6 +102,7 @@ class SqlOrgStore:
                 models=await self._all(connection, self._models),
                 limits=await self._all(connection, self._limits),
                 rules=await self._all(connection, self._rules),
+                prices=await self._prices.of_record(connection),
             )
 
     async def _all(self, connection: AsyncConnection, repository: ScopedRepository[T]) -> tuple[T, ...]:
@@ -131,6 +139,8 @@ class SqlControlStore:
         self._database = database
         self._orgs = orgs.OrgRepository(database)
         self._keys = SqlKeyBook(database)
+        self._budgets = SqlBudgetBook(database)
+        self._webhooks = SqlWebhookBook(database)
         self._persons = SqlPersonBook(database)
 
     @property
@@ -148,6 +158,14 @@ class SqlControlStore:
     @property
     def keys(self) -> SqlKeyBook:
         return self._keys
+
+    @property
+    def budgets(self) -> SqlBudgetBook:
+        return self._budgets
+
+    @property
+    def webhooks(self) -> SqlWebhookBook:
+        return self._webhooks
 
     @property
     def persons(self) -> SqlPersonBook:

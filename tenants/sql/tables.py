@@ -6,6 +6,8 @@ the tombstones have no foreign key on `orgs`: they outlive the organization.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -38,6 +40,16 @@ def _text(name: str, added: str | None = None) -> Column[str]:
 
 def _number(name: str, added: int | None = None) -> Column[int]:
     return Column(name, BigInteger, nullable=False, server_default=None if added is None else str(added))
+
+
+def _budget() -> tuple[Column[Any], ...]:
+    """One window of one budget."""
+    return (
+        _org(),
+        Column("limit", key_text(80), primary_key=True),
+        Column("subject", key_text(300), primary_key=True),
+        Column("starts_s", BigInteger, primary_key=True, autoincrement=False),
+    )
 
 
 schema = Table(
@@ -177,6 +189,28 @@ limits = Table(
     _number("version"),
 )
 
+# Each import is a version of the whole table; what a version says is never changed.
+price_imports = Table(
+    "price_imports",
+    metadata,
+    _org(),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    _number("at"),
+    _text("by"),
+    _text("by_org"),
+    _number("count"),
+)
+
+prices = Table(
+    "prices",
+    metadata,
+    _org(),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("model", key_text(200), primary_key=True),
+    _number("input"),
+    _number("output"),
+)
+
 rules = Table(
     "rules",
     metadata,
@@ -207,6 +241,48 @@ upstream_keys = Table(
     _text("revoke"),
     _number("rotate_overlap_s"),
     _text("failure"),
+)
+
+# The next three are of the control process alone. A limit may be one of the platform's: `platform/<name>`.
+budget_uses = Table(
+    "budget_uses",
+    metadata,
+    *_budget(),
+    _number("ends_s"),
+    _text("unit"),
+    _number("amount"),
+    _number("used"),
+    _number("at_us"),
+    Index("budget_uses_end", "ends_s"),
+)
+
+budget_notices = Table(
+    "budget_notices",
+    metadata,
+    *_budget(),
+    Column("percent", BigInteger, primary_key=True, autoincrement=False),
+    _number("ends_s"),
+    _text("unit"),
+    _number("amount"),
+    _number("used"),
+    _number("at"),
+    _text("state"),
+    _number("attempts"),
+    _number("next_at"),
+    Index("budget_notices_due", "state", "next_at"),
+    Index("budget_notices_end", "ends_s"),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    _org(),
+    _text("url"),
+    _text("ca_pem"),
+    _number("set_at"),
+    _number("delivered_at"),
+    _text("failure"),
+    _number("version"),
 )
 
 revocations = Table(

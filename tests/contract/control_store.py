@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from policies.facts import Action, Role
 from policies.rules import Effect
+from tenants.budgets import BudgetUse, Notice
 from tenants.ids import PLATFORM, MemberId, OrgId
-from tenants.models import Limit, LimitScope, LimitUnit, Member, ModelAlias, Org, OrgRule, Team, Upstream
+from tenants.models import Limit, LimitScope, LimitUnit, Member, ModelAlias, Org, OrgRule, Price, Team, Upstream
 from tenants.sql.store import SqlControlStore, open_store, sqlite_url
 from tenants.store import Actor
 
@@ -92,3 +93,20 @@ def rule(of: str, name: str = "no-embeddings", **changes: object) -> OrgRule:
         **changes,
     }
     return OrgRule(org=OrgId(of), name=name, **values)  # type: ignore[arg-type]
+
+
+def price(of: str, name: str = "gpt-code", **changes: int) -> Price:
+    return Price(OrgId(of), name, **{"input": 150_000_000, "output": 600_000_000, **changes})
+
+
+def use(of: str, name: str = "month", **changes: Any) -> BudgetUse:
+    """Half of a budget, in a window that holds `NOW`."""
+    values = {"subject": "mem_1", "unit": LimitUnit.TOKENS, "amount": 100, "used": 50, "at_us": int(NOW * 1e6)}
+    window = {"starts_s": int(NOW) - 1000, "ends_s": int(NOW) + 1000}
+    return BudgetUse(OrgId(of), name, **{**values, **window, **changes})  # type: ignore[arg-type]
+
+
+def notice(of: str, name: str = "month", **changes: Any) -> Notice:
+    window = {"starts_s": int(NOW) - 1000, "ends_s": int(NOW) + 1000}
+    values = {"subject": "mem_1", "percent": 80, "unit": LimitUnit.TOKENS, "amount": 100, "used": 82, "at": 0}
+    return Notice(OrgId(of), name, **{**values, **window, **changes})  # type: ignore[arg-type]
