@@ -34,13 +34,18 @@ def full(rate: Rate, now_us: int) -> Level:
     return Level(rate.cap, now_us)
 
 
+def level(rate: Rate, n: int, at_us: int) -> Level:
+    """`n` whole units."""
+    return Level(n * rate.period_us, at_us)
+
+
 def refill(rate: Rate, level: Level, now_us: int, lent: int = 0) -> Level:
     """What has come in since. `lent` units are in somebody's hands: they count as being in the bucket, so that
-    what is spent of them and what is spent here never exceed one burst together. A clock that went back
-    brings nothing in."""
+    what is spent of them and what is spent here never exceed one burst together. A clock that was set back
+    brings nothing in, and counts on from there."""
     elapsed = now_us - level.at_us
     if elapsed <= 0:
-        return level
+        return Level(level.ticks, now_us)
     top = max(rate.cap - lent * rate.period_us, level.ticks)
     return Level(min(top, level.ticks + rate.amount * elapsed), now_us)
 
@@ -56,9 +61,10 @@ def take(rate: Rate, level: Level, n: int) -> Level | None:
     return Level(left, level.at_us) if left >= 0 else None
 
 
-def give(rate: Rate, level: Level, n: int) -> Level:
-    """`n` units back into a refilled level; what does not fit is lost."""
-    return Level(max(min(rate.cap, level.ticks + n * rate.period_us), level.ticks), level.at_us)
+def give(rate: Rate, level: Level, n: int, lent: int = 0) -> Level:
+    """`n` units back into a refilled level; what does not fit above those that are still `lent` is lost."""
+    top = rate.cap - lent * rate.period_us
+    return Level(max(min(top, level.ticks + n * rate.period_us), level.ticks), level.at_us)
 
 
 def settle(rate: Rate, level: Level, reserved: int, used: int) -> Level:

@@ -101,7 +101,7 @@ def test_a_changed_rate_never_overfills(old: Rate, new: Rate, missing: int) -> N
 def test_a_clock_that_goes_back_brings_nothing_in() -> None:
     rate = Rate(10, 1_000_000, 10)
     level = Level(0, 500)
-    assert refill(rate, level, 400) == level
+    assert refill(rate, level, 400) == Level(0, 400)
 
 
 def test_an_amount_of_nothing_lets_nothing_pass() -> None:
