@@ -10,21 +10,27 @@ from tenants.models import LimitUnit
 
 Headers = list[tuple[bytes, bytes]]
 
+BUDGET = b"x-orgate-budget"
+
 _UNITS = {unit: unit.value.replace("_", "-").encode() for unit in LimitUnit}
 
 
 def standings(claims: Sequence[Claim], left: Sequence[int], now_ms: int) -> tuple[Standing, ...]:
-    """Of the strictest claim of each unit, with so many units `left` in each claim's bucket. Where there is no
-    limit, nothing is said. `now_ms`: Unix time, milliseconds; only budgets look at it."""
+    """Of the strictest claim of each unit, with so many units `left` in each claim's bucket, and of each budget that
+    is used so far that callers are told. Where there is no limit, nothing is said. `now_ms`: Unix time,
+    milliseconds; only budgets look at it."""
     strictest: dict[LimitUnit, tuple[int, Claim]] = {}
+    told: list[Standing] = []
     for claim, units in zip(claims, left, strict=True):
         unit = claim.unit
         if unit not in strictest or units < strictest[unit][0]:
             strictest[unit] = units, claim
-    return tuple([_standing(claim, units, now_ms) for units, claim in strictest.values()])
+        if claim.notify_at and (claim.amount - units) * 100 >= claim.notify_at * claim.amount:
+            told.append(_standing(claim, units, now_ms, claim.limit))
+    return (*[_standing(claim, units, now_ms) for units, claim in strictest.values()], *told)
 
 
-def _standing(claim: Claim, left: int, now_ms: int) -> Standing:
+def _standing(claim: Claim, left: int, now_ms: int, budget: str = "") -> Standing:
     amount = claim.amount
     reset_ms = 0
     if claim.ends_s:
@@ -33,15 +39,21 @@ def _standing(claim: Claim, left: int, now_ms: int) -> Standing:
         missing = (claim.burst or amount) - left
         if missing > 0:
             reset_ms = -(-missing * (claim.period_s or 1) * 1_000 // amount)
-    return Standing(claim.unit, amount, left if left > 0 else 0, reset_ms)
+    return Standing(claim.unit, amount, left if left > 0 else 0, reset_ms, budget)
 
 
 def rate_limit_headers(standings: Sequence[Standing]) -> Headers:
     """OpenAI has names for requests and tokens; the other units' are made the same way. Spend is in dollars.
-    Concurrency has no time at which it is full again."""
+    Concurrency has no time at which it is full again. A budget of which callers are told is a header of its own, a
+    structured field (RFC 9651): its name, the percent used and the seconds until it begins anew."""
     headers: Headers = []
     for standing in standings:
         unit, remaining = _UNITS[standing.unit], max(standing.remaining, 0)
+        if standing.budget:
+            used = (standing.limit - remaining) * 100 // max(standing.limit, 1)
+            said = b"%b;used=%d;reset=%d" % (standing.budget.encode(), used, -(-standing.reset_ms // 1_000))
+            headers.append((BUDGET, said))
+            continue
         if standing.unit is LimitUnit.SPEND:
             limit, rest = dollars(standing.limit).encode(), dollars(remaining).encode()
         else:

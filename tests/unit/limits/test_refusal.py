@@ -165,6 +165,13 @@ def test_standings_are_of_the_strictest_of_each_unit_and_budgets_reset_when_thei
     assert standings([budget()], [1], (ENDS + 5) * 1_000)[0].reset_ms == 0
 
 
+def test_a_budget_of_which_callers_are_told_has_a_header_of_its_own() -> None:
+    asked = [budget(notify_at=80), budget(limit="week", notify_at=80)]
+    said = standings(asked, [40 * 10**9, 40 * 10**9 + 1], (ENDS - 90) * 1_000)
+    assert [standing.budget for standing in said] == ["", "monthly"]
+    assert rate_limit_headers(said[1:]) == [(b"x-orgate-budget", b"monthly;used=80;reset=90")]
+
+
 def test_headers_have_openais_names_and_others_made_like_them() -> None:
     said = rate_limit_headers(
         [
