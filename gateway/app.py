@@ -30,7 +30,9 @@ from gateway.api.data.health import health_routes, refuse_http
 from gateway.api.data.routes import DataPlane
 from gateway.api.oauth.routes import oauth_routes
 from gateway.api.relay_control import control_routes
+from gateway.audit.erase import Erasure
 from gateway.audit.files import DamagedError
+from gateway.audit.persons import Persons
 from gateway.audit.reader import LogReader
 from gateway.audit.recover import recover
 from gateway.audit.sequencer import Sequencer
@@ -56,10 +58,11 @@ from gateway.listeners import admin_server, bus_server, public_tree
 from gateway.oauth.service import OAuthService
 from gateway.oauth.sql import SqlOAuthStore
 from gateway.oauth.tokens import TokenSigner
-from gateway.ownkeys import OwnKeys
+from gateway.ownkeys import OwnKeys, Unlocked
 from gateway.pipeline import Pipeline
 from gateway.process import batch_scheduling, raise_open_files, settle_heap
 from gateway.secrets.certs import CertLeases
+from gateway.secrets.datakeys import DataKeys
 from gateway.secrets.last_used import LastUsed
 from gateway.secrets.lease import KeyLeases
 from gateway.secrets.masterkey import read_master_key
@@ -259,9 +262,7 @@ async def control(settings: Settings) -> None:
         return
     oauth = await open_oauth(settings, store, own.secrets, unlocked.signing, clock)
 
-    settings.path(settings.audit.path).mkdir(mode=0o700, parents=True, exist_ok=True)
-    sequencer = Sequencer(settings.path(settings.audit.path), unlocked.signer)
-    await sequencer.open()
+    sequencer, people = await _audit_log(settings, store, unlocked, clock)
 
     hub = Hub(clock)
     publisher = Publisher(store, hub, clock, oauth.jwks_json)
@@ -283,7 +284,11 @@ async def control(settings: Settings) -> None:
         certs=SealedCerts(sealed),
         sessions=oauth,
         verifier=Authenticator(settings.server.url, admin_audience(settings), clock.now),
-        audit=LogReader(sequencer),
+        audit=LogReader(sequencer, people),
+        people=people,
+        erasure=Erasure(
+            book=store.persons, people=people, queue=sequencer, store=store, accounts=oauth, clock=clock.now
+        ),
         streams=LiveStreams(hub, publisher),
         probe=UpstreamProbe(transports, clock.monotonic_us, _client_tokens(settings, clock), clock.now),
         check_url=lambda url: url_fault(url, settings.upstreams.networks()),
@@ -320,6 +325,7 @@ async def control(settings: Settings) -> None:
             publisher.run(),
             sequencer.run(),
             sequencer.drain_outbox(store),
+            deps.erasure.keep_clean(),
             _recover_spools(settings, sequencer, hub),
             deps.rotations.run(),
             _save_last_used(store, metrics.last_used),
@@ -344,6 +350,20 @@ async def control(settings: Settings) -> None:
         await keys.aclose()
         await own.aclose()
         await store.close()
+
+
+async def _audit_log(
+    settings: Settings, store: SqlControlStore, unlocked: Unlocked, clock: Clock
+) -> tuple[Sequencer, Persons]:
+    """The one writer of every organization's log, and the people whose pseudonyms it writes."""
+    data_keys = DataKeys(store.persons, unlocked.wrapping, clock.now)
+    await data_keys.check()
+    people = Persons(store.persons, data_keys, clock.now)
+    folder = settings.path(settings.audit.path)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    sequencer = Sequencer(folder, unlocked.signer, people=people)
+    await sequencer.open()
+    return sequencer, people
 
 
 async def _save_last_used(store: SqlControlStore, last_used: LastUsed) -> None:

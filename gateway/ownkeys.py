@@ -20,11 +20,13 @@ from gateway.oauth.remote_signing import RemoteSigningKeys
 from gateway.oauth.service import HMAC_NAME
 from gateway.oauth.signing import KEYS_NAME, SigningKeys
 from gateway.oauth.tokens import TokenSigner
+from gateway.secret import Secret
+from gateway.secrets.datakeys import WRAPPING_NAME, load_wrapping_key
 from gateway.secrets.envelope import BareSecrets, EnvelopeSecrets, WrappingError
 from gateway.secrets.store import StoreUnavailableError, SystemSecrets
 from gateway.settings import Settings
 
-NAMES: Final = (KEYS_NAME, HMAC_NAME, KEY_NAME)
+NAMES: Final = (KEYS_NAME, HMAC_NAME, KEY_NAME, WRAPPING_NAME)
 """All of the platform's own secrets."""
 RETRY_S: Final = 2.0
 
@@ -32,10 +34,11 @@ log = logging.getLogger("orgate")
 
 
 class Unlocked(Struct, frozen=True):
-    """What signs access tokens, and what signs checkpoints."""
+    """What signs access tokens, what signs checkpoints, and what wraps the organizations' data keys."""
 
     signing: TokenSigner
     signer: Signer
+    wrapping: Secret
 
 
 class OwnKeys:
@@ -110,4 +113,5 @@ class OwnKeys:
         else:
             signing = await SigningKeys.load_or_create(self.secrets, self._clock.now)
         host = self._settings.server.url.removeprefix("https://")
-        return Unlocked(signing, await load_signer(host, self.secrets))
+        wrapping = await load_wrapping_key(self.secrets)
+        return Unlocked(signing, await load_signer(host, self.secrets), wrapping)

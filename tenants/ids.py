@@ -53,6 +53,10 @@ def member_id(text: str) -> MemberId:
     return MemberId(text)
 
 
+def is_member_id(text: str) -> bool:
+    return _MEMBER.fullmatch(text) is not None
+
+
 def new_member_id() -> MemberId:
     """A fresh pseudonym, 100 random bits: it appears in tokens and audit entries instead of an e-mail."""
     return MemberId("mem_" + "".join(secrets.choice(_ALPHABET) for _ in range(20)))

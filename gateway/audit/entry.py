@@ -19,7 +19,7 @@ from msgspec import Struct
 from gateway.audit.canonical import INTEGER_MAX, canonical
 from gateway.exchange import Receipt
 from policies.facts import Action
-from tenants.ids import PLATFORM, InvalidIdError, OrgId, org_id
+from tenants.ids import PLATFORM, InvalidIdError, OrgId, is_member_id, org_id
 from tenants.store import Change
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ TEXT_MAX = 512
 """Bytes of one text; a longer one ends in CUT."""
 DETAIL_MAX = 48 * 1024
 CUT = "…"
+
+Pair = tuple[str, str]
+"""An organization and the id of a member of it."""
+NOBODY: Mapping[Pair, str] = {}
 
 Value = str | int | bool | Sequence[str | int] | Mapping[str, str | int | bool | Sequence[str]]
 
@@ -75,9 +79,9 @@ class Draft(Struct, frozen=True):
     fields: Mapping[str, Value]
 
 
-def from_receipt(receipt: Receipt, boot: str, seq: int) -> Draft:
+def from_receipt(receipt: Receipt, boot: str, seq: int, people: Mapping[Pair, str] = NOBODY) -> Draft:
     """The entry of one request. Texts that are empty are left out, and those numbers that came later when they
-    are 0; the first numbers and booleans never are.
+    are 0; the first numbers and booleans never are. `people`: what stands for whom, as `person_in` asked for it.
 
     One for every request that was ever served, so written out rather than gone over in loops.
     """
@@ -103,7 +107,7 @@ def from_receipt(receipt: Receipt, boot: str, seq: int) -> Draft:
         "@timestamp": at,
         "_document_id": document,
         "action": action,
-        "actor": _text(receipt.member),
+        "actor": people.get((org, receipt.member)) or _text(receipt.member),
         "bytes_in": bytes_in,
         "bytes_out": bytes_out,
         "completion_tokens": completion,
@@ -147,28 +151,50 @@ def from_receipt(receipt: Receipt, boot: str, seq: int) -> Draft:
     return Draft(org, boot, seq, document, fields)
 
 
-def from_change(change: Change) -> Draft:
-    """The entry of one control-plane change. Its id covers what happened, not only its number: a control
-    database that begins anew counts from 1 again, and its changes are no repeats."""
+def person_in(receipt: Receipt) -> Pair:
+    """Whom a request was by, in the log that it goes to."""
+    return _log_of(receipt.org), receipt.member
+
+
+def people_in(change: Change) -> set[Pair]:
+    """Everybody whom a change names: who did it, and wherever the id of a member stands in it."""
     org = _log_of(change.org)
-    parts = (change.seq, change.at, change.action, change.target, change.actor.org, change.actor.member)
+    told = [change.target]
+    for value in change.detail.values():
+        told += [value] if isinstance(value, str) else [] if isinstance(value, int) else list(map(str, value))
+    found: set[Pair] = {(org, text) for text in told if is_member_id(text)}
+    if is_member_id(change.actor.member):
+        found.add((_log_of(change.actor.org), change.actor.member))
+    return found
+
+
+def from_change(change: Change, people: Mapping[Pair, str] = NOBODY) -> Draft:
+    """The entry of one control-plane change. `people`: what stands for whom, as `people_in` asked for it. Its id
+    covers what happened, not only its number: a control database that begins anew counts from 1 again, and its
+    changes are no repeats."""
+    org = _log_of(change.org)
+    actor_org = _log_of(change.actor.org)
+    target = people.get((org, change.target), change.target)
+    actor = people.get((actor_org, change.actor.member), change.actor.member)
+    # Of what stands in the entry: a digest of a member's id would be something of them that cannot be erased.
+    parts = (change.seq, change.at, change.action, target, change.actor.org, actor)
     document = _document(org, "outbox", *parts, change.actor.request_id)
     fields: dict[str, Value] = {
         "@timestamp": _integer(change.at * 1000),
         "_document_id": document,
         "action": _text(change.action),
-        "actor": _text(change.actor.member),
+        "actor": _text(actor),
         "actor_org": _text(change.actor.org),
         "operation_type": _OPERATIONS.get(change.action.rpartition(".")[2], "modify"),
         "org": org,
         "outbox": _integer(change.seq),
-        "target": _text(change.target),
+        "target": _text(target),
     }
     for name, text in (("client", change.actor.client), ("request_id", change.actor.request_id)):
         if text:
             fields[name] = _text(text)
     if change.detail:
-        detail = {_key(key): _value(value) for key, value in change.detail.items()}
+        detail = {_key(key): _value(value, org, people) for key, value in change.detail.items()}
         too_much = len(canonical(detail)) > DETAIL_MAX
         fields["detail"] = {"cut": True, "members": len(detail)} if too_much else detail
     return Draft(org, "", change.seq, document, fields)
@@ -222,11 +248,13 @@ def _key(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:64] or "_"
 
 
-def _value(value: str | int | bool | Sequence[str]) -> str | int | bool | Sequence[str]:
+def _value(
+    value: str | int | bool | Sequence[str], org: OrgId, people: Mapping[Pair, str]
+) -> str | int | bool | Sequence[str]:
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
         return _integer(value)
     if isinstance(value, str):
-        return _text(value)
-    return [_text(str(item)) for item in value]
+        return _text(people.get((org, value), value))
+    return [_text(people.get((org, str(item)), str(item))) for item in value]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Protocol
 
 from gateway.exchange import Receipt, SpoolUp
@@ -36,6 +36,20 @@ class KeyStore(Protocol):
 
     async def load(self, name: str) -> Secret | None: ...
     async def store(self, name: str, secret: Secret) -> None: ...
+
+
+class Pseudonyms(Protocol):
+    """What stands for a member in an entry (`gateway.audit.persons.Persons`)."""
+
+    async def of(self, pairs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
+        """At least for these: organization and id of each. Raises `UnavailableError`: ask again."""
+
+
+class Ids:
+    """`Pseudonyms` that are the ids themselves: for a log that nobody has to be taken out of."""
+
+    async def of(self, pairs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
+        return {pair: pair[1] for pair in pairs}
 
 
 class AuditReader(Protocol):

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Set
 from itertools import islice
 
 from gateway.audit.files import Durable, OrgLog
+from gateway.audit.persons import Persons
 from gateway.audit.sequencer import Sequencer
-from tenants.ids import OrgId
+from tenants.ids import PLATFORM, OrgId
 
 STRIDE = 256
 """Entries between two remembered offsets of a segment."""
@@ -25,10 +26,12 @@ Wanted = Callable[[Mapping[str, object]], bool]
 
 
 class LogReader:
-    """Implements `AuditReader` over the sequencer's logs, in the same process."""
+    """Implements `AuditReader` over the sequencer's logs, in the same process. `people` says who stands behind the
+    pseudonyms in them; without it they are shown as they are."""
 
-    def __init__(self, sequencer: Sequencer) -> None:
+    def __init__(self, sequencer: Sequencer, people: Persons | None = None) -> None:
         self._sequencer = sequencer
+        self._people = people
         self._offsets: dict[tuple[OrgId, int], list[int]] = {}
         self._learning = threading.Lock()
 
@@ -44,18 +47,26 @@ class LogReader:
         until: int = 0,
     ) -> tuple[list[Mapping[str, object]], int]:
         files = (await self._sequencer.opened(org)).files
+        actors = await self._actors(org, actor)
 
         def wanted(entry: Mapping[str, object]) -> bool:
             at = entry["@timestamp"]
             return (
                 (not action or entry["action"] == action)
-                and (not actor or entry["actor"] == actor)
+                and (not actor or (entry.get("actor_org", org), entry["actor"]) in actors)
                 and isinstance(at, int)
                 and since <= at
                 and (not until or at < until)
             )
 
-        return await asyncio.to_thread(self._scan, files, max(after, 0), max(limit, 1), wanted)
+        found, at = await asyncio.to_thread(self._scan, files, max(after, 0), max(limit, 1), wanted)
+        return (found if self._people is None else await self._people.show(org, found)), at
+
+    async def _actors(self, org: OrgId, actor: str) -> Set[tuple[object, object]]:
+        """Organization and name that an entry of `actor` may have in the log of `org`."""
+        if not actor or self._people is None:
+            return {(org, actor), (PLATFORM, actor)}
+        return await self._people.named(org, actor)
 
     async def size(self, org: OrgId) -> int:
         """How many entries are durable."""

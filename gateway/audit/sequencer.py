@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from gateway.audit.disk import Disk
-from gateway.audit.entry import Draft, from_change, from_receipt
+from gateway.audit.entry import Draft, from_change, from_receipt, people_in, person_in
 from gateway.audit.files import SEGMENT_BYTES, OrgLog
+from gateway.audit.log import Ids, Pseudonyms
 from gateway.audit.signer import Signer
 from gateway.errors import UnavailableError
 from gateway.exchange import SpoolUp
@@ -54,17 +55,22 @@ class OrgState:
 
 
 class Sequencer:
-    """`folder` is `<audit>`; logs are under `<audit>/orgs/`. One process at a time: the control process."""
+    """`folder` is `<audit>`; logs are under `<audit>/orgs/`. One process at a time: the control process.
+
+    `people` gives what stands for members in the entries.
+    """
 
     def __init__(
         self,
         folder: Path,
         signer: Signer,
         *,
+        people: Pseudonyms | None = None,
         disk: Disk | None = None,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
         self.signer = signer
+        self._people = people or Ids()
         self._orgs = folder / "orgs"
         self._disk = disk or Disk()
         self._segment_bytes = segment_bytes
@@ -98,9 +104,10 @@ class Sequencer:
         """
         if not up.receipts:
             return 0
+        people = await self._people.of({person_in(item.receipt) for item in up.receipts})
         by_org: defaultdict[OrgId, list[Draft]] = defaultdict(list)
         for item in up.receipts:
-            draft = from_receipt(item.receipt, up.boot, item.seq)
+            draft = from_receipt(item.receipt, up.boot, item.seq, people)
             by_org[draft.org].append(draft)
         await self._commit_all(by_org)
         return up.receipts[-1].seq
@@ -113,9 +120,10 @@ class Sequencer:
         changes = await store.outbox()
         if not changes:
             return 0
+        people = await self._people.of(set().union(*map(people_in, changes)))
         by_org: defaultdict[OrgId, list[Draft]] = defaultdict(list)
         for change in changes:
-            draft = from_change(change)
+            draft = from_change(change, people)
             by_org[draft.org].append(draft)
         await self._commit_all(by_org)
         await store.outbox_done(changes[-1].seq)

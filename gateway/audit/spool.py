@@ -8,7 +8,9 @@ Order of events for one request, and what a crash leaves behind at each:
 3. sync       group fdatasync in a thread. Power cut from here on: the record is there.
 4. send       the sequencer syncs the entry and acknowledges. Crash before the segment is removed: the record
               is sent again and known by (boot, seq).
-5. remove     a segment whose records are all acknowledged is deleted.
+5. remove     a segment whose records are all acknowledged is deleted; the one in use is wiped and begun anew as soon
+              as nothing waits, for a receipt names its member, who may have to be erased. Power cut right then:
+              old records come back as a whole or torn, and are known as repeats.
 """
 
 from __future__ import annotations
@@ -244,7 +246,24 @@ class Spool:
             self._unsynced.discard(self._segments[0])
             self._segments.popleft().remove()
             self._at -= 1
+        if not self.pending and not self._stuck:
+            self._begin_anew()
         return upto >= batch[0].seq
+
+    def _begin_anew(self) -> None:
+        """Everything is an entry: wipe the segment in use. Synchronous, so that nothing is appended meanwhile."""
+        segment = self._segments[0]
+        if not segment.end:
+            return
+        try:
+            self._disk.write(segment.fd, bytes(segment.end), 0)
+        except OSError as error:
+            # New records go to the front all the same: behind a wiped one recovery would not find them.
+            log.warning("audit spool: what was sent cannot be wiped (%s)", error.strerror)
+        self._unsynced.add(segment)
+        segment.end = segment.read = 0
+        self._recent.clear()
+        self._recent_bytes = 0
 
     def _batch(self) -> tuple[list[SpooledReceipt], list[tuple[int, Segment, int]]]:
         """What comes next: from memory while the sequencer keeps up, else read back from the page cache, so that

@@ -19,6 +19,8 @@ from tenants.store import StoreUnavailableError
 
 SCHEME: Final = "sqlite:"
 
+TRUNCATE_TRIES: Final = 3
+
 READ_ONLY: Final[Mapping[str, Any]] = {"sqlite_begin": "DEFERRED"}
 """Execution options of a transaction that only reads: it waits for no writer and sees one instant."""
 
@@ -69,6 +71,7 @@ def create_engine(url: str, *, busy_timeout_ms: int) -> AsyncEngine:
             "synchronous = FULL",  # NORMAL may lose the last commits on power loss; an acknowledged write may not
             "foreign_keys = ON",
             "trusted_schema = OFF",
+            "secure_delete = ON",  # what is deleted is overwritten: erasing a person leaves no page with them
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
@@ -80,6 +83,23 @@ def create_engine(url: str, *, busy_timeout_ms: int) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", connected)
     event.listen(engine.sync_engine, "begin", begun)
     return engine
+
+
+async def scrub(engine: AsyncEngine) -> None:
+    """Write the file anew without the remains of what was deleted, and empty the write-ahead log, whose frames
+    stay as they were written until then. Errors: `StoreUnavailableError` when a reader keeps the log open."""
+    async with engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        if driver is None:
+            raise StoreUnavailableError("the control store cannot be written now: it has no connection")
+        await driver.execute("VACUUM")
+        for _ in range(TRUNCATE_TRIES):
+            cursor = await driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # waits `busy_timeout` for readers
+            busy, _, _ = await cursor.fetchone()
+            await cursor.close()
+            if not busy:
+                return
+    raise StoreUnavailableError("the control store is being read all the time: its log could not be emptied")
 
 
 def _private_file(path: Path) -> None:

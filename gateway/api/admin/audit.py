@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated
 
-from litestar import MediaType, Router, get
-from litestar.params import QueryParameter
+from litestar import MediaType, Router, get, post
+from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 from msgspec import Struct
 
 from gateway.api.admin.caller import CallerDependency
 from gateway.api.admin.problems import invalid
+from gateway.api.admin.resource import After, Page, PageLimit
 from gateway.api.admin.routing import operation
+from gateway.audit.erase import Erased
+from tenants.ids import member_id
 from tenants.roles import Operation
 
 MAX_WAIT_S = 25.0
@@ -33,6 +36,14 @@ class Entries(Struct, frozen=True):
 
     items: list[Mapping[str, object]]
     next: int
+
+
+class AuditPerson(Struct, frozen=True):
+    """`person` is the pseudonym that stands in the entries, `key` (hexadecimal) proves it: see audit-log.md."""
+
+    person: str
+    member: str
+    key: str
 
 
 @get("/entries", **operation(Operation.AUDIT_READ, "listAuditEntries", query=True, summary="Read entries"))
@@ -98,6 +109,29 @@ async def key(caller: CallerDependency) -> str:
     return caller.deps.audit.verifier_key(caller.org)
 
 
+@get(
+    "/persons",
+    **operation(Operation.AUDIT_EXPORT, "listAuditPersons", query=True, summary="List who is behind pseudonyms"),
+)
+async def persons(caller: CallerDependency, after: After = "", limit: PageLimit = 100) -> Page[AuditPerson]:
+    """Members of this organization whose actions are in a log, those who have been erased left out."""
+    found, following = await caller.deps.people.page(caller.org, after, limit)
+    if not after:
+        await caller.store.note("audit.export", caller.org, caller.actor, {"persons": True})
+    return Page(tuple(AuditPerson(*one) for one in found), following)
+
+
+@post(
+    "/persons/{key:str}/erase",
+    status_code=200,
+    **operation(Operation.AUDIT_ERASE, "eraseAuditPerson", conflict=True, summary="Erase a person from the log"),
+)
+async def erase(caller: CallerDependency, key: FromPath[str]) -> Erased:
+    """Destroy the key that leads from a former member's pseudonym back to them. `key` is their id. Entries stay as
+    they are, to the byte; nobody can say any more whose they were. It cannot be undone."""
+    return await caller.deps.erasure.erase(caller.org, member_id(key), caller.actor)
+
+
 def _milliseconds(field: str, text: str) -> int:
     """Unix milliseconds of a bound; 0 for none."""
     if not text:
@@ -112,4 +146,5 @@ def _milliseconds(field: str, text: str) -> int:
 
 
 def router() -> Router:
-    return Router(path="/orgs/{org:str}/audit", tags=["Audit"], route_handlers=[entries, checkpoint, log, key])
+    handlers = [entries, checkpoint, log, key, persons, erase]
+    return Router(path="/orgs/{org:str}/audit", tags=["Audit"], route_handlers=handlers)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+from gateway.audit.erase import Erasure
 from gateway.audit.log import AuditReader
+from gateway.audit.persons import Persons
 from gateway.bus.hub import WorkerStatus
 from gateway.exchange import Credential, Principal
 from gateway.secret import Secret
@@ -93,6 +95,8 @@ class AdminDependencies:
     sessions: Sessions
     verifier: Verifier
     audit: AuditReader
+    people: Persons
+    erasure: Erasure
     streams: Streams
     probe: Probe
     check_url: Callable[[str], str | None]

@@ -14,6 +14,8 @@ from msgspec import Struct
 
 from gateway.api.admin.app import admin_app
 from gateway.api.admin.dependencies import AdminDependencies
+from gateway.audit.erase import Erasure
+from gateway.audit.persons import Persons
 from gateway.audit.reader import LogReader
 from gateway.audit.sequencer import Sequencer
 from gateway.audit.signer import Signer
@@ -24,6 +26,7 @@ from gateway.bus.streams import LiveStreams
 from gateway.exchange import Credential
 from gateway.metrics import Metrics
 from gateway.secret import Secret
+from gateway.secrets.datakeys import DataKeys
 from gateway.secrets.sealed import SealedCerts, SealedFile
 from gateway.upstream.probe import ProbeResult
 from policies.facts import Role
@@ -113,7 +116,9 @@ class World:
         self.store = store
         self.keys = SealedFile(folder / "secrets.sealed", Secret(b"k" * 32))
         self.certs = SealedCerts(self.keys)
-        self.sequencer = Sequencer(folder / "audit", Signer("gateway.example", Ed25519PrivateKey.generate()))
+        self.people = Persons(store.persons, DataKeys(store.persons, Secret(b"w" * 32), clock.now), clock.now)
+        signer = Signer("gateway.example", Ed25519PrivateKey.generate())
+        self.sequencer = Sequencer(folder / "audit", signer, people=self.people)
         self.hub = Hub(clock)
         self.publisher = Publisher(store, self.hub, clock, lambda: tokens.jwks("server"))
         self.streams = SpiedStreams(self.hub, self.publisher)
@@ -122,13 +127,23 @@ class World:
         self.metrics = Metrics()
         self.unready: list[str] = []
         self.members: dict[tuple[str, Role], Member] = {}
+        self.erasure = Erasure(
+            book=store.persons,
+            people=self.people,
+            queue=self.sequencer,
+            store=store,
+            accounts=self.sessions,
+            clock=clock.now,
+        )
         self.deps = AdminDependencies(
             store=store,
             keys=self.keys,
             certs=self.certs,
             sessions=self.sessions,
             verifier=Authenticator(tokens.ISSUER, AUDIENCE, clock.now),
-            audit=LogReader(self.sequencer),
+            audit=LogReader(self.sequencer, self.people),
+            people=self.people,
+            erasure=self.erasure,
             streams=self.streams,
             probe=self.probe,
             check_url=check_url,
@@ -189,12 +204,12 @@ class World:
     async def actions(self, org: OrgId = ACME) -> list[str]:
         """The actions in the organization's audit log, after everything queued has become an entry."""
         await self.sequencer.drain_once(self.store)
-        items, _ = await LogReader(self.sequencer).entries(org, limit=1000)
+        items, _ = await LogReader(self.sequencer, self.people).entries(org, limit=1000)
         return [str(item["action"]) for item in items]
 
     async def last_entry(self, org: OrgId = ACME) -> dict[str, Any]:
         await self.sequencer.drain_once(self.store)
-        items, _ = await LogReader(self.sequencer).entries(org, limit=1000)
+        items, _ = await LogReader(self.sequencer, self.people).entries(org, limit=1000)
         return dict(items[-1])
 
     def replaced(self, **changes: Any) -> Litestar:
