@@ -16,8 +16,8 @@ _UNITS = {unit: unit.value.replace("_", "-").encode() for unit in LimitUnit}
 
 
 def standings(claims: Sequence[Claim], left: Sequence[int], now_ms: int) -> tuple[Standing, ...]:
-    """Of the strictest claim of each unit, with so many units `left` in each claim's bucket, and of each budget that
-    is used so far that callers are told. Where there is no limit, nothing is said. `now_ms`: Unix time,
+    """Of the strictest claim of each unit, with so many units `left` in each claim's bucket, and of each budget
+    that is used so far that callers are told. Where there is no limit, nothing is said. `now_ms`: Unix time,
     milliseconds; only budgets look at it."""
     strictest: dict[LimitUnit, tuple[int, Claim]] = {}
     told: list[Standing] = []
