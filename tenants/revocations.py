@@ -23,7 +23,8 @@ def not_before(now: float) -> int:
     return floor(now) + 1
 
 
-def revoke_tokens(org: OrgId, now: float, *, member: str = "") -> Revocation:
-    """Refuse every access token issued so far to `org`, or to one `member` of it."""
+def revoke_tokens(org: OrgId, now: float, *, member: str = "", token: str = "") -> Revocation:
+    """Refuse every access token issued so far to `org`, or to one `member` of it, or the one with id `token`."""
     instant = not_before(now)
-    return Revocation(org=org, member=member, not_before=instant, expires_at=instant + LONGEST_TOKEN_S + LEEWAY_S)
+    forgotten = instant + LONGEST_TOKEN_S + LEEWAY_S
+    return Revocation(org=org, member=member, token_id=token, not_before=instant, expires_at=forgotten)

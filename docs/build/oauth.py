@@ -11,7 +11,7 @@ import gateway.oauth.errors
 from docs.build.markdown import code, codes, page, table, words
 from gateway.api.oauth import csrf, forms
 from gateway.api.relay_control import MAX_BODY, RELAYED
-from gateway.oauth import accounts, device, passwords
+from gateway.oauth import accounts, authorization, device, passwords
 from gateway.oauth.clients import CLIENTS, SCOPES, GrantType, Plane
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.service import OAuthConfig
@@ -22,6 +22,7 @@ from tenants.models import Member
 ENDPOINTS = {
     "/.well-known/oauth-authorization-server": "Metadata (RFC 8414).",
     "/.well-known/jwks.json": "The keys that access tokens are verified with (RFC 7517).",
+    "/oauth/authorize": "The page where a person signs in for a program with a browser (RFC 6749 section 4.1).",
     "/oauth/device": "The page where a person enters the code, signs in, and says yes or no.",
     "/oauth/device_authorization": "Begin a sign-in (RFC 8628 section 3.1).",
     "/oauth/invitation": "The page where an invitation becomes a password.",
@@ -29,6 +30,16 @@ ENDPOINTS = {
     "/oauth/token": "Get tokens (RFC 6749 section 3.2).",
 }
 PARAMETERS: Mapping[str, Mapping[str, str]] = {
+    "GET /oauth/authorize": {
+        "client_id": "Required.",
+        "response_type": "Required: `code`.",
+        "redirect_uri": "Required: one of the client's, exactly; a loopback address with any port (RFC 8252).",
+        "code_challenge": "Required (RFC 7636).",
+        "code_challenge_method": "Required: `S256`.",
+        "state": f"Comes back as it was: at most {authorization.MAX_STATE} characters.",
+        "resource": "Which plane the token is for (RFC 8707).",
+        "scope": "May be left out: a plane has one scope.",
+    },
     "POST /oauth/device_authorization": {
         "client_id": "Required.",
         "resource": "Which plane the token is for (RFC 8707).",
@@ -37,6 +48,9 @@ PARAMETERS: Mapping[str, Mapping[str, str]] = {
     "POST /oauth/token": {
         "client_id": "Required.",
         "grant_type": "Required: " + codes(grant.value for grant in GrantType) + ".",
+        "code": "Required with the authorization code grant; good once.",
+        "code_verifier": "Required with the authorization code grant (RFC 7636).",
+        "redirect_uri": "Required with the authorization code grant: the one of the request.",
         "device_code": "Required with the device grant.",
         "refresh_token": "Required with the refresh grant; each is good once.",
         "resource": "As above. A refresh may name another plane than the one before.",
@@ -58,6 +72,7 @@ PARAMETERS: Mapping[str, Mapping[str, str]] = {
         "password_again": "Required: the same.",
     },
 }
+OPTIONAL = {"groups": "The teams the member is in, a list; left out when there are none (RFC 9068)."}
 CLAIMS = {
     "iss": "`server.url`.",
     "aud": "One plane: `<server.url>/v1` or `<server.url>/admin`.",
@@ -108,8 +123,10 @@ def errors() -> list[type[OAuthError]]:
 def render() -> str:
     default = {name: field.default for name, field in inspect.signature(OAuthConfig).parameters.items()}
     blocks = [
-        "The authorization server is part of the gateway, on the public listener. People sign in with the"
-        " device flow ([RFC 8628](https://www.rfc-editor.org/rfc/rfc8628)); `orgate login` does all of this.",
+        "The authorization server is part of the gateway, on the public listener. People sign in with an"
+        " authorization code and PKCE ([RFC 7636](https://www.rfc-editor.org/rfc/rfc7636)) where a program"
+        " has a browser beside it, else with the device flow ([RFC 8628](https://www.rfc-editor.org/rfc/rfc8628))."
+        " `orgate login` does all of this.",
         "## Endpoints",
         table(("path", "methods", "what it is"), [(code(p), codes(m), ENDPOINTS[p]) for p, m in RELAYED.items()]),
         f"Bodies are forms (`application/x-www-form-urlencoded`), at most {MAX_BODY // 1024} KiB. A parameter"
@@ -117,8 +134,16 @@ def render() -> str:
         " Every form, a program's too, carries the page's cookie and its `csrf_token`: GET the page first.",
         "## Clients",
         table(
-            ("client_id", "is", "may have tokens for"),
-            [(code(c.id), c.name, codes(f"<server.url>/{plane}" for plane in c.planes)) for c in CLIENTS.values()],
+            ("client_id", "is", "may have tokens for", "redirect URIs"),
+            [
+                (
+                    code(c.id),
+                    c.name,
+                    codes(f"<server.url>/{plane}" for plane in c.planes),
+                    codes(c.redirect_uris),
+                )
+                for c in CLIENTS.values()
+            ],
         ),
         "Both are public: they have no secret, and one that sends a secret is refused.",
         "## Parameters",
@@ -143,7 +168,10 @@ def render() -> str:
         "## Access tokens",
         "JWTs as [RFC 9068](https://www.rfc-editor.org/rfc/rfc9068) says, RS256, `typ: at+jwt`, `kid` a thumbprint"
         " (RFC 7638).",
-        table(("claim", "meaning"), [(code(name), CLAIMS[name]) for name in claims()]),
+        table(
+            ("claim", "meaning"),
+            [(code(n), t) for n, t in [*((n, CLAIMS[n]) for n in claims()), *OPTIONAL.items()]],
+        ),
         "## Refresh tokens",
         "Opaque, `ogr_…`, good once. A family lives for `tokens.refresh_s` in all. A used token still gets the"
         " same successor for `tokens.reuse_grace_s`; used later, it ends the whole family, since somebody must"
@@ -152,6 +180,7 @@ def render() -> str:
         table(
             ("what", "value"),
             [
+                ("an authorization code lives", f"{authorization.CODE_S:.0f} s, once"),
                 ("device and user code live", f"{default['device_expires_s']} s"),
                 ("wait between polls", f"{default['device_interval_s']} s, five more after each `slow_down`"),
                 ("sign-ins waiting at once", str(device.MAX_PENDING)),
@@ -170,7 +199,8 @@ def render() -> str:
         ),
         "## Errors",
         'JSON as RFC 6749 section 5.2 says: `{"error", "error_description"}`; with `Retry-After` where waiting'
-        " helps.",
+        " helps. From `/oauth/authorize` they go back to the client, with `state` and `iss` (RFC 9207), unless the"
+        " client or its redirect URI is wrong: that is shown and goes nowhere.",
         table(
             ("error", "status", "when"),
             [(code(e.code), str(e.status), words(e) or _WHEN[e]) for e in errors()],

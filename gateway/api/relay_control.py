@@ -25,6 +25,7 @@ log = logging.getLogger("orgate.oauth")
 RELAYED: Mapping[str, tuple[str, ...]] = {
     "/.well-known/oauth-authorization-server": ("GET",),
     "/.well-known/jwks.json": ("GET",),
+    "/oauth/authorize": ("GET", "POST"),
     "/oauth/device": ("GET", "POST"),
     "/oauth/device_authorization": ("POST",),
     "/oauth/invitation": ("GET", "POST"),

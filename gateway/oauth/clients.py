@@ -12,6 +12,7 @@ from gateway.oauth.errors import InvalidClientError, InvalidScopeError, InvalidT
 
 
 class GrantType(StrEnum):
+    AUTHORIZATION_CODE = "authorization_code"
     DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
     REFRESH_TOKEN = "refresh_token"  # noqa: S105 -- the standard's word, not a secret
 
@@ -28,18 +29,23 @@ SCOPES: Final[Mapping[Plane, str]] = {Plane.DATA: "inference", Plane.ADMIN: "adm
 
 
 class Client(Struct, frozen=True):
-    """`name` is what the verification page shows."""
+    """`name` is what the pages show. `redirect_uris` are matched exactly, loopback ones on any port."""
 
     id: str
     name: str
     planes: tuple[Plane, ...]
+    redirect_uris: tuple[str, ...] = ()
+
+
+LOOPBACK: Final = ("http://127.0.0.1/callback", "http://[::1]/callback")
+"""RFC 8252 section 7.3. Not `localhost`, which may be resolved to somebody else (section 8.3)."""
 
 
 CLIENTS: Final[Mapping[str, Client]] = {
     client.id: client
     for client in (
-        Client("orgate-cli", "the Orgate command line", (Plane.DATA, Plane.ADMIN)),
-        Client("orgate-editor", "an editor", (Plane.DATA,)),
+        Client("orgate-cli", "the Orgate command line", (Plane.DATA, Plane.ADMIN), LOOPBACK),
+        Client("orgate-editor", "an editor", (Plane.DATA,), LOOPBACK),
     )
 }
 

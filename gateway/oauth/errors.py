@@ -1,4 +1,5 @@
-"""What the authorization server says no with: the codes of RFC 6749 section 5.2, RFC 8628 3.5 and RFC 8707 2.
+"""What the authorization server says no with: the codes of RFC 6749 sections 4.1.2.1 and 5.2, RFC 8628
+section 3.5 and RFC 8707 section 2.
 
 Descriptions are shown to callers: they never hold a secret, and never tell whether an account exists.
 """
@@ -41,6 +42,12 @@ class InvalidGrantError(OAuthError):
 
 class UnsupportedGrantTypeError(OAuthError):
     code = "unsupported_grant_type"
+
+
+class UnsupportedResponseTypeError(OAuthError):
+    """RFC 6749 section 4.1.2.1."""
+
+    code = "unsupported_response_type"
 
 
 class InvalidScopeError(OAuthError):

@@ -11,21 +11,29 @@ from argon2 import PasswordHasher
 from msgspec import Struct, structs
 
 from gateway.oauth.accounts import Accounts, Invitation
+from gateway.oauth.authorization import AuthorizationCodes, AuthorizationRequest, Return, refusal
 from gateway.oauth.caller import Caller
 from gateway.oauth.clients import SCOPES, Audiences, Client, GrantType, Plane, client_of, scope_of
 from gateway.oauth.device import DeviceFlow
 from gateway.oauth.digests import KEY_BYTES, ServerKey
-from gateway.oauth.errors import InvalidGrantError, InvalidRequestError, UnsupportedGrantTypeError
+from gateway.oauth.errors import (
+    AccessDeniedError,
+    InvalidGrantError,
+    InvalidRequestError,
+    InvalidTargetError,
+    UnsupportedGrantTypeError,
+)
 from gateway.oauth.passwords import Passwords
 from gateway.oauth.refresh import RefreshTokens, ReusedError
 from gateway.oauth.revocation import Revoker
 from gateway.oauth.signing import KeyStore
-from gateway.oauth.store import DeviceStatus, OAuthStore
+from gateway.oauth.store import AuthorizationCode, DeviceStatus, OAuthStore
 from gateway.oauth.tokens import AccessToken, AccessTokens, TokenSigner
 from gateway.secret import Secret
 from gateway.settings import Settings
 from tenants.ids import MemberId, OrgId
 from tenants.models import Member
+from tenants.revocations import revoke_tokens
 from tenants.store import Actor, ControlStore
 
 HMAC_NAME: Final = "oauth/hmac"
@@ -89,6 +97,7 @@ class OAuthService:
             interval_s=config.device_interval_s,
             expires_s=config.device_expires_s,
         )
+        self._codes = AuthorizationCodes(store=store, clock=clock, random=random, audiences=self._audiences)
         self._refresh = RefreshTokens(
             store=store,
             key=key,
@@ -135,11 +144,15 @@ class OAuthService:
         base = self.config.base
         return {
             "issuer": self.config.issuer,
+            "authorization_endpoint": f"{base}/oauth/authorize",
             "token_endpoint": f"{base}/oauth/token",
             "device_authorization_endpoint": f"{base}/oauth/device_authorization",
             "revocation_endpoint": f"{base}/oauth/revoke",
             "jwks_uri": f"{base}/.well-known/jwks.json",
-            "response_types_supported": [],
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": True,
             "grant_types_supported": [grant.value for grant in GrantType],
             "token_endpoint_auth_methods_supported": ["none"],
             "revocation_endpoint_auth_methods_supported": ["none"],
@@ -182,9 +195,11 @@ class OAuthService:
         return "accepted"
 
     async def token(self, form: Mapping[str, str], caller: Caller) -> dict[str, Any]:
-        """RFC 6749 section 3.2: the device code and refresh token grants."""
+        """RFC 6749 section 3.2: the authorization code, device code and refresh token grants."""
         client = client_of(form)
         grant = _required(form, "grant_type")
+        if grant == GrantType.AUTHORIZATION_CODE:
+            return await self._code_grant(form, client, caller)
         if grant == GrantType.DEVICE_CODE:
             return await self._device_grant(form, client, caller)
         if grant == GrantType.REFRESH_TOKEN:
@@ -214,6 +229,62 @@ class OAuthService:
     async def drop_member(self, org: OrgId, member_id: MemberId) -> None:
         """Forget a deleted member: password, invitation, grants and families."""
         await self._store.drop_member(org, member_id)
+
+    def authorization(self, form: Mapping[str, str]) -> Return:
+        """Where an authorization request (RFC 6749 section 4.1.1) wants its answer. What this raises is shown to
+        the person and never redirected."""
+        return self._codes.back(form)
+
+    def authorization_request(self, back: Return, form: Mapping[str, str]) -> AuthorizationRequest:
+        """The rest of it. What this raises goes back to the client: `authorization.refusal`."""
+        return self._codes.checked(back, form)
+
+    async def authorize(self, request: AuthorizationRequest, form: Mapping[str, str], caller: Caller) -> str:
+        """The sign-in page's form: sign in and say yes or no. Returns the URL to go on to. A person who cannot
+        sign in stays at the page: raises `OAuthError`."""
+        action = form.get("action", "")
+        if action not in {"approve", "deny"}:
+            raise InvalidRequestError("action is approve or deny")
+        back = request.back
+        if action == "deny":
+            return refusal(back, self.config.issuer, AccessDeniedError("the sign-in was refused"))
+        org, email, password = (_required(form, name) for name in ("org", "email", "password"))
+        member = await self._accounts.sign_in(org, email, password, caller)
+        return back.to(self.config.issuer, code=await self._codes.grant(request, member))
+
+    async def _code_grant(self, form: Mapping[str, str], client: Client, caller: Caller) -> dict[str, Any]:
+        code = await self._codes.find(form, client)
+        plane = self._audiences.plane(client, form.get("resource", code.resource))
+        scope = scope_of(plane, form.get("scope", ""))
+        if self._audiences.of(plane) != code.resource:
+            raise InvalidTargetError("resource is not the one of the authorization request")
+        if code.family:
+            raise await self._reused(code, caller)
+        asked_at = await self._asked_at(code.org)
+        member = await self._accounts.member(code.org, code.member)
+        if member is None:
+            raise InvalidGrantError("the account that approved this may not sign in any more")
+        # Signed before the code is redeemed: a key that is out of reach must not cost the sign-in.
+        access = await self._issue(member, client, plane, scope, asked_at=asked_at)
+        refresh_token, family = self._refresh.begin(code.org, code.member, client.id)
+        claims = self.signing.own_claims(access.text) or {}
+        if not await self._codes.redeem(code, family, str(claims.get("jti", ""))):
+            raise await self._reused(await self._codes.reused(code), caller)
+        # A crash here leaves a family without an audit entry, whose token nobody has ever seen.
+        await self._note("session.create", member, client.id, caller, {"grant": "authorization_code"})
+        return _answer(access, scope, refresh_token)
+
+    async def _reused(self, code: AuthorizationCode, caller: Caller) -> InvalidGrantError:
+        """A code that comes back was copied: what it brought ends (RFC 6749 section 4.1.2)."""
+        if code.family and await self._store.end_family(code.family, self._clock()):
+            by = Actor(code.org, code.member, code.client, caller.request_id)
+            store = self._control.for_org(code.org)
+            if code.token_id:
+                await store.revoke(
+                    revoke_tokens(code.org, self._clock(), member=code.member, token=code.token_id), by
+                )
+            await store.note("session.revoke", code.member, by, {"reason": "authorization code reused"})
+        return InvalidGrantError("the authorization code was used")
 
     async def _device_grant(self, form: Mapping[str, str], client: Client, caller: Caller) -> dict[str, Any]:
         device_code = _required(form, "device_code")

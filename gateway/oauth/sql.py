@@ -28,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.oauth.store import (
     Attempts,
+    AuthorizationCode,
     Consumed,
     DeviceGrant,
     DeviceStatus,
@@ -81,6 +82,22 @@ devices = Table(
     Column("org", String(40), nullable=False),
     Column("member", String(64), nullable=False),
     Column("polled_at", Float, nullable=False),
+)
+codes = Table(
+    "oauth_codes",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("client", String(64), nullable=False),
+    Column("redirect_uri", Text, nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("challenge", String(64), nullable=False),
+    Column("org", String(40), nullable=False),
+    Column("member", String(64), nullable=False),
+    Column("expires_at", Float, nullable=False, index=True),
+    Column("family", String(64), nullable=False),
+    Column("token_id", String(128), nullable=False),
+    Index("oauth_codes_member", "org", "member"),
 )
 families = Table(
     "oauth_families",
@@ -266,10 +283,35 @@ class SqlOAuthStore:
             )
             if used.rowcount != 1:
                 return False
-            await connection.execute(delete(families).where(families.c.expires_at < family.created_at - KEEP_S))
-            await connection.execute(
-                insert(families).values(**{**msgspec.structs.asdict(family), "recent": _json(family.recent)})
+            await _begin(connection, family)
+        return True
+
+    async def add_code(self, code: AuthorizationCode, now: float) -> None:
+        async with self._write() as connection:
+            await connection.execute(delete(codes).where(codes.c.expires_at < now - KEEP_S))
+            await connection.execute(insert(codes).values(**msgspec.structs.asdict(code)))
+
+    async def code(self, digest: str) -> AuthorizationCode | None:
+        async with self._read() as connection:
+            row = (await connection.execute(select(codes).where(codes.c.digest == digest))).first()
+        return AuthorizationCode(**dict(row._mapping)) if row is not None else None
+
+    async def redeem_code(self, digest: str, family: Family, token_id: str) -> bool:
+        table = codes.c
+        async with self._write() as connection:
+            used = await connection.execute(
+                update(codes)
+                .where(
+                    table.digest == digest,
+                    table.family == "",
+                    table.org == family.org,
+                    table.member == family.member,
+                )
+                .values(family=family.id, token_id=token_id)
             )
+            if used.rowcount != 1:
+                return False
+            await _begin(connection, family)
         return True
 
     async def family(self, family: str) -> Family | None:
@@ -298,17 +340,20 @@ class SqlOAuthStore:
     async def end_families(self, org: OrgId, member: MemberId, now: float) -> int:
         table = devices.c
         async with self._write() as connection:
-            # A grant approved and not yet redeemed would begin a new family after this.
+            # A grant approved, or a code given, and not yet redeemed would begin a new family after this.
             await connection.execute(
                 update(devices)
                 .where(table.org == org, table.member == member, table.status == DeviceStatus.APPROVED.value)
                 .values(status=DeviceStatus.DENIED.value)
             )
+            await connection.execute(
+                delete(codes).where(codes.c.org == org, codes.c.member == member, codes.c.family == "")
+            )
             return await _end(connection, families.c.org == org, families.c.member == member, now=now)
 
     async def drop_member(self, org: OrgId, member: MemberId) -> None:
         async with self._write() as connection:
-            for table in (passwords, invitations, devices, families):
+            for table in (passwords, invitations, devices, codes, families):
                 await connection.execute(delete(table).where(table.c.org == org, table.c.member == member))
 
     @asynccontextmanager
@@ -324,6 +369,13 @@ class SqlOAuthStore:
             with unavailable():
                 async with self._engine.begin() as connection:
                     yield connection
+
+
+async def _begin(connection: AsyncConnection, family: Family) -> None:
+    await connection.execute(delete(families).where(families.c.expires_at < family.created_at - KEEP_S))
+    await connection.execute(
+        insert(families).values(**{**msgspec.structs.asdict(family), "recent": _json(family.recent)})
+    )
 
 
 async def _end(connection: AsyncConnection, *wanted: Any, now: float) -> int:

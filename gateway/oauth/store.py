@@ -1,4 +1,4 @@
-"""The authorization server's own store: passwords, invitations, device grants, refresh families.
+"""The authorization server's own store: passwords, invitations, device grants, codes, families.
 
 Only digests of codes and tokens ever get here. Digests are lower-case hexadecimal; times are Unix seconds.
 """
@@ -52,6 +52,22 @@ class DeviceGrant(Struct, frozen=True):
     org: OrgId = OrgId("")
     member: MemberId = MemberId("")
     polled_at: float = 0
+
+
+class AuthorizationCode(Struct, frozen=True):
+    """One authorization code (RFC 6749 section 4.1). `family` and `token_id` are what it brought, '' before."""
+
+    digest: str
+    client: str
+    redirect_uri: str
+    resource: str
+    scope: str
+    challenge: str
+    org: OrgId
+    member: MemberId
+    expires_at: float
+    family: str = ""
+    token_id: str = ""
 
 
 class Consumed(Struct, frozen=True):
@@ -116,6 +132,14 @@ class OAuthStore(Protocol):
 
     async def redeem(self, digest: str, family: Family) -> bool:
         """Conditional: use the approved grant and begin `family`, in one transaction."""
+
+    async def add_code(self, code: AuthorizationCode, now: float) -> None:
+        """Forgets codes that have long expired."""
+
+    async def code(self, digest: str) -> AuthorizationCode | None: ...
+    async def redeem_code(self, digest: str, family: Family, token_id: str) -> bool:
+        """Conditional: use the code and begin `family`, in one transaction. `token_id`: the access token's that
+        comes with it."""
 
     async def family(self, family: str) -> Family | None: ...
     async def rotate(self, family: Family, successor: str, consumed: tuple[Consumed, ...]) -> bool:

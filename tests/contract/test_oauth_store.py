@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from gateway.oauth.sql import SqlOAuthStore
 from gateway.oauth.store import (
     Attempts,
+    AuthorizationCode,
     Consumed,
     DeviceGrant,
     DeviceStatus,
@@ -194,3 +195,46 @@ async def test_a_dropped_member_is_forgotten_there_and_only_there(store: OAuthSt
     assert await store.device("d-f1") is None
     assert await store.password(GLOBEX, ADA) == "hash"
     assert await store.family("f2") is not None
+
+
+def code(**changes: object) -> AuthorizationCode:
+    made = AuthorizationCode(
+        "c1", "orgate-cli", "http://127.0.0.1:1/callback", "https://x/v1", "inference", "ch", ACME, ADA, NOW + 60
+    )
+    return replace(made, **changes)
+
+
+async def test_a_code_has_one_winner_and_remembers_what_it_brought(store: OAuthStore) -> None:
+    await store.add_code(code(), NOW)
+    assert await store.code("c1") == code()
+    won = await asyncio.gather(*(store.redeem_code("c1", family(id=f"f{n}"), f"t{n}") for n in range(10)))
+    assert sum(won) == 1
+    first = won.index(True)
+    assert await store.code("c1") == code(family=f"f{first}", token_id=f"t{first}")
+    begun = [await store.family(f"f{n}") for n in range(10)]
+    assert [one is not None for one in begun] == won
+
+
+async def test_a_code_begins_a_family_of_its_own_member_only(store: OAuthStore) -> None:
+    await store.add_code(code(), NOW)
+    for strange in (family(org=GLOBEX), family(member=MemberId("mem_bob"))):
+        assert not await store.redeem_code("c1", strange, "t")
+    assert await store.code("unknown") is None
+    assert await store.code("c1") == code()
+
+
+async def test_a_code_not_used_yet_ends_with_the_members_sessions(store: OAuthStore) -> None:
+    await store.add_code(code(), NOW)
+    await store.add_code(code(digest="c2", org=GLOBEX), NOW)
+    await store.end_families(ACME, ADA, NOW)
+    assert [await store.code("c1"), await store.code("c2")] == [None, code(digest="c2", org=GLOBEX)]
+    await store.drop_member(GLOBEX, ADA)
+    assert await store.code("c2") is None
+
+
+async def test_codes_long_past_are_forgotten(store: OAuthStore) -> None:
+    await store.add_code(code(), NOW)
+    await store.add_code(code(digest="c2"), NOW + 86_400)
+    assert await store.code("c1") == code()
+    await store.add_code(code(digest="c3"), NOW + 86_461)
+    assert await store.code("c1") is None

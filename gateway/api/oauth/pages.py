@@ -1,4 +1,4 @@
-"""The two pages a person sees: plain HTML, one style sheet within, no script.
+"""The pages a person sees: plain HTML, one style sheet within, no script.
 
 Every value goes through `html.escape`; the policy of `HEADERS` would stop what slipped through anyway.
 """
@@ -13,25 +13,35 @@ from importlib.resources import files
 from string import Template
 from typing import Final
 
+from gateway.oauth.clients import SCOPES, Plane
+
 _FOLDER: Final = files(__package__)
 _STYLE: Final = _FOLDER.joinpath("page.css").read_text(encoding="utf-8")
 _LAYOUT: Final = Template(_FOLDER.joinpath("page.html").read_text(encoding="utf-8"))
 _DEVICE: Final = Template(_FOLDER.joinpath("device.html").read_text(encoding="utf-8"))
+_AUTHORIZE: Final = Template(_FOLDER.joinpath("authorize.html").read_text(encoding="utf-8"))
 _INVITATION: Final = Template(_FOLDER.joinpath("invitation.html").read_text(encoding="utf-8"))
 _STYLE_HASH: Final = b64encode(sha256(_STYLE.encode()).digest()).decode()
 
-HEADERS: Final[Mapping[str, str]] = {
-    "cache-control": "no-store",
-    "content-security-policy": (
-        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'"
-    ),
-    "x-frame-options": "DENY",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "content-language": "en",
-}
+
+def headers(*targets: str) -> dict[str, str]:
+    """`targets`: origins that a form's answer may lead to, beside our own."""
+    allowed = " ".join(("'self'", *targets))
+    return {
+        "cache-control": "no-store",
+        "content-security-policy": (
+            f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action {allowed}; "
+            "frame-ancestors 'none'; base-uri 'none'"
+        ),
+        "x-frame-options": "DENY",
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "same-origin",
+        "cross-origin-opener-policy": "same-origin",
+        "content-language": "en",
+    }
+
+
+HEADERS: Final[Mapping[str, str]] = headers()
 
 
 def device_page(csrf: str, form: Mapping[str, str], error: str = "") -> str:
@@ -44,6 +54,36 @@ def invitation_page(csrf: str, form: Mapping[str, str], error: str = "") -> str:
     values = {name: escape(form.get(name, "")) for name in ("org", "email", "code")}
     body = _INVITATION.substitute(values, csrf=escape(csrf), error=_alert(error))
     return _page("Accept an invitation", body, error)
+
+
+_SCOPES: Final[Mapping[str, str]] = {
+    SCOPES[Plane.DATA]: "to ask your organization's models",
+    SCOPES[Plane.ADMIN]: "to use the admin API with your roles",
+}
+"""What a scope means to the person who is asked."""
+
+
+def authorize_page(
+    csrf: str, form: Mapping[str, str], hidden: Mapping[str, str], *, client: str, scope: str, error: str = ""
+) -> str:
+    """The sign-in page of an authorization request. `hidden`: the request itself, to come back with the form."""
+    values = {name: escape(form.get(name, "")) for name in ("org", "email")}
+    kept = "\n".join(
+        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in hidden.items()
+    )
+    body = _AUTHORIZE.substitute(
+        values,
+        csrf=escape(csrf),
+        hidden=kept,
+        client=escape(client[0].upper() + client[1:]),
+        what=escape(_SCOPES[scope]),
+        error=_alert(error),
+    )
+    return _page("Sign in", body, error)
+
+
+def failure_page(title: str, text: str) -> str:
+    return _page(title, f"<h1>{escape(title)}</h1>\n{_alert(text)}", text)
 
 
 def done_page(title: str, text: str) -> str:

@@ -15,9 +15,11 @@ from litestar.types import ControllerRouterHandler
 
 from gateway.api.failure import bare
 from gateway.api.oauth import csrf, pages
+from gateway.api.oauth.authorize import Authorize
+from gateway.api.oauth.failures import translated
 from gateway.api.oauth.forms import HttpRequest, caller_of, parse_form, read_form, refuse_client_authentication
 from gateway.oauth.caller import Caller
-from gateway.oauth.errors import InvalidRequestError, OAuthError, TemporarilyUnavailableError
+from gateway.oauth.errors import InvalidRequestError, OAuthError
 from gateway.oauth.service import OAuthService
 from tenants.store import StoreUnavailableError
 
@@ -33,7 +35,7 @@ Page = Callable[[str, Mapping[str, str], str], str]
 
 def oauth_routes(service: OAuthService) -> list[ControllerRouterHandler]:
     """Everything under `/oauth` and `/.well-known`, for the composition root."""
-    server = AuthorizationServer(service)
+    server, authorize = AuthorizationServer(service), Authorize(service)
     return [
         Router(
             path="/",
@@ -49,6 +51,8 @@ def oauth_routes(service: OAuthService) -> list[ControllerRouterHandler]:
                 post("/oauth/device_authorization", name="oauth-device-authorization")(
                     server.device_authorization
                 ),
+                get("/oauth/authorize", name="oauth-authorize-page")(authorize.page),
+                post("/oauth/authorize", name="oauth-authorize-form")(authorize.form),
                 get("/oauth/device", name="oauth-device-page")(server.device_page),
                 post("/oauth/device", name="oauth-device-form")(server.device_form),
                 get("/oauth/invitation", name="oauth-invitation-page")(server.invitation_page),
@@ -124,7 +128,7 @@ async def _submit(
     except (OAuthError, StoreUnavailableError) as error:
         if wants_json:
             raise
-        return _page(request, page, form, _translated(error))
+        return _page(request, page, form, translated(error))
     if wants_json:
         return _json({"status": status})
     return Response(pages.done_page(*_DONE[status]), media_type=HTML, headers=dict(pages.HEADERS), status_code=200)
@@ -163,7 +167,7 @@ def _oauth_failure(_: HttpRequest, error: OAuthError) -> Response[bytes]:
 
 
 def _store_failure(request: HttpRequest, error: StoreUnavailableError) -> Response[bytes]:
-    return _oauth_failure(request, _translated(error))
+    return _oauth_failure(request, translated(error))
 
 
 def _unexpected(request: HttpRequest, error: Exception) -> Response[bytes]:
@@ -172,10 +176,3 @@ def _unexpected(request: HttpRequest, error: Exception) -> Response[bytes]:
     log.error("request %s to %s failed: %s", caller.request_id, request.url.path, bare(error))
     text = "the authorization server failed; its log has this request's id"
     return _json({"error": "server_error", "error_description": text}, 500)
-
-
-def _translated(error: OAuthError | StoreUnavailableError) -> OAuthError:
-    """The store's own words name files: they are not for callers."""
-    if isinstance(error, OAuthError):
-        return error
-    return TemporarilyUnavailableError("the authorization server cannot reach its store now", retry_after_s=2)

@@ -17,7 +17,7 @@ JSON = {"accept": "application/json"}
 NEW = "another good password"
 
 
-class _Form(HTMLParser):
+class Form(HTMLParser):
     """What a browser or a screen reader finds: fields with their labels, and anything that could run."""
 
     def __init__(self, text: str) -> None:
@@ -40,10 +40,10 @@ class _Form(HTMLParser):
                 self.visible.add(found["id"] or "")
 
 
-async def _page(client: Http, path: str) -> _Form:
+async def _page(client: Http, path: str) -> Form:
     answer = await client.get(path)
     assert answer.status_code == 200
-    return _Form(answer.text)
+    return Form(answer.text)
 
 
 async def _device_form(client: Http, **changes: str) -> dict[str, str]:
@@ -58,7 +58,7 @@ async def _device_form(client: Http, **changes: str) -> dict[str, str]:
 @pytest.mark.parametrize("path", ["/oauth/device", "/oauth/invitation"])
 async def test_a_page_is_plain_labelled_and_locked_down(client: Http, path: str) -> None:
     answer = await client.get(path)
-    form = _Form(answer.text)
+    form = Form(answer.text)
     assert form.active == []
     assert form.visible == form.labels
     assert '<html lang="en">' in answer.text
@@ -97,7 +97,7 @@ async def test_a_mistake_is_shown_on_the_page_and_keeps_what_was_typed_but_the_p
     assert "<title>Error: " in answer.text
     assert "wrong password" not in answer.text
     assert "<b>" not in answer.text
-    again = _Form(answer.text).fields
+    again = Form(answer.text).fields
     assert again["email"] == '"><b>@x.example'
     assert again["user_code"] == form["user_code"]
     answer = await client.post("/oauth/device", data=await _device_form(client, password="wrong"), headers=JSON)
@@ -136,7 +136,7 @@ async def test_a_form_from_elsewhere_is_refused(client: Http, path: str, case: s
     assert (answer.status_code, answer.json()["error"]) == (403, "invalid_request")
     shown = await client.post(path, data=form, headers={**headers, "accept": "text/html"})
     assert shown.status_code == 403
-    assert _Form(shown.text).fields["csrf_token"]
+    assert Form(shown.text).fields["csrf_token"]
 
 
 async def test_accepting_an_invitation(client: Http, bench: Bench) -> None:
@@ -166,4 +166,4 @@ async def test_two_tabs_share_one_token(client: Http) -> None:
 async def test_a_strange_link_still_shows_the_page(client: Http, query: str) -> None:
     answer = await client.get(f"/oauth/device?{query}")
     assert answer.status_code == 200
-    assert _Form(answer.text).active == []
+    assert Form(answer.text).active == []

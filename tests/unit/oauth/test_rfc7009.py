@@ -68,10 +68,13 @@ def test_metadata_names_what_exists_and_nothing_else(bench: Bench) -> None:
     assert metadata["issuer"] == ISSUER
     endpoints = {name: url for name, url in metadata.items() if name.endswith(("_endpoint", "_uri"))}
     assert endpoints == {
+        "authorization_endpoint": f"{ISSUER}/oauth/authorize",
         "token_endpoint": f"{ISSUER}/oauth/token",
         "device_authorization_endpoint": f"{ISSUER}/oauth/device_authorization",
         "revocation_endpoint": f"{ISSUER}/oauth/revoke",
         "jwks_uri": f"{ISSUER}/.well-known/jwks.json",
     }
-    assert metadata["response_types_supported"] == []
+    assert metadata["response_types_supported"] == ["code"]
+    assert metadata["code_challenge_methods_supported"] == ["S256"]
+    assert metadata["authorization_response_iss_parameter_supported"] is True
     assert metadata["token_endpoint_auth_methods_supported"] == ["none"]
