@@ -92,7 +92,7 @@ class Rig:
 
     def run(self, target: Target, shape: Shape, *, seconds: float, count: int = 0, rate: float = 0) -> Figures:
         """Sends `shape` to `target` and returns the line of figures `load.c` describes."""
-        return _figures(self.start(target, shape, seconds=seconds, count=count, rate=rate))
+        return figures_of(self.start(target, shape, seconds=seconds, count=count, rate=rate))
 
     def start(
         self,
@@ -144,7 +144,7 @@ class Rig:
         background = self.start(target, JSON, seconds=seconds + 0.5, rate=background_rate)
         extra = ("--cancel-after", str(after_events), "--journal", str(journal))
         cancels = self.start(target, shape, seconds=seconds, rate=rate, extra=extra)
-        figures = [_figures(cancels), _figures(background)]
+        figures = [figures_of(cancels), figures_of(background)]
         with self.upstream_journal.open() as file:
             file.seek(seen_before)
             return join_journals(journal.read_text(), file.read()), figures
@@ -209,7 +209,7 @@ def _wait_ready(output: IO[str] | None) -> None:
         raise RigError("the upstream did not start")
 
 
-def _figures(load: subprocess.Popen[str]) -> Figures:
+def figures_of(load: subprocess.Popen[str]) -> Figures:
     output, complaint = load.communicate()
     if load.returncode != 0:
         raise RigError(f"the load ended with {load.returncode}: {complaint.strip()}")

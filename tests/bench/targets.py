@@ -96,7 +96,7 @@ def gateway_target(folder: Path, upstream_port: int, pki: Pki, cores: Cores) -> 
         # Never reached: counted on each request, as a limit is.
         for unit in ("requests", "tokens"):
             owner.create("limits", name=unit, scope="member", unit=unit, amount=2_000_000_000)
-        _wait_served(gateway, owner.access_token)
+        wait_served(gateway, owner.access_token)
         if gateway.process is None:
             raise RuntimeError("the gateway ended")
         yield Target("gateway", gateway.public_port, (gateway.process.pid,), owner.access_token, gateway.ca)
@@ -105,7 +105,7 @@ def gateway_target(folder: Path, upstream_port: int, pki: Pki, cores: Cores) -> 
         gateway.http.close()
 
 
-def _wait_served(gateway: RunningGateway, token: str) -> None:
+def wait_served(gateway: RunningGateway, token: str) -> None:
     """A change is live within seconds; then the first completion passes."""
     body = {"model": "bench", "messages": [{"role": "user", "content": "x"}]}
     headers = {"authorization": f"Bearer {token}"}
