@@ -212,10 +212,10 @@ class Account:
     def _apply(self, session: str, part: Part, now_us: int, *, rebuilt: bool) -> Bucket:
         found = self._bucket(part, now_us)
         if rebuilt:
-            # What the worker has, before anything that this message says of it: it was out of the bucket.
-            found.hold(session, part.held)
             if part.left_at_us >= 0:
                 found.learn(part.left, part.left_at_us, now_us)
+            # What the worker had before anything that this message says of it. It was out of the bucket.
+            found.hold(session, part.held)
         found.report(session, part.spent, part.back, part.open)
         return found
 
