@@ -31,7 +31,7 @@ DETAIL_MAX = 48 * 1024
 CUT = "…"
 
 Pair = tuple[str, str]
-"""An organization and the id of a member of it."""
+"""An organization and the id of a member of it, as they stand in a receipt or a change."""
 NOBODY: Mapping[Pair, str] = {}
 
 Value = str | int | bool | Sequence[str | int] | Mapping[str, str | int | bool | Sequence[str]]
@@ -51,6 +51,7 @@ _OPERATIONS = {
     "list": "access",
     "read": "access",
     "export": "access",
+    "simulate": "access",
     "test": "access",
     "access": "access",
     "login": "authentication",

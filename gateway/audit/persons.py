@@ -13,70 +13,28 @@ between: a row that nothing names yet, and that the next entry takes.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
-from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
+from gateway.audit.entry import Pair
+from gateway.audit.personkeys import Known, OrgKey, OrgKeys, make_person, open_person, tampered
+from gateway.audit.pseudonym import ERASED, PREFIX
 from gateway.errors import UnavailableError
-from gateway.secret import Secret
 from tenants.ids import PLATFORM, OrgId, is_member_id
 from tenants.persons import Person, PersonBook
 from tenants.store import Actor, StoreUnavailableError
 
-ERASED: Final = "erased"
-"""What a reader is shown for somebody whose key is gone, and what an entry says that comes after that."""
-PREFIX: Final = "per_"
 MOST: Final = 65_536
 """People whose pseudonyms are remembered, and as many whose names are: about 200 bytes each."""
 RETRY_S: Final = 1
-KEY_BYTES: Final = 32
-_NONCE_BYTES: Final = 12
-_MAC_BYTES: Final = 20
-
-# RFC 5869: `info` binds a derived key to its one use.
-_NAMES: Final = b"orgate person, pseudonym, HMAC-SHA-256, version 1"
-_HOLDS: Final = b"orgate person, member id, AES-256-GCM, version 1"
-
-Pair = tuple[str, str]
-"""An organization and the id of a member of it, as they stand in a receipt or a change."""
-
-
-class OrgKey(Protocol):
-    """An organization's data key (`gateway.secrets.datakeys.DataKey`)."""
-
-    def wrap(self, name: str, plain: Secret) -> str: ...
-    def unwrap(self, name: str, wrapped: str) -> Secret:
-        """Raises `ValueError` for what it did not wrap under `name`."""
-
-    def finder(self, text: str) -> str: ...
-
-
-class OrgKeys(Protocol):
-    """Where the data keys come from (`gateway.secrets.datakeys.DataKeys`): made when first asked for."""
-
-    async def get(self, org: OrgId) -> OrgKey: ...
-
-
-class Known(NamedTuple):
-    """Who a pseudonym stands for. `key` (hexadecimal) proves it to whoever has the entry: see `pseudonym`."""
-
-    person: str
-    member: str
-    key: str
 
 
 class Persons:
-    """One per control process. `clock` gives Unix seconds. Raises `UnavailableError` where keys or the store are
-    away: entries of people who are not known yet wait then, those of all others are written.
+    """One per control process. `clock` gives Unix seconds. Its methods raise `UnavailableError` while the store is
+    away, and for a row that was tampered with; who is known already is known without it.
     """
 
     def __init__(
@@ -126,8 +84,8 @@ class Persons:
         finders = {key.finder(member): member for member in members}
         found = {finders[row.finder]: row for row in await self._book.by_finder(org, finders)}
         for member, row in found.items():
-            if _open(row, key).member != member:
-                raise _tampered(row)
+            if open_person(row, key).member != member:
+                raise tampered(row)
         made = {member: row.id for member, row in found.items()}
         if len(made) == len(finders):
             return made
@@ -137,19 +95,10 @@ class Persons:
             if finder in gone:
                 made[member] = ERASED
             elif member not in made:
-                new.append(self._make(org, key, finder, member))
+                new.append(make_person(org, member, key, int(self._clock()), self._random))
                 made[member] = new[-1].id
         await self._book.add(new)
         return made
-
-    def _make(self, org: OrgId, key: OrgKey, finder: str, member: str) -> Person:
-        own = Secret(self._random(KEY_BYTES))
-        person = pseudonym(_derived(own, _NAMES), org, member)
-        nonce = self._random(_NONCE_BYTES)
-        box = nonce + AESGCM(_derived(own, _HOLDS).reveal()).encrypt(nonce, member.encode(), _aad(org, person))
-        return Person(
-            org, person, finder, key.wrap(_name(person), own), b64encode(box).decode(), int(self._clock())
-        )
 
     # -- reading --------------------------------------------------------------------------------------------
 
@@ -217,7 +166,7 @@ class Persons:
 
     async def _opened(self, org: OrgId, rows: Sequence[Person]) -> list[Known]:
         key = await self._keys.get(org) if rows else None
-        return [] if key is None else [_open(row, key) for row in rows]
+        return [] if key is None else [open_person(row, key) for row in rows]
 
 
 @contextmanager
@@ -226,35 +175,6 @@ def _unavailable() -> Iterator[None]:
         yield
     except StoreUnavailableError as error:
         raise UnavailableError("the control store cannot be asked for people", retry_after_s=RETRY_S) from error
-
-
-def pseudonym(key: Secret, org: str, member: str) -> str:
-    """`per_` and 160 bits, base64url: HMAC-SHA-256 (RFC 2104) under the person's naming key.
-
-    To find another member or key that gives the same, for whoever would rather have meant somebody else, takes
-    2^160 tries; for whoever chooses both beforehand, 2^80.
-    """
-    mac = hmac.digest(key.reveal(), f"{org}\n{member}".encode(), "sha256")
-    return PREFIX + urlsafe_b64encode(mac[:_MAC_BYTES]).decode().rstrip("=")
-
-
-def _open(row: Person, key: OrgKey) -> Known:
-    """Who a row is about. Raises `UnavailableError` for one that was changed by somebody else."""
-    try:
-        own = key.unwrap(_name(row.id), row.key)
-        box = b64decode(row.member, validate=True)
-        cipher = AESGCM(_derived(own, _HOLDS).reveal())
-        member = cipher.decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], _aad(row.org, row.id)).decode()
-    except (InvalidTag, ValueError):
-        raise _tampered(row) from None
-    naming = _derived(own, _NAMES)
-    if pseudonym(naming, row.org, member) != row.id:
-        raise _tampered(row)
-    return Known(row.id, member, naming.reveal().hex())
-
-
-def _tampered(row: Person) -> UnavailableError:
-    return UnavailableError(f"the record of {row.id} in the control store was tampered with", retry_after_s=60)
 
 
 def _people_in(org: OrgId, entry: Mapping[str, object]) -> list[tuple[OrgId, str]]:
@@ -290,15 +210,3 @@ def _told(org: OrgId, value: object, shown: Callable[[OrgId, str], str]) -> obje
     if isinstance(value, list):
         return [_told(org, one, shown) for one in value]
     return value
-
-
-def _name(person: str) -> str:
-    return f"orgate person key 1\n{person}"
-
-
-def _aad(org: str, person: str) -> bytes:
-    return f"orgate person member 1\n{org}\n{person}".encode()
-
-
-def _derived(key: Secret, info: bytes) -> Secret:
-    return Secret(HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(key.reveal()))

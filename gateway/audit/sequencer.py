@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from gateway.audit.disk import Disk
-from gateway.audit.entry import Draft, from_change, from_receipt, people_in, person_in
+from gateway.audit.entry import Draft, Pair, from_change, from_receipt, people_in, person_in
 from gateway.audit.files import SEGMENT_BYTES, OrgLog
 from gateway.audit.log import Ids, Pseudonyms
 from gateway.audit.signer import Signer
@@ -77,6 +77,7 @@ class Sequencer:
         self._logs: dict[OrgId, OrgState] = {}
         self._commits: set[asyncio.Task[Any]] = set()
         self._nudged = asyncio.Event()
+        self._nameless = ""
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
@@ -104,7 +105,7 @@ class Sequencer:
         """
         if not up.receipts:
             return 0
-        people = await self._people.of({person_in(item.receipt) for item in up.receipts})
+        people = await self._pseudonyms({person_in(item.receipt) for item in up.receipts})
         by_org: defaultdict[OrgId, list[Draft]] = defaultdict(list)
         for item in up.receipts:
             draft = from_receipt(item.receipt, up.boot, item.seq, people)
@@ -120,7 +121,7 @@ class Sequencer:
         changes = await store.outbox()
         if not changes:
             return 0
-        people = await self._people.of(set().union(*map(people_in, changes)))
+        people = await self._pseudonyms(set().union(*map(people_in, changes)))
         by_org: defaultdict[OrgId, list[Draft]] = defaultdict(list)
         for change in changes:
             draft = from_change(change, people)
@@ -176,14 +177,27 @@ class Sequencer:
 
     @property
     def reason(self) -> str:
-        """What is wrong, for `/readyz`: '' when the last commit of every log succeeded."""
-        return "; ".join(f"audit log of {org}: {s.fault}" for org, s in self._logs.items() if s.fault)
+        """What is wrong, for `/readyz`: '' when the last commit of every log succeeded and everybody had a name."""
+        faults = [f"audit log of {org}: {s.fault}" for org, s in self._logs.items() if s.fault]
+        return "; ".join([*faults, *([self._nameless] if self._nameless else [])])
 
     async def opened(self, org: OrgId) -> OrgState:
         """The log of `org` for readers; an empty one is not made on disk."""
         return await self._log(org)
 
     # -- inside ---------------------------------------------------------------------------------------------
+
+    async def _pseudonyms(self, pairs: set[Pair]) -> Mapping[Pair, str]:
+        """Without them nothing is written: an entry with somebody's id in it could never be taken back."""
+        try:
+            found = await self._people.of(pairs)
+        except UnavailableError as error:
+            if self._nameless != error.message:
+                log.error("audit: entries wait: %s", error.message)  # noqa: TRY400  # the message is all there is
+            self._nameless = error.message
+            raise
+        self._nameless = ""
+        return found
 
     async def _log(self, org: OrgId) -> OrgState:
         state = self._logs.get(org)

@@ -8,9 +8,9 @@ Order of events for one request, and what a crash leaves behind at each:
 3. sync       group fdatasync in a thread. Power cut from here on: the record is there.
 4. send       the sequencer syncs the entry and acknowledges. Crash before the segment is removed: the record
               is sent again and known by (boot, seq).
-5. remove     a segment whose records are all acknowledged is deleted; the one in use is wiped and begun anew as soon
-              as nothing waits, for a receipt names its member, who may have to be erased. Power cut right then:
-              old records come back as a whole or torn, and are known as repeats.
+5. remove     a segment whose records are all acknowledged is deleted; the one in use is wiped and begun anew as
+              soon as nothing waits: a receipt names its member, who may have to be erased. Power cut right then:
+              old records come back whole or torn, and are known as repeats.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from gateway.errors import UnavailableError
 from gateway.exchange import SpooledReceipt, SpoolUp
 from tenants.ids import OrgId
 from tests.fakes.audit import FaultyDisk, receipt
+from tests.kit.wait import eventually
 
 SIZE = 4 * RECORD_MAX
 
@@ -184,6 +185,54 @@ async def test_segments_go_as_their_receipts_are_acknowledged(tmp_path: Path) ->
     spool.stop()
     await running
     assert there.seqs == list(range(1, 201))
+
+
+async def test_what_is_an_entry_is_wiped_from_the_segment_in_use(tmp_path: Path) -> None:
+    """A receipt names its member, who may be erased the day after: an idle worker must not keep them."""
+    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+    running = asyncio.create_task(spool.run(there.send))
+
+    def on_disk() -> bytes:
+        return b"".join(path.read_bytes() for path in tmp_path.rglob("*.seg"))
+
+    for n in range(20):  # more than the segment has room for, were it not begun anew
+        fill(spool, 1, member=f"mem_0{n:04}")
+        assert f"mem_0{n:04}".encode() in on_disk()
+        await eventually(lambda: not any(on_disk()), "the segment to be wiped")
+    assert files(tmp_path / "boot") == ["00000001.seg", "lock"]
+    spool.stop()
+    await running
+    assert there.seqs == list(range(1, 21))
+
+
+async def test_a_crash_after_the_segment_was_begun_anew_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+    fill(spool, 3)
+    running = asyncio.create_task(spool.run(there.send))
+    await there.called.wait()
+    await eventually(lambda: not spool.pending, "all to be entries")
+    running.cancel()
+    fill(spool, 2)
+    os.close(spool._lock)  # kill -9: the kernel lets go of it
+    assert await recover(tmp_path, there.send) == 2
+    assert there.seqs == [1, 2, 3, 4, 5]
+
+
+async def test_a_segment_that_cannot_be_wiped_is_begun_anew_all_the_same(tmp_path: Path) -> None:
+    """Else what comes behind a part that was wiped would be lost to recovery. Old records behind are repeats."""
+    disk = FaultyDisk()
+    spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=disk), Sequencer()
+    fill(spool, 3)
+    disk.broken("write")
+    disk.torn = 40
+    running = asyncio.create_task(spool.run(there.send))
+    await eventually(lambda: not spool.pending, "all to be entries")
+    running.cancel()
+    disk.mend()
+    fill(spool, 1)
+    os.close(spool._lock)
+    await recover(tmp_path, there.send)
+    assert there.seqs == [1, 2, 3, 4]
 
 
 async def test_a_sequencer_that_is_away_is_asked_again(tmp_path: Path) -> None:
