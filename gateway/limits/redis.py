@@ -1,0 +1,137 @@
+"""The store of the limits in Redis or Valkey: one message, one atomic call of the library."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from gateway.errors import UnavailableError
+from gateway.limits.protocol import Part, SliceAnswer, SliceAsk, Standings
+from gateway.limits.redis_library import Library, library
+from gateway.limits.redis_route import Route
+from gateway.limits.redis_wire import Argument, ReplyError, WireError, shown
+from tenants.ids import OrgId
+from tenants.models import LimitUnit
+
+log = logging.getLogger("orgate.limits")
+
+WORDS: Final = {
+    "NOAUTH": "it asks for a password and none is set",
+    "WRONGPASS": "it refuses the name or the password",
+    "NOPERM": "its ACL does not allow what is needed",
+    "OOM": "its memory is full (maxmemory)",
+    "LOADING": "it is loading its data",
+    "BUSY": "a script keeps it busy",
+    "CLUSTERDOWN": "the Cluster is down",
+    "MASTERDOWN": "it has lost its master",
+    "READONLY": "it is a replica",
+    "MISCONF": "it cannot write its data to disk and refuses writes",
+    "NOREPLICAS": "it has fewer replicas than it wants",
+    "TRYAGAIN": "the slot is being moved",
+    "MOVED": "it is a node of a Cluster, and limits.topology does not say so",
+}
+"""What an error means, by its code."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_answer = msgspec.msgpack.Decoder(SliceAnswer).decode
+_standings = msgspec.msgpack.Decoder(tuple[Standings, ...]).decode
+
+
+class RedisSlices:
+    """`SliceStore` and `SliceAdmin` (see there). One loop's own; any number of tasks.
+
+    Exact as Redis is durable: a failover to a replica that lags forgets what it had not been sent, at most as much
+    as the workers have in their hands; a Redis that comes back empty begins a new epoch.
+    `clock_us`: for tests, with a `library` that takes the time as an argument; else Redis' own clock counts.
+    Trusted: whoever can write below `prefix` decides how much anybody may spend. Nothing secret is written.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        *,
+        prefix: str = "orgate",
+        text: Library | None = None,
+        clock_us: Callable[[], int] | None = None,
+    ) -> None:
+        self._route = route
+        self._prefix = prefix
+        self._clock_us = clock_us
+        self._failing = ""
+        self.text = text or library()
+
+    @property
+    def failing(self) -> str:
+        """Why the last call failed; '' when it did not."""
+        return self._failing
+
+    async def warm(self) -> None:
+        """Connect, and load the library everywhere. Whatever fails now is logged, and tried again when needed."""
+        try:
+            for _, server in await self._route.servers():
+                await server.load()
+        except (WireError, ReplyError) as error:
+            self._failed(error)
+
+    async def aclose(self) -> None:
+        self._route.close()
+
+    async def ask(self, message: SliceAsk) -> SliceAnswer:
+        nonce = secrets.token_hex(8)
+        session = message.session or nonce
+        names = ["s:" + session, "h:" + session, *["b:" + bucket_name(part) for part in message.parts]]
+        return _answer(await self._run("ask", message.org, names, _encode(message), nonce))
+
+    async def usage(self, org: OrgId) -> Sequence[Standings]:
+        return _standings(await self._run("usage", org, (), b"", secrets.token_hex(8)))
+
+    async def reset(self, org: OrgId, limit: str, subject: str | None = None) -> int:
+        wanted = _encode((limit, subject or "", subject is None))
+        count: int = await self._run("reset", org, (), wanted, secrets.token_hex(8))
+        return count
+
+    async def seed(self, org: OrgId, used: Sequence[Standings]) -> None:
+        names = ["b:" + bucket_name(one) for one in used]
+        await self._run("seed", org, names, _encode(tuple(used)), secrets.token_hex(8))
+
+    async def _run(self, call: str, org: OrgId, names: Sequence[str], message: bytes, nonce: str) -> Any:
+        """One call of the library. All keys that can be named are, so that a slot on its way is left alone."""
+        base = f"{self._prefix}:{{{org}}}:"
+        keys = [base + "account", base + "sessions", base + "index", *[base + name for name in names]]
+        arguments: list[Argument] = [call, message, nonce]
+        if self._clock_us is not None:
+            arguments.append(self._clock_us())
+        try:
+            answer = await self._route.run(org, keys, arguments)
+        except (ReplyError, WireError) as error:
+            self._failed(error)
+            raise UnavailableError("limits cannot be asked", retry_after_s=1) from None
+        if self._failing:
+            self._failing = ""
+            log.warning("limits: Redis answers again")
+        return answer
+
+    def _failed(self, error: ReplyError | WireError) -> None:
+        """One line for each change of state, however many requests see it."""
+        why = reason(error)
+        if why != self._failing:
+            log.warning("limits: Redis cannot be used: %s", why)
+            self._failing = why
+
+
+def bucket_name(part: Part | Standings) -> str:
+    """As `name_of` in redis_library.lua. A limit's name has no ':' in it."""
+    kind = "s" if part.unit is LimitUnit.CONCURRENCY else "b" if part.ends_s > 0 else "r"
+    return f"{kind}:{part.limit}:{part.starts_s}:{part.subject}"
+
+
+def reason(error: ReplyError | WireError) -> str:
+    """For the log and for operators: what is wrong, in words where the words of Redis do not say it."""
+    if isinstance(error, WireError):
+        return str(error)
+    words = WORDS.get(error.code)
+    return f"{words} ({shown(error)})" if words else shown(error)

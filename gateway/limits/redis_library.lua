@@ -1,0 +1,557 @@
+-- The buckets of one organization, inside Redis: what gateway/limits/protocol.py says, atomically.
+--
+-- `gateway.limits.redis_library` puts this text between what it needs (`clock`, `KEPT_MS`, redis_numbers.lua) and
+-- what calls it: a library of Redis Functions, or a script. Everything it touches has the hash tag of one
+-- organization, so that no message leaves its slot.
+--
+-- Keys, all below `<prefix>{<org>}:`
+--   account      hash: epoch, born, now, ttl, w:<worker> = its session
+--   sessions     sorted set: session by when it last spoke (us)
+--   index        sorted set: bucket by when it is forgotten (ms)
+--   s:<session>  its last message's number and answer, packed
+--   h:<session>  hash: bucket = what is in its hands and what of that is reserved, packed
+--   b:<bucket>   packed, see B_*; <bucket> is <kind>:<limit>:<starts_s>:<subject>
+
+local LEASE_US, REBUILD_US = 3000000, 1000000
+local STEP_US = 1000000   -- a clock that goes back by no more has jittered; by more, it has been set
+local YOUNG_MS = 60000    -- in an epoch that began less than so long ago no bucket is forgotten
+local SCARCE = 8
+local DAY_MS = 86400000
+local LONGEST_MS = 400 * DAY_MS
+local SLOT_WAIT_US = 1000000
+
+-- What a bucket is packed as. `level`: whole units in it; `part`: of the next, in [0, period in us).
+local B_FORMAT, B_UNIT, B_AMOUNT, B_BURST, B_PERIOD, B_STARTS, B_ENDS = 1, 2, 3, 4, 5, 6, 7
+local B_LEVEL, B_PART, B_AT, B_LENT, B_OPEN, B_SESSIONS = 8, 9, 10, 11, 12, 13
+local B_BASIS, B_BASIS_AT, B_UNTIL = 14, 15, 16
+local FORMAT = 1
+
+local P_LIMIT, P_SUBJECT, P_UNIT, P_AMOUNT, P_BURST, P_PERIOD, P_STARTS, P_ENDS = 1, 2, 3, 4, 5, 6, 7, 8
+local P_SPENT, P_BACK, P_OPEN, P_WANT, P_LEFT, P_LEFT_AT, P_HELD = 9, 10, 11, 12, 13, 14, 15
+
+local function kind_of(unit, ends)
+  if unit == 'concurrency' then
+    return 's'
+  elseif ends > 0 then
+    return 'b'
+  end
+  return 'r'
+end
+
+local function cap_of(b)
+  if b.kind == 'r' then
+    return b[B_AMOUNT] > 0 and b[B_BURST] or 0
+  end
+  return b[B_AMOUNT]
+end
+
+local function name_of(unit, limit, subject, starts, ends)
+  return kind_of(unit, ends) .. ':' .. limit .. ':' .. string.format('%.0f', starts) .. ':' .. subject
+end
+
+local function unpacked(name, packed)
+  local b = packed and cmsgpack.unpack(packed)
+  if not b or b[B_FORMAT] ~= FORMAT then
+    return nil
+  end
+  b.kind, b.name, b.period = string.sub(name, 1, 1), name, math.max(b[B_PERIOD], 1) * 1000000
+  return b
+end
+
+local function made(name, p, now)
+  local b = { FORMAT, p[P_UNIT], p[P_AMOUNT], p[P_BURST], p[P_PERIOD], p[P_STARTS], p[P_ENDS], 0, 0, now, 0, 0, 0, 0, -1, 0 }
+  b.kind, b.name, b.period = string.sub(name, 1, 1), name, math.max(p[P_PERIOD], 1) * 1000000
+  b[B_LEVEL] = cap_of(b)
+  return b
+end
+
+-- So many come back; what does not fit above all that is in hands is lost.
+local function put_in(b, units)
+  if b.kind == 'b' then
+    b[B_LEVEL] = b[B_LEVEL] + units
+  elseif b.kind == 'r' then
+    local top = cap_of(b) - b[B_LENT]
+    if b[B_LEVEL] + units < top then
+      b[B_LEVEL] = b[B_LEVEL] + units
+    elseif b[B_LEVEL] < top then
+      b[B_LEVEL], b[B_PART] = top, 0
+    end
+  end
+end
+
+-- No more is left than fits above all that is in hands.
+local function fit(b)
+  local top = cap_of(b) - b[B_LENT]
+  if b[B_LEVEL] >= top then
+    b[B_LEVEL], b[B_PART] = top, 0
+  end
+end
+
+local function take_out(b, units)
+  b[B_LEVEL] = math.max(b[B_LEVEL] - units, -MOST)
+end
+
+local function refill(b, now)
+  if b.kind == 'r' then
+    local top = cap_of(b) - b[B_LENT]
+    b[B_LEVEL], b[B_PART] = advance(b[B_LEVEL], b[B_PART], b[B_AMOUNT], b.period, now - b[B_AT], top)
+  end
+  b[B_AT] = now
+end
+
+-- The limit is another one now: a raise is there at once, a cut takes what no longer fits. Debts stay.
+local function change(b, p)
+  b[B_UNIT], b[B_STARTS], b[B_ENDS] = p[P_UNIT], p[P_STARTS], p[P_ENDS]
+  if b[B_AMOUNT] == p[P_AMOUNT] and b[B_BURST] == p[P_BURST] and b[B_PERIOD] == p[P_PERIOD] then
+    return
+  end
+  local had, amount = cap_of(b), b[B_AMOUNT]
+  local period = math.max(p[P_PERIOD], 1) * 1000000
+  b[B_AMOUNT], b[B_BURST], b[B_PERIOD] = p[P_AMOUNT], p[P_BURST], p[P_PERIOD]
+  local has = cap_of(b)
+  if b.kind == 'r' then
+    if period ~= b.period then
+      -- part / period of a unit, in the new period's parts
+      local whole = math.floor(period / b.period)
+      local more = muldiv(b[B_PART], period % b.period, 0, b.period)
+      b[B_PART] = b[B_PART] * whole + more
+      b.period = period
+    end
+    local level = b[B_LEVEL] + math.max(0, has - (amount > 0 and had or 0))
+    if level >= has then
+      level, b[B_PART] = has, 0
+    end
+    b[B_LEVEL] = level
+  else
+    b[B_LEVEL] = b[B_LEVEL] + has - had
+    b[B_BASIS] = b[B_BASIS] + has - had
+  end
+end
+
+-- Slots are what is not in anybody's hands; the others' level is kept.
+local function level_of(b)
+  if b.kind == 's' then
+    return b[B_AMOUNT] - b[B_LENT]
+  end
+  return b[B_LEVEL]
+end
+
+-- One account: what a message reads and writes of it. `base` is `<prefix>{<org>}:`.
+local function account_at(base)
+  local found = redis.call('HMGET', base .. 'account', 'epoch', 'born', 'now', 'ttl')
+  return {
+    base = base,
+    epoch = found[1],
+    born = tonumber(found[2] or 0),
+    now = tonumber(found[3] or 0),
+    ttl = tonumber(found[4] or 0),
+    before = tonumber(found[4] or 0),
+  }
+end
+
+-- Write a bucket. Forgotten when it is as good as new; while something of it is in hands, a day after that.
+local function keep(account, b, now)
+  local now_ms = math.floor(now / 1000)
+  local ms = LEASE_US / 1000
+  if b.kind == 'b' then
+    ms = math.max(b[B_ENDS] * 1000 - now_ms, 0) + 2 * DAY_MS
+  elseif b.kind == 'r' and b[B_AMOUNT] > 0 then
+    ms = ms + math.max(0, math.floor((cap_of(b) - b[B_LEVEL]) * b.period / b[B_AMOUNT] / 1000)) + 1
+  end
+  if b[B_LENT] > 0 then
+    ms = ms + DAY_MS
+  end
+  ms = math.max(math.min(ms, LONGEST_MS), YOUNG_MS - math.floor((now - account.born) / 1000)) + KEPT_MS
+  -- The index is for people: a bucket's place in it moves in steps, always to later than its own end.
+  if now_ms + ms > b[B_UNTIL] then
+    b[B_UNTIL] = now_ms + ms + math.max(60000, math.floor(ms / 8))
+    redis.call('ZADD', account.base .. 'index', b[B_UNTIL], b.name)
+    redis.call('ZREMRANGEBYSCORE', account.base .. 'index', '-inf', now_ms)
+  end
+  account.ttl = math.max(account.ttl, b[B_UNTIL])
+  redis.call('SET', account.base .. 'b:' .. b.name, cmsgpack.pack({ unpack(b, 1, B_UNTIL) }), 'PX', ms)
+end
+
+-- What speaks of buckets outlives the last of them. Moved a day at a time.
+local function keep_account(account, now)
+  if account.ttl > account.before then
+    account.ttl = account.ttl + DAY_MS
+    redis.call('HSET', account.base .. 'account', 'now', now, 'ttl', account.ttl)
+    local ms = account.ttl - math.floor(now / 1000) + KEPT_MS
+    for _, name in ipairs({ 'account', 'sessions', 'index' }) do
+      redis.call('PEXPIRE', account.base .. name, ms)
+    end
+  else
+    redis.call('HSET', account.base .. 'account', 'now', now)
+  end
+end
+
+-- Sessions end: `all` in their hands comes back, or what requests in flight had reserved and the rest is spent.
+local function over(account, sessions, now, all)
+  local names, back, held, open, count = {}, {}, {}, {}, {}
+  for _, id in ipairs(sessions) do
+    local hands = redis.call('HGETALL', account.base .. 'h:' .. id)
+    for i = 1, #hands, 2 do
+      local name, had, reserved = hands[i], cmsgpack.unpack(hands[i + 1])
+      if not held[name] then
+        names[#names + 1] = name
+        back[name], held[name], open[name], count[name] = 0, 0, 0, 0
+      end
+      back[name] = back[name] + (all and had or reserved)
+      held[name], open[name], count[name] = held[name] + had, open[name] + reserved, count[name] + 1
+    end
+    local packed = redis.call('GET', account.base .. 's:' .. id)
+    if packed then
+      local worker = 'w:' .. cmsgpack.unpack(packed)[1]
+      if redis.call('HGET', account.base .. 'account', worker) == id then
+        redis.call('HDEL', account.base .. 'account', worker)
+      end
+    end
+    redis.call('DEL', account.base .. 's:' .. id, account.base .. 'h:' .. id)
+    redis.call('ZREM', account.base .. 'sessions', id)
+  end
+  for _, name in ipairs(names) do
+    local b = unpacked(name, redis.call('GET', account.base .. 'b:' .. name))
+    if b then
+      refill(b, now)
+      b[B_LENT] = math.max(0, b[B_LENT] - held[name])
+      b[B_OPEN] = math.max(0, b[B_OPEN] - open[name])
+      b[B_SESSIONS] = math.max(0, b[B_SESSIONS] - count[name])
+      put_in(b, back[name])
+      keep(account, b, now)
+    end
+  end
+end
+
+-- What is in a bucket `elapsed` us after `level` whole units were.
+local function later(b, level, elapsed)
+  local part, cap = 0, cap_of(b)
+  if b.kind == 'r' then
+    level, part = advance(level, 0, b[B_AMOUNT], b.period, elapsed, cap)
+    if level >= cap then
+      return cap, 0
+    end
+  end
+  return level, part
+end
+
+-- `left` were left at `at`, says the newest that is known from before the store was lost: it replaces what was
+-- thought of that time, and what was taken since stays taken.
+local function learn(b, left, at, now)
+  if at <= b[B_BASIS_AT] then
+    return
+  end
+  if b.kind ~= 's' then
+    local thought, thought_part = cap_of(b), 0
+    if b[B_BASIS_AT] >= 0 then
+      thought, thought_part = later(b, b[B_BASIS], now - b[B_BASIS_AT])
+    end
+    local known, known_part = later(b, left, now - at)
+    local part = b[B_PART] + known_part - thought_part
+    local level = b[B_LEVEL] + known - thought
+    if part < 0 then
+      level, part = level - 1, part + b.period
+    elseif part >= b.period then
+      level, part = level + 1, part - b.period
+    end
+    b[B_LEVEL], b[B_PART] = math.max(level, -MOST), part
+    fit(b)
+  end
+  b[B_BASIS], b[B_BASIS_AT] = left, at
+end
+
+-- Why a bucket says no to `least` units: how long until it would say yes, -1 for never.
+local function refusal(b, least, now)
+  if least > cap_of(b) or b[B_AMOUNT] <= 0 then
+    return -1
+  elseif b.kind == 's' then
+    return SLOT_WAIT_US
+  elseif b.kind == 'b' then
+    return math.max(0, b[B_ENDS] * 1000000 - now)
+  end
+  return wait_for(b[B_LEVEL], b[B_PART], b[B_AMOUNT], b.period, least)
+end
+
+local function grant(b, units)
+  b[B_LENT] = b[B_LENT] + units
+  b.held = b.held + units
+  if b.kind ~= 's' then
+    b[B_LEVEL] = b[B_LEVEL] - units
+  end
+end
+
+local function judge(request, parts, refused, now)
+  local no, longest = nil, -2
+  for _, wish in ipairs(request) do
+    local b = parts[wish[1] + 1]
+    if b[B_AMOUNT] <= 0 or level_of(b) < wish[2] then
+      refused[wish[1] + 1] = true
+      local wait = refusal(b, wish[2], now)
+      if longest ~= -1 and (wait == -1 or wait > longest) then
+        no, longest = wish[1], wait
+      end
+    end
+  end
+  if no then
+    return { {}, no, longest }
+  end
+  local granted = {}
+  for i, wish in ipairs(request) do
+    local b = parts[wish[1] + 1]
+    granted[i] = math.min(wish[3], math.max(level_of(b), 0))
+    grant(b, granted[i])
+  end
+  return { granted, -1, 0 }
+end
+
+local function lend(b, want, workers)
+  local share = math.floor(level_of(b) / (2 * workers))
+  if level_of(b) < SCARCE * workers or share * SCARCE < want then
+    return 0
+  end
+  grant(b, math.min(want, share))
+  return math.min(want, share)
+end
+
+local function parts_of(account, session, said, rebuilding, now)
+  local names, keys, parts, found = {}, {}, {}, {}
+  for i, p in ipairs(said) do
+    names[i] = name_of(p[P_UNIT], p[P_LIMIT], p[P_SUBJECT], p[P_STARTS], p[P_ENDS])
+    keys[i] = account.base .. 'b:' .. names[i]
+  end
+  if #names == 0 then
+    return parts
+  end
+  local packed = redis.call('MGET', unpack(keys))
+  local hands = redis.call('HMGET', account.base .. 'h:' .. session, unpack(names))
+  for i, p in ipairs(said) do
+    local b = found[names[i]]
+    if not b then
+      b = unpacked(names[i], packed[i])
+      if b then
+        refill(b, now)
+        change(b, p)
+      else
+        b = made(names[i], p, now)
+      end
+      b.held, b.open = 0, 0
+      if hands[i] then
+        b.held, b.open = cmsgpack.unpack(hands[i])
+      end
+      b.held_before, b.open_before = b.held, b.open
+      found[names[i]] = b
+    end
+    parts[i] = b
+    if rebuilding then
+      if p[P_HELD] > 0 then
+        b.held, b[B_LENT] = b.held + p[P_HELD], b[B_LENT] + p[P_HELD]
+        fit(b)
+      end
+      learn(b, p[P_LEFT], p[P_LEFT_AT], now)
+    end
+    local held = b.held - p[P_SPENT] - p[P_BACK]
+    b[B_LENT] = math.max(0, b[B_LENT] + math.max(held, 0) - b.held)
+    b.held = math.max(held, 0)
+    if b.kind ~= 's' then
+      take_out(b, math.max(-held, 0))
+      put_in(b, p[P_BACK])
+    end
+    b[B_OPEN] = math.max(0, b[B_OPEN] - b.open)
+    b.open = math.min(p[P_OPEN], b.held)
+    b[B_OPEN] = b[B_OPEN] + b.open
+  end
+  return parts
+end
+
+local function keep_parts(account, session, parts, now)
+  local changed = {}
+  for _, b in ipairs(parts) do
+    if not b.kept then
+      b.kept = true
+      b[B_SESSIONS] = b[B_SESSIONS] + (b.held > 0 and 1 or 0) - (b.held_before > 0 and 1 or 0)
+      keep(account, b, now)
+      if b.held == 0 then
+        if b.held_before ~= 0 then
+          redis.call('HDEL', account.base .. 'h:' .. session, b.name)
+        end
+      elseif b.held ~= b.held_before or b.open ~= b.open_before then
+        changed[#changed + 1] = b.name
+        changed[#changed + 1] = cmsgpack.pack(b.held, b.open)
+      end
+    end
+  end
+  if #changed > 0 then
+    redis.call('HSET', account.base .. 'h:' .. session, unpack(changed))
+  end
+end
+
+-- Who speaks: its session, and what is remembered of it. Without them, the answer when there is nothing to do.
+local function speaker(account, m, nonce, now)
+  local worker, id, seq = m[2], m[3], m[5]
+  local was
+  if id == '' then
+    id = redis.call('HGET', account.base .. 'account', 'w:' .. worker)
+  end
+  if id then
+    local packed = redis.call('GET', account.base .. 's:' .. id)
+    was = packed and cmsgpack.unpack(packed)
+  end
+  if m[3] == '' and seq == 1 and (not was or was[2] > 1) then
+    -- Not the same message again: what this worker had before is over.
+    if was then
+      over(account, { id }, now, false)
+    end
+    redis.call('HSET', account.base .. 'account', 'w:' .. worker, nonce)
+    return nonce, { worker, 0, '' }
+  elseif was and seq == was[2] then
+    redis.call('ZADD', account.base .. 'sessions', now, id)
+    return nil, nil, was[3]
+  elseif was and seq == was[2] + 1 then
+    return id, was
+  end
+  return nil, nil, cmsgpack.pack({ '', account.epoch, now, false, redis.call('ZCARD', account.base .. 'sessions'), {}, {} })
+end
+
+-- The account as it is now: begun if it was not known, and without the sessions that have fallen silent.
+local function awake(base, nonce, args)
+  local account = account_at(base)
+  local now = clock(args)
+  if not account.epoch then
+    account.epoch, account.born = nonce, now
+    redis.call('HSET', base .. 'account', 'epoch', nonce, 'born', now)
+    account.ttl = math.floor(now / 1000) + DAY_MS
+  elseif now < account.now then
+    if account.now - now <= STEP_US then
+      now = account.now
+    else
+      for _, id in ipairs(redis.call('ZRANGEBYSCORE', base .. 'sessions', '(' .. string.format('%.0f', now), '+inf')) do
+        redis.call('ZADD', base .. 'sessions', now, id)
+      end
+    end
+  end
+  local silent = redis.call('ZRANGEBYSCORE', base .. 'sessions', '-inf', now - LEASE_US)
+  if #silent > 0 then
+    over(account, silent, now, false)
+  end
+  return account, now
+end
+
+local function base_of(keys)
+  return string.sub(keys[1], 1, -1 - string.len('account'))
+end
+
+-- keys: account and what the message names. args: 'ask', SliceAsk, a random name for what begins here.
+local function ask(keys, args)
+  local m, nonce = cmsgpack.unpack(args[2]), args[3]
+  local account, now = awake(base_of(keys), nonce, args)
+  local id, was, answer = speaker(account, m, nonce, now)
+  if not id then
+    keep_account(account, now)
+    return answer
+  end
+  local epoch, seq, said, requests, close = m[4], m[5], m[7], m[8], m[9]
+  redis.call('ZADD', account.base .. 'sessions', now, id)
+  local parts = parts_of(account, id, said, seq == 1 and epoch ~= '' and epoch ~= account.epoch, now)
+  local results, slices, refused = {}, {}, {}
+  for i, request in ipairs(requests) do
+    results[i] = judge(request, parts, refused, now)
+  end
+  if close then
+    keep_parts(account, id, parts, now)
+    over(account, { id }, now, true)
+    for i, b in ipairs(parts) do
+      slices[i] = { 0, level_of(unpacked(b.name, redis.call('GET', account.base .. 'b:' .. b.name))) }
+    end
+  end
+  local sessions = redis.call('ZCARD', account.base .. 'sessions')
+  if not close then
+    local workers, young = math.max(sessions, m[6], 1), now - account.born < REBUILD_US
+    for i, b in ipairs(parts) do
+      local lent, want = 0, said[i][P_WANT]
+      if want > 0 and not refused[i] and (b[B_BASIS_AT] >= 0 or not young) then
+        lent = lend(b, want, workers)
+      end
+      slices[i] = { lent, level_of(b) }
+    end
+    keep_parts(account, id, parts, now)
+  end
+  answer = cmsgpack.pack({ id, account.epoch, now, true, sessions, results, slices })
+  if not close then
+    local ms = math.max(account.ttl - math.floor(now / 1000), 0) + 2 * DAY_MS + KEPT_MS
+    redis.call('SET', account.base .. 's:' .. id, cmsgpack.pack({ was[1], seq, answer }), 'PX', ms)
+    redis.call('PEXPIRE', account.base .. 'h:' .. id, ms)
+  end
+  keep_account(account, now)
+  return answer
+end
+
+-- Every bucket of the account that is remembered, as `Standings`. args: 'usage', ''.
+local function usage(keys, args)
+  if redis.call('EXISTS', keys[1]) == 0 then
+    return cmsgpack.pack({})
+  end
+  local account, now = awake(base_of(keys), args[3], args)
+  local standings = {}
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', account.base .. 'index', math.floor(now / 1000), '+inf')) do
+    local b = unpacked(name, redis.call('GET', account.base .. 'b:' .. name))
+    if b then
+      refill(b, now)
+      local limit, subject = string.match(name, '^.:([^:]*):[^:]*:(.*)$')
+      standings[#standings + 1] = {
+        limit, subject, b[B_UNIT], b[B_AMOUNT], b[B_BURST], b[B_PERIOD], b[B_STARTS], b[B_ENDS],
+        level_of(b), b[B_LENT], b[B_OPEN], b[B_SESSIONS], now,
+      }
+    end
+  end
+  keep_account(account, now)
+  return cmsgpack.pack(standings)
+end
+
+-- As good as new. args: 'reset', {limit, subject, of all subjects?}. Returns how many buckets.
+local function reset(keys, args)
+  if redis.call('EXISTS', keys[1]) == 0 then
+    return 0
+  end
+  local wanted = cmsgpack.unpack(args[2])
+  local account, now = awake(base_of(keys), args[3], args)
+  local count = 0
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', account.base .. 'index', math.floor(now / 1000), '+inf')) do
+    local limit, subject = string.match(name, '^.:([^:]*):[^:]*:(.*)$')
+    if limit == wanted[1] and (wanted[3] or subject == wanted[2]) then
+      local b = unpacked(name, redis.call('GET', account.base .. 'b:' .. name))
+      if b then
+        refill(b, now)
+        b[B_LEVEL], b[B_PART] = math.max(cap_of(b) - b[B_LENT], 0), 0
+        keep(account, b, now)
+        count = count + 1
+      end
+    end
+  end
+  keep_account(account, now)
+  return count
+end
+
+-- Budgets as they were, from before this epoch. args: 'seed', array of `Standings`.
+local function seed(keys, args)
+  local used = cmsgpack.unpack(args[2])
+  local account, now = awake(base_of(keys), args[3], args)
+  for _, u in ipairs(used) do
+    local name = name_of(u[3], u[1], u[2], u[7], u[8])
+    -- One that is of this epoch is what the bucket itself said, perhaps of what has been lent since.
+    if string.sub(name, 1, 1) == 'b' and u[13] < account.born then
+      local b = unpacked(name, redis.call('GET', account.base .. 'b:' .. name)) or made(name, u, now)
+      refill(b, now)
+      change(b, u)
+      learn(b, u[9], u[13], now)
+      keep(account, b, now)
+    end
+  end
+  keep_account(account, now)
+  return #used
+end
+
+local calls = { ask = ask, usage = usage, reset = reset, seed = seed }
+
+local function call(keys, args)
+  return calls[args[1]](keys, args)
+end
