@@ -405,10 +405,11 @@ async def test_it_is_rebuilt_from_what_workers_know(store: SliceStore, backend: 
     tokens, day, at_once = rate(10, burst=1_000, period_s=1), budget(1_000), slots(10)
     parts = (tokens, day, at_once)
     wishes = ((Wish(0, 200, 200), Wish(1, 200, 200), Wish(2, 2, 2)),)
+    assert await one.use(tokens, 500) == 500
     knows_one = await one.say(*parts, wishes=wishes)
     advance(0.1)  # one unit of the rate comes in
     knows_two = await two.say(*parts, wishes=wishes)
-    assert [part.left for part in knows_two.slices] == [601, 600, 6]
+    assert [part.left for part in knows_two.slices] == [101, 600, 6]
     await backend.lose()
 
     async def rejoin(worker: Worker, knows: SliceAnswer) -> list[int]:
@@ -418,9 +419,9 @@ async def test_it_is_rebuilt_from_what_workers_know(store: SliceStore, backend: 
         said = [replace(part, spent=150, back=50) for part in known[:2]]
         return [part.left for part in (await worker.say(*said, known[2])).slices]
 
-    # What the first one knows is older: of the rate and the budget it saw 800 left, then 200 in its own hands.
-    assert await rejoin(one, knows_one) == [851, 850, 8]
-    assert await rejoin(two, knows_two) == [701, 700, 6]
+    # What the first one knows is older: it saw what was left before the other one took as much.
+    assert await rejoin(one, knows_one) == [351, 850, 8]
+    assert await rejoin(two, knows_two) == [201, 700, 6]
 
 
 async def test_what_was_granted_before_anybody_spoke_stays_taken(store: SliceStore, backend: Backend) -> None:
