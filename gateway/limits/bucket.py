@@ -87,8 +87,14 @@ def full_in_us(rate: Rate, level: Level) -> int:
     return max(0, -(-(rate.cap - level.ticks) // rate.amount)) if rate.amount > 0 else 0
 
 
-def change(old: Rate, new: Rate, level: Level) -> Level:
-    """`level` under a changed rate: a raise is added at once, a cut takes what no longer fits. Debts stay."""
+def holds(rate: Rate) -> int:
+    """Whole units in a full bucket."""
+    return rate.burst if rate.amount > 0 else 0
+
+
+def change(old: Rate, new: Rate, level: Level, had: int | None = None) -> Level:
+    """`level` under a changed rate: what a full bucket holds more than `had` units (as `old` says, unless it is
+    given) is there at once, a cut takes what no longer fits. Debts stay."""
     ticks = level.ticks if old.period_us == new.period_us else level.ticks * new.period_us // old.period_us
-    raised = max(0, new.cap - old.burst * new.period_us) if old.amount > 0 else new.cap
+    raised = max(0, holds(new) - (holds(old) if had is None else had)) * new.period_us
     return Level(min(new.cap, ticks + raised), level.at_us)

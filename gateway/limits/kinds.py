@@ -20,6 +20,10 @@ NEVER = -1
 SLOT_WAIT_US = 1_000_000
 """Nobody knows when a request in flight ends: ask again in a second."""
 
+FLAP_US = 10_000_000
+"""A limit that is cut and raised again within this time brings nothing in: while a change is on its way to all
+workers, those that know of it and those that do not speak in turns."""
+
 KEPT_S = 2 * 86_400
 """A budget is remembered for as long after its window has ended."""
 
@@ -160,12 +164,14 @@ class Bucket(ABC):
 class RateBucket(Bucket):
     """`amount` per period, `burst` at most."""
 
-    __slots__ = ("_level", "_rate")
+    __slots__ = ("_cut_at_us", "_level", "_peak", "_rate")
 
     def __init__(self, part: Part, now_us: int) -> None:
         super().__init__(part)
         self._rate = rate_of(part)
         self._level = bucket.full(self._rate, now_us)
+        self._peak = 0  # what it held before it was cut the last time, whole units
+        self._cut_at_us = now_us - FLAP_US
 
     @property
     def left(self) -> int:
@@ -176,9 +182,17 @@ class RateBucket(Bucket):
 
     def adapt(self, part: Part) -> None:
         self.part = part
-        if (rate := rate_of(part)) != self._rate:
-            self._level = bucket.change(self._rate, rate, self._level)
-            self._rate = rate
+        old, rate = self._rate, rate_of(part)
+        if rate == old:
+            return
+        now = self._level.at_us
+        had = bucket.holds(old)
+        if 0 <= now - self._cut_at_us < FLAP_US:
+            had = max(had, self._peak)
+        self._level = bucket.change(old, rate, self._level, had)
+        self._rate = rate
+        if bucket.holds(rate) < had:
+            self._peak, self._cut_at_us = had, now
 
     def wait_us(self, least: int, now_us: int) -> int:
         wait = bucket.wait_us(self._rate, self._level, least)

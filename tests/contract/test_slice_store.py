@@ -119,9 +119,24 @@ async def test_a_changed_limit_counts_at_once(worker: Worker) -> None:
     assert await worker.use(rate(4), 4) == 0
     assert await worker.left(rate(6)) == 2
     assert await worker.left(rate(1)) == 1
-    assert await worker.left(rate(1, burst=5)) == 5
-    assert await worker.left(rate(1, burst=5, period_s=3_600)) == 5
+    assert await worker.left(rate(1, burst=9)) == 4
+    assert await worker.left(rate(1, burst=9, period_s=3_600)) == 4
     assert await worker.take(rate(0), 1) is None
+
+
+async def test_a_change_that_is_on_its_way_brings_in_no_more_than_one_raise(
+    store: SliceStore, advance: Advance
+) -> None:
+    ahead, behind = Worker(store, "ahead"), Worker(store, "behind")
+    assert await behind.use(rate(10), 10) == 0
+    assert await ahead.use(rate(1_000), 990) == 0
+    for _ in range(5):
+        assert await behind.left(rate(10)) == 0
+        assert await ahead.left(rate(1_000)) == 0
+    assert await ahead.left(rate(1_100)) == 100
+    assert await behind.left(rate(10)) == 10
+    advance(10)
+    assert await ahead.left(rate(1_000)) == 1_000
 
 
 async def test_a_period_that_changes_keeps_the_part_of_a_unit_that_has_come_in(
