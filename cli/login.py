@@ -48,7 +48,8 @@ def login(
 ) -> None:
     """Sign in and keep the login in a profile.
 
-    Shows an address and a code to confirm in a browser (RFC 8628); with --email the password is asked here.
+    Opens the gateway's page in a browser; where there is none, shows an address and a code to confirm elsewhere
+    (RFC 8628). With --email the password is asked here.
     """
     from cli.signin import Addresses, sign_in
 

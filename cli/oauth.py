@@ -1,4 +1,5 @@
-"""The OAuth client: device authorization (RFC 8628), refresh (RFC 6749), revocation (RFC 7009).
+"""The OAuth client: authorization code with PKCE (RFC 7636), device authorization (RFC 8628), refresh (RFC 6749),
+revocation (RFC 7009).
 
 `orgate-cli` is a public client: it has no secret, and proves nothing but what the person does at the
 verification page. A resource (RFC 8707) is named on every token request: a token opens one audience.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from msgspec import DecodeError, Struct, ValidationError, json
 
@@ -33,6 +34,8 @@ class ServerMetadata(Struct, frozen=True):
     token_endpoint: str
     device_authorization_endpoint: str
     revocation_endpoint: str
+    authorization_endpoint: str = ""
+    """'' = it knows the device flow alone."""
     orgate_admin_url: str = ""
     """Where the admin API is, as the server says; '' = it does not say."""
 
@@ -85,6 +88,31 @@ class AuthorizationServer:
         if self._metadata is None:
             self._metadata = self._discover()
         return self._metadata
+
+    def authorization_url(self, *, redirect_uri: str, state: str, challenge: str, resource: str) -> str:
+        """What the browser opens (RFC 6749 section 4.1.1). `challenge` is of RFC 7636, S256."""
+        query = {
+            "response_type": "code",
+            "client_id": CLIENT_ID,
+            "redirect_uri": redirect_uri,
+            "state": state,
+            "code_challenge": challenge,
+            "code_challenge_method": "S256",
+            "resource": resource,
+        }
+        return f"{self._connection.origin}{self._path(self.metadata.authorization_endpoint)}?{urlencode(query)}"
+
+    def redeem(self, code: str, *, verifier: str, redirect_uri: str, resource: str) -> Tokens:
+        """RFC 6749 section 4.1.3."""
+        form = {
+            "grant_type": "authorization_code",
+            "client_id": CLIENT_ID,
+            "code": code,
+            "code_verifier": verifier,
+            "redirect_uri": redirect_uri,
+            "resource": resource,
+        }
+        return self._post(self.metadata.token_endpoint, form, Tokens)
 
     def authorize_device(self, resource: str) -> DeviceAuthorization:
         form = {"client_id": CLIENT_ID, "resource": resource}

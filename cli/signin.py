@@ -1,10 +1,13 @@
-"""Signing in: the device flow, in a browser or, with a password, by driving its page from here."""
+"""Signing in: in a browser here, with a code in a browser elsewhere or, with a password, by driving that page."""
 
 from __future__ import annotations
 
 import getpass
+import secrets
 import time
 import webbrowser
+from base64 import urlsafe_b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 from typing import TextIO
 from urllib.parse import urlsplit
@@ -15,7 +18,8 @@ from msgspec import Struct, structs
 from cli.connection import Connection
 from cli.credentials import Login
 from cli.errors import NotAllowedError, RefusedError, UsageError
-from cli.oauth import PASSING, DeviceAuthorization, OAuthError, oauth_error
+from cli.loopback import Loopback
+from cli.oauth import PASSING, AuthorizationServer, DeviceAuthorization, OAuthError, Tokens, oauth_error
 from cli.output import printable
 from cli.profiles import DEFAULT_PROFILE, DEFAULT_SERVER, Profile, admin_beside, origin
 from cli.session import Session, display_available
@@ -24,6 +28,8 @@ from gateway.secret import Secret
 
 DEVICE_PAGE = "/oauth/device"
 INVITATION_PAGE = "/oauth/invitation"
+SIGN_IN_S = 600.0
+"""How long somebody may take at the page: as long as a device code lives."""
 
 
 class Addresses(Struct, frozen=True):
@@ -63,12 +69,16 @@ def sign_in(
     if invitation and password is not None:
         _accept_invitation(connection, invitation, org=profile.org, email=email, password=password)
         session.out.say("the password is set")
-    device = server.authorize_device(audience)
-    if password is not None:
-        _approve(connection, device, org=profile.org, email=email, password=password)
-    else:
-        _show(session, device, browser=browser)
-    tokens = server.poll(device, audience, now=time.time, sleep=time.sleep)
+    tokens = None
+    if password is None and browser and display_available() and server.metadata.authorization_endpoint:
+        tokens = _in_browser(session, server, audience)
+    if tokens is None:
+        device = server.authorize_device(audience)
+        if password is not None:
+            _approve(connection, device, org=profile.org, email=email, password=password)
+        else:
+            _show(session, device, browser=browser)
+        tokens = server.poll(device, audience, now=time.time, sleep=time.sleep)
     if not tokens.refresh_token:
         raise RefusedError("the server gave no refresh token", "is `orgate-cli` registered there as it should be?")
     with session.credentials.lock(name):
@@ -108,6 +118,22 @@ def _password(email: str, *, new: bool, given: TextIO | None) -> Secret:
     if not text:
         raise UsageError("no password was given", "type it when asked, or pipe it in with `--password-stdin`")
     return Secret(text)
+
+
+def _in_browser(session: Session, server: AuthorizationServer, audience: str) -> Tokens | None:
+    """The authorization code flow with a listener on this machine. None: no browser would open."""
+    verifier, state = secrets.token_urlsafe(32), secrets.token_urlsafe(16)
+    challenge = urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    with Loopback(state, server.metadata.issuer) as listener:
+        uri = listener.redirect_uri
+        page = server.authorization_url(redirect_uri=uri, state=state, challenge=challenge, resource=audience)
+        if not webbrowser.open(page):
+            return None
+        session.out.say("sign in in the browser that has opened, or else at")
+        session.out.say(printable(page))
+        session.out.say("waiting ... (Ctrl-C to give up; --no-browser signs in with a code instead)")
+        code = listener.code(SIGN_IN_S)
+    return server.redeem(code, verifier=verifier, redirect_uri=uri, resource=audience)
 
 
 def _show(session: Session, device: DeviceAuthorization, *, browser: bool) -> None:

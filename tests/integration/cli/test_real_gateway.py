@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from tests.kit.gateway import PASSWORD, REPOSITORY, RunningGateway
+from tests.kit.orgate import Orgate
 
-Orgate = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway
 
 
 @pytest.fixture(scope="module")
-def orgate(gateway: RunningGateway, tmp_path_factory: pytest.TempPathFactory) -> Orgate:
+def orgate(gateway: RunningGateway, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs `orgate`, signed in as the owner of acme and, with `--profile platform`, as the operator."""
     folder = tmp_path_factory.mktemp("cli")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ORGATE_")}
@@ -54,7 +55,7 @@ def orgate(gateway: RunningGateway, tmp_path_factory: pytest.TempPathFactory) ->
     return run
 
 
-def test_who_is_who_and_who_may_what(orgate: Orgate) -> None:
+def test_who_is_who_and_who_may_what(orgate: Run) -> None:
     assert json.loads(orgate("whoami", "-o", "json").stdout)["roles"] == ["owner"]
     assert json.loads(orgate("status", "--profile", "platform", "-o", "json").stdout)["workers"]
     orgate("org", "list", code=3)
@@ -63,7 +64,7 @@ def test_who_is_who_and_who_may_what(orgate: Orgate) -> None:
     orgate("org", "delete", "beta", "--yes", "--profile", "platform")
 
 
-def test_an_organization_is_set_up_changed_and_taken_down(orgate: Orgate) -> None:
+def test_an_organization_is_set_up_changed_and_taken_down(orgate: Run) -> None:
     orgate("upstream", "create", "local", "--url", "http://127.0.0.1:9")
     orgate("key", "set", "local", stdin="sk-planted\n")
     assert json.loads(orgate("key", "show", "local", "-o", "json").stdout) == {"version": 1, "set": True}
@@ -81,7 +82,7 @@ def test_an_organization_is_set_up_changed_and_taken_down(orgate: Orgate) -> Non
     orgate("upstream", "delete", "local", "--yes")
 
 
-def test_a_member_is_invited_signs_in_and_is_shut_out(orgate: Orgate, gateway: RunningGateway) -> None:
+def test_a_member_is_invited_signs_in_and_is_shut_out(orgate: Run, gateway: RunningGateway) -> None:
     bob = ("--org", "acme", "--email", "bob@acme.test", "--password-stdin", "--profile", "bob")
     made = json.loads(orgate("member", "create", "bob@acme.test", "-o", "json").stdout)
     where = ("--server", gateway.url, "--admin-url", gateway.admin_url, "--ca", str(gateway.ca))
@@ -97,7 +98,7 @@ def test_a_member_is_invited_signs_in_and_is_shut_out(orgate: Orgate, gateway: R
     orgate("token", "--admin", "--profile", "bob", code=3)
 
 
-def test_a_token_opens_the_data_plane_and_not_the_admin_api(orgate: Orgate, gateway: RunningGateway) -> None:
+def test_a_token_opens_the_data_plane_and_not_the_admin_api(orgate: Run, gateway: RunningGateway) -> None:
     header = orgate("token", "--header").stdout.strip().partition(": ")
     headers = {header[0]: header[2]}
     assert gateway.http.get(gateway.url + "/v1/models", headers=headers).status_code == 200
@@ -105,7 +106,31 @@ def test_a_token_opens_the_data_plane_and_not_the_admin_api(orgate: Orgate, gate
     assert refused.status_code == 401
 
 
-def test_rules_round_trip(orgate: Orgate, tmp_path: Path) -> None:
+BROWSER = """
+import re, sys, httpx
+form = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]*)"')
+with httpx.Client(verify=False, trust_env=False) as browser:
+    page = browser.get(sys.argv[1])
+    fields = dict(form.findall(page.text))
+    fields |= {"org": "acme", "email": sys.argv[2], "password": sys.argv[3], "action": "approve"}
+    sent = browser.post(page.url.copy_with(query=None), data=fields, headers={"sec-fetch-site": "same-origin"})
+    assert sent.status_code == 303, sent.text
+    print(browser.get(sent.headers["location"]).text)
+"""
+
+
+@pytest.mark.usefixtures("orgate")
+def test_a_browser_signs_in_for_the_command_line(gateway: RunningGateway, tmp_path: Path) -> None:
+    (tmp_path / "browser.py").write_text(BROWSER)
+    (owner,) = [person for person in gateway.installed.people if person.org == "acme"]
+    browser = f"{sys.executable} {tmp_path / 'browser.py'} %s {owner.email} '{PASSWORD}' &"
+    person = Orgate(tmp_path / "config", {"DISPLAY": ":0", "BROWSER": browser})
+    where = ("--server", gateway.url, "--admin-url", gateway.admin_url, "--ca", str(gateway.ca))
+    person("login", *where, "--org", "acme")
+    assert person.json("whoami")["roles"] == ["owner"]
+
+
+def test_rules_round_trip(orgate: Run, tmp_path: Path) -> None:
     file = tmp_path / "rules.yaml"
     file.write_text(
         orgate("policy", "list", "-o", "yaml").stdout
@@ -115,7 +140,7 @@ def test_rules_round_trip(orgate: Orgate, tmp_path: Path) -> None:
     assert "already" in orgate("policy", "apply", str(file), "--yes").stderr
 
 
-def test_the_audit_log_is_exported_and_verified(orgate: Orgate, tmp_path: Path) -> None:
+def test_the_audit_log_is_exported_and_verified(orgate: Run, tmp_path: Path) -> None:
     pack = tmp_path / "pack"
     orgate("audit", "export", str(pack))
     orgate("audit", "verify", str(pack), "--key", str(pack / "key"))
@@ -125,5 +150,5 @@ def test_the_audit_log_is_exported_and_verified(orgate: Orgate, tmp_path: Path) 
     assert "sk-planted" not in (pack / "entries.jsonl").read_text()
 
 
-def test_doctor_of_a_running_server(orgate: Orgate, gateway: RunningGateway) -> None:
+def test_doctor_of_a_running_server(orgate: Run, gateway: RunningGateway) -> None:
     orgate("doctor", "--settings", str(gateway.installed.settings))
