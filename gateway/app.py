@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import secrets
 import signal
 import sys
@@ -46,6 +47,7 @@ from gateway.bus.streams import LiveStreams
 from gateway.clock import Clock, SystemClock
 from gateway.connections import keep_house
 from gateway.control_metrics import ControlMetrics
+from gateway.deliveries import Deliveries
 from gateway.drain import Drain
 from gateway.errors import UnavailableError
 from gateway.exchange import SpoolUp
@@ -67,7 +69,7 @@ from gateway.secrets.last_used import LastUsed
 from gateway.secrets.lease import KeyLeases
 from gateway.secrets.masterkey import read_master_key
 from gateway.secrets.mint import Commands
-from gateway.secrets.sealed import SealedCerts, SealedFile
+from gateway.secrets.sealed import SealedCerts, SealedFile, SealedWebhooks
 from gateway.secrets.sources import EnvironmentKeys, MountedKeys, SourceLeases
 from gateway.secrets.store import ReadOnlyKeys, StoreUnavailableError, SystemSecrets, UpstreamKeys
 from gateway.serve import HOPELESS, SETTINGS_VARIABLE, configure_logging, die_with_parent
@@ -80,6 +82,7 @@ from gateway.upstream.relay import Relay
 from gateway.upstream.transport import TransportPool
 from gateway.upstream.urls import url_fault
 from gateway.upstream_metrics import WorkerCounters
+from gateway.webhooks import WebhookPost, Webhooks
 from tenants.ids import OrgId
 from tenants.snapshot import Snapshot
 from tenants.sql.store import SqlControlStore, open_store, sqlite_url
@@ -273,6 +276,7 @@ async def control(settings: Settings) -> None:
     metrics = ControlMetrics(clock.now)
     hub.on_leave(metrics.last_used.left)
     transports = _transports(settings, clock)
+    webhooks = _webhooks(settings, store, sealed, clock)
 
     def unready() -> Sequence[str]:
         reasons = [] if sequencer.healthy else [f"the audit log cannot be written: {sequencer.reason}"]
@@ -291,6 +295,7 @@ async def control(settings: Settings) -> None:
         ),
         streams=LiveStreams(hub, publisher),
         probe=UpstreamProbe(transports, clock.monotonic_us, _client_tokens(settings, clock), clock.now),
+        webhooks=webhooks,
         check_url=lambda url: url_fault(url, settings.upstreams.networks()),
         metrics=metrics.exposition,
         unready=unready,
@@ -328,6 +333,7 @@ async def control(settings: Settings) -> None:
             deps.erasure.keep_clean(),
             _recover_spools(settings, sequencer, hub),
             deps.rotations.run(),
+            Deliveries(store.budgets, webhooks, clock, random.random, metrics.count_attempt).run(),
             _save_last_used(store, metrics.last_used),
             *own.upkeep(),
             keep_house(settings.admin.port, set, idle_s=ADMIN_IDLE_S, most=ADMIN_CONNECTIONS),
@@ -364,6 +370,11 @@ async def _audit_log(
     sequencer = Sequencer(folder, unlocked.signer, people=people)
     await sequencer.open()
     return sequencer, people
+
+
+def _webhooks(settings: Settings, store: SqlControlStore, sealed: SealedFile, clock: Clock) -> Webhooks:
+    posting = WebhookPost(clock, allowed=settings.upstreams.networks())
+    return Webhooks(store.webhooks, SealedWebhooks(sealed), posting.post, clock, secrets.token_bytes)
 
 
 async def _save_last_used(store: SqlControlStore, last_used: LastUsed) -> None:

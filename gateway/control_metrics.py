@@ -26,5 +26,16 @@ class ControlMetrics(Metrics):
 
     def count_rotation(self, org: OrgId, upstream: str, outcome: str) -> None:
         """A rotation of an upstream's key has ended."""
-        self._own.add("orgate_key_rotations_total", (org, upstream, outcome))
+        self._count("orgate_key_rotations_total", org, upstream, outcome)
+
+    def count_threshold(self, org: OrgId, limit: str, percent: int) -> None:
+        """So many percent of a budget are used."""
+        self._count("orgate_limit_thresholds_total", org, limit, str(percent))
+
+    def count_attempt(self, org: OrgId, outcome: str) -> None:
+        """A webhook was told something, or was not."""
+        self._count("orgate_webhook_attempts_total", org, outcome)
+
+    def _count(self, name: str, *labels: str) -> None:
+        self._own.add(name, labels)
         super().absorb(self._own.message("control", self._boot))

@@ -106,6 +106,14 @@ FAMILIES: Final[Mapping[str, Family]] = {
         " overlap. `refused`: so was the one from before.",
         (*_UPSTREAM, "outcome"),
     ),
+    "orgate_limit_thresholds_total": Family(
+        "counter", "Budgets of which so many percent were used, once each window.", ("org", "limit", "percent")
+    ),
+    "orgate_webhook_attempts_total": Family(
+        "counter",
+        "Attempts to tell an organization's webhook, by how they ended. `failed`: it is given up.",
+        ("org", "outcome"),
+    ),
     "orgate_upstream_timeouts_total": Family("counter", "Streams ended because time was over.", _UPSTREAM),
 }
 

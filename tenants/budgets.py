@@ -15,7 +15,8 @@ from tenants.models import LimitUnit
 
 class BudgetUse(Struct, frozen=True):
     """How much of one budget was used when it was last written down: `at_us`, Unix microseconds, by the clock of
-    whoever owns the buckets. `limit` is a limit's name, `platform/<name>` for one of the platform's."""
+    whoever owns the buckets. `limit` is a limit's name, `platform/<name>` for one of the platform's. `lent`: so
+    much more was in workers' hands to spend, what their requests in flight had reserved not among it."""
 
     org: OrgId
     limit: str
@@ -26,6 +27,7 @@ class BudgetUse(Struct, frozen=True):
     amount: int
     used: int
     at_us: int
+    lent: int = 0
 
     @property
     def key(self) -> BudgetKey:

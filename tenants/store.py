@@ -257,7 +257,7 @@ class BudgetBook(Protocol):
         """Delete windows that ended before then, and their notices; returns how many windows."""
 
     async def due(self, now: int, limit: int = 100) -> tuple[Notice, ...]:
-        """PENDING ones whose `next_at` has come, the earliest first."""
+        """PENDING ones whose `next_at` has come, the earliest of each organization: none waits for another's."""
 
     async def settle(self, notice: Notice, failure: str = "") -> None:
         """Write `state`, `attempts` and `next_at` of a notice, and on the webhook how the attempt went."""

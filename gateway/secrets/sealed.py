@@ -28,7 +28,14 @@ from gateway.exchange import Credential
 from gateway.secret import Secret
 from gateway.secrets.masterkey import KEY_BYTES, fsync_folder
 from gateway.secrets.passphrase import SALT_BYTES, SHORTEST, Passphrase, Stretching
-from gateway.secrets.store import NoSuchSecretError, StoreUnavailableError, before_path, cert_path, upstream_path
+from gateway.secrets.store import (
+    NoSuchSecretError,
+    StoreUnavailableError,
+    before_path,
+    cert_path,
+    upstream_path,
+    webhook_path,
+)
 from tenants.ids import OrgId
 
 FORMAT: Final = "orgate-sealed-1"
@@ -300,6 +307,22 @@ class SealedCerts:
 
     async def delete(self, org: OrgId, upstream: str) -> None:
         await self._file.delete_at(cert_path(org, upstream))
+
+
+class SealedWebhooks:
+    """`WebhookSecrets` in the sealed file, with every store of keys."""
+
+    def __init__(self, file: SealedFile) -> None:
+        self._file = file
+
+    async def get(self, org: OrgId) -> Secret:
+        return (await self._file.get_at(webhook_path(org))).secret
+
+    async def put(self, org: OrgId, secret: Secret) -> None:
+        await self._file.put_at(webhook_path(org), secret)
+
+    async def delete(self, org: OrgId) -> None:
+        await self._file.delete_at(webhook_path(org))
 
 
 def _aad(path: str, version: int) -> bytes:

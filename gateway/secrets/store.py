@@ -42,6 +42,11 @@ def before_path(org: OrgId, upstream: str) -> str:
     return f"{upstream_path(org, upstream)}/before"
 
 
+def webhook_path(org: OrgId) -> str:
+    """Where the secret that signs an organization's webhook is. No upstream's path begins so."""
+    return f"orgs/{parse_org(org)}/webhook"
+
+
 class KeyReader(Protocol):
     """The half of `UpstreamKeys` that a request needs."""
 
@@ -122,6 +127,20 @@ class ClientCerts(CertReader, Protocol):
 
     async def put(self, org: OrgId, upstream: str, pair: Secret) -> int: ...
     async def delete(self, org: OrgId, upstream: str) -> None: ...
+
+
+class WebhookSecrets(Protocol):
+    """The secret that signs an organization's webhook, one for each. Durable when a call returns.
+
+    Trusted: whoever can read this and the master key can tell a receiver that a budget is used up.
+    """
+
+    async def get(self, org: OrgId) -> Secret:
+        """Raises `NoSuchSecretError` and `StoreUnavailableError`."""
+
+    async def put(self, org: OrgId, secret: Secret) -> None: ...
+    async def delete(self, org: OrgId) -> None:
+        """Raises `NoSuchSecretError` too."""
 
 
 class SystemSecrets(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from msgspec import structs
-from sqlalchemy import ColumnElement, Table, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Table, and_, delete, func, insert, select, update
 
 from tenants.budgets import BudgetUse, Notice, NoticeState, Webhook
 from tenants.ids import OrgId
@@ -35,10 +35,10 @@ class SqlBudgetBook:
 
     @uninterrupted
     async def write(self, used: Sequence[BudgetUse], crossed: Sequence[Notice]) -> tuple[Notice, ...]:
+        named = {item.org for item in used} | {notice.org for notice in crossed}
         async with self._database.write(tell=bool(crossed)) as transaction:
-            there = {
-                OrgId(org) for org in (await transaction.connection.execute(select(tables.orgs.c.id))).scalars()
-            }
+            living = select(tables.orgs.c.id).where(tables.orgs.c.id.in_(sorted(named)))
+            there = set((await transaction.connection.execute(living)).scalars())
             for item in used:
                 if item.org in there and abs(item.used) <= MAX_NUMBER:
                     await _put(transaction, _USES, _window(_USES, item), item)
@@ -61,11 +61,13 @@ class SqlBudgetBook:
     @uninterrupted
     async def due(self, now: int, limit: int = 100) -> tuple[Notice, ...]:
         wanted = and_(_NOTICES.c.state == NoticeState.PENDING, _NOTICES.c.next_at <= now)
+        turn = func.row_number().over(
+            partition_by=_NOTICES.c.org, order_by=(_NOTICES.c.next_at, _NOTICES.c.percent, _NOTICES.c.limit)
+        )
+        found = select(_NOTICES, turn.label("turn")).where(wanted).subquery()
+        first = select(found).where(found.c.turn == 1).order_by(found.c.next_at, found.c.org).limit(limit)
         async with self._database.read() as connection:
-            found = await connection.execute(
-                select(_NOTICES).where(wanted).order_by(_NOTICES.c.next_at, _NOTICES.c.percent).limit(limit)
-            )
-            return tuple(rows.decode(Notice, row) for row in found.mappings())
+            return tuple(rows.decode(Notice, row) for row in (await connection.execute(first)).mappings())
 
     @uninterrupted
     async def settle(self, notice: Notice, failure: str = "") -> None:

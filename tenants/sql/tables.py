@@ -253,6 +253,7 @@ budget_uses = Table(
     _number("amount"),
     _number("used"),
     _number("at_us"),
+    _number("lent", 0),
     Index("budget_uses_end", "ends_s"),
 )
 

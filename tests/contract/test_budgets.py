@@ -81,6 +81,15 @@ async def test_a_notice_waits_for_the_webhook_until_it_is_settled(two: SqlContro
     assert await two.budgets.due(2**40) == ()
 
 
+async def test_no_organization_waits_for_anothers_notices(two: SqlControlStore) -> None:
+    for org_id in (ACME, GLOBEX):
+        await two.webhooks.put(Webhook(org_id, "https://hooks.example"), OPERATOR)
+    many = [notice("acme", subject=f"mem_{n}", percent=50 + n) for n in range(5)]
+    await two.budgets.write([], [*reversed(many), notice("globex")])
+    due = await two.budgets.due(int(NOW), limit=2)
+    assert [(item.org, item.percent) for item in due] == [("acme", 50), ("globex", 80)]
+
+
 async def test_without_the_webhook_nothing_waits_any_more(two: SqlControlStore) -> None:
     await two.webhooks.put(HOOK, OPERATOR)
     (made,) = await two.budgets.write([], [notice("acme")])

@@ -15,7 +15,20 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import Message, Scope
 
-from gateway.api.admin import audit, keys, limits, me, members, models, orgs, rules, teams, upstreams
+from gateway.api.admin import (
+    audit,
+    keys,
+    limits,
+    me,
+    members,
+    models,
+    orgs,
+    prices,
+    rules,
+    teams,
+    upstreams,
+    webhook,
+)
 from gateway.api.admin.caller import PUBLIC, caller_of, guard
 from gateway.api.admin.dependencies import AdminDependencies
 from gateway.api.admin.problems import handle
@@ -63,6 +76,8 @@ def admin_app(deps: AdminDependencies) -> Litestar:
             keys.list_keys,
             models.router(),
             limits.router(),
+            prices.router(),
+            webhook.router(),
             rules.router(),
             audit.router(),
         ],

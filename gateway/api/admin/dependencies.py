@@ -19,6 +19,7 @@ from gateway.secrets.rotation import KeyRotations
 from gateway.secrets.store import ClientCerts, UpstreamKeys
 from gateway.upstream.auth.shapes import judge
 from gateway.upstream.probe import ProbeResult
+from gateway.webhooks import Webhooks
 from tenants.ids import MemberId, OrgId
 from tenants.models import Upstream
 from tenants.snapshot import Snapshot
@@ -99,6 +100,7 @@ class AdminDependencies:
     erasure: Erasure
     streams: Streams
     probe: Probe
+    webhooks: Webhooks
     check_url: Callable[[str], str | None]
     metrics: Callable[[], str]
     unready: Callable[[], Sequence[str]]

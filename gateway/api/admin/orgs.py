@@ -91,6 +91,7 @@ async def remove(caller: CallerDependency, if_match: IfMatch = "") -> None:
         for kept in (deps.keys, deps.certs):
             with suppress(NoSuchSecretError, ReadOnlyError):
                 await kept.delete(org, upstream)
+    await deps.webhooks.forget(org)
     await caller.live()
 
 

@@ -27,9 +27,11 @@ from gateway.exchange import Credential
 from gateway.metrics import Metrics
 from gateway.secret import Secret
 from gateway.secrets.datakeys import DataKeys
-from gateway.secrets.sealed import SealedCerts, SealedFile
+from gateway.secrets.sealed import SealedCerts, SealedFile, SealedWebhooks
 from gateway.upstream.probe import ProbeResult
+from gateway.webhooks import DeliveryError, Webhooks
 from policies.facts import Role
+from tenants.budgets import Webhook
 from tenants.ids import PLATFORM, MemberId, OrgId, new_member_id
 from tenants.models import Member, Org, Upstream
 from tenants.sql.store import SqlControlStore, open_store
@@ -94,6 +96,21 @@ class FakeProbe:
         return ProbeResult(ok=status == 200, status=status, ms=1.5, detail="2 models")
 
 
+class FakeReceiver:
+    """Takes what a webhook is told, or fails as it was told to."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[str, bytes, bytes]] = []
+        """(URL, secret, body) of each message."""
+        self.failure: DeliveryError | None = None
+
+    async def __call__(self, hook: Webhook, secret: Secret, message_id: str, body: bytes) -> int:
+        self.got.append((hook.url, secret.reveal(), body))
+        if self.failure is not None:
+            raise self.failure
+        return 204
+
+
 class SpiedStreams(LiveStreams):
     def __init__(self, hub: Hub, publisher: Publisher) -> None:
         super().__init__(hub, publisher)
@@ -124,6 +141,7 @@ class World:
         self.streams = SpiedStreams(self.hub, self.publisher)
         self.sessions = FakeSessions()
         self.probe = FakeProbe()
+        self.receiver = FakeReceiver()
         self.metrics = Metrics()
         self.unready: list[str] = []
         self.members: dict[tuple[str, Role], Member] = {}
@@ -146,6 +164,9 @@ class World:
             erasure=self.erasure,
             streams=self.streams,
             probe=self.probe,
+            webhooks=Webhooks(
+                store.webhooks, SealedWebhooks(self.keys), self.receiver, clock, lambda count: b"w" * count
+            ),
             check_url=check_url,
             metrics=self.metrics.exposition,
             unready=self._unready,
