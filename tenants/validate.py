@@ -62,7 +62,11 @@ _PATH: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 _PEM: Final = re.compile(r"(?:\s*-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----)+\s*")
 _ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _GLOB: Final = re.compile(r"(?:[a-z0-9._*?-]|\[!?[a-z0-9._-]+\])+")
-_FINE: Final = frozenset({LimitUnit.SPEND, LimitUnit.BYTES})
+_MOST: Final = {
+    LimitUnit.SPEND: MAX_FINE,
+    LimitUnit.BYTES: MAX_FINE,
+    LimitUnit.CONCURRENCY: MAX_IN_FLIGHT,
+}
 _PLATFORM_ROLES: Final = frozenset({Role.OPERATOR, Role.AUDITOR})
 
 
@@ -223,7 +227,7 @@ def _limit(item: Limit) -> Iterator[Fault]:
             yield "scope", "of the platform's limits is 'org' (one for each) or 'upstream' (one for each origin)"
     else:
         yield from _named(item.org, item.name)
-    yield from _range("amount", item.amount, 1, MAX_FINE if item.unit in _FINE else MAX_AMOUNT)
+    yield from _range("amount", item.amount, 1, _MOST.get(item.unit, MAX_AMOUNT))
     yield from _period(item)
     if not 0 <= item.burst <= max(item.amount, 0):
         yield "burst", "is 0 (as much as 'amount') to 'amount'"
@@ -244,6 +248,8 @@ def _period(item: Limit) -> Iterator[Fault]:
             yield "period_s", "is 0 for concurrency: it counts what is in flight"
         if item.window:
             yield "window", "is empty for concurrency: it counts what is in flight"
+        if item.burst != 0:
+            yield "burst", "is 0 for concurrency: as many as 'amount' may be in flight, and no more for a moment"
     elif item.window:
         if item.period_s != 0:
             yield "period_s", "is 0 with a 'window', which is the period"

@@ -25,8 +25,10 @@ from gateway.api.admin import (
     orgs,
     prices,
     rules,
+    simulation,
     teams,
     upstreams,
+    usage,
     webhook,
 )
 from gateway.api.admin.caller import PUBLIC, caller_of, guard
@@ -76,6 +78,8 @@ def admin_app(deps: AdminDependencies) -> Litestar:
             keys.list_keys,
             models.router(),
             limits.router(),
+            usage.all_usage,
+            simulation.simulate,
             prices.router(),
             webhook.router(),
             rules.router(),

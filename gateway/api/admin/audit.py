@@ -59,7 +59,7 @@ async def entries(
     wait_s: Annotated[float, QueryParameter(ge=0, le=MAX_WAIT_S)] = 0,
 ) -> Entries:
     """Entries from index `after` on. With `wait_s`, waits that long for a matching one to arrive (a tail)."""
-    bounds = {"since": _milliseconds("since", since), "until": _milliseconds("until", until)}
+    bounds = {"since": milliseconds("since", since), "until": milliseconds("until", until)}
     audit, loop = caller.deps.audit, asyncio.get_running_loop()
     deadline = loop.time() + wait_s
     while True:
@@ -132,7 +132,7 @@ async def erase(caller: CallerDependency, key: FromPath[str]) -> Erased:
     return await caller.deps.erasure.erase(caller.org, member_id(key), caller.actor)
 
 
-def _milliseconds(field: str, text: str) -> int:
+def milliseconds(field: str, text: str) -> int:
     """Unix milliseconds of a bound; 0 for none."""
     if not text:
         return 0

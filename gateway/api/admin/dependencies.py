@@ -12,7 +12,10 @@ from gateway.audit.erase import Erasure
 from gateway.audit.log import AuditReader
 from gateway.audit.persons import Persons
 from gateway.bus.hub import WorkerStatus
+from gateway.errors import UnavailableError
 from gateway.exchange import Credential, Principal
+from gateway.limits.protocol import Standings
+from gateway.limits.store import SliceAdmin
 from gateway.secret import Secret
 from gateway.secrets.mint import Commands
 from gateway.secrets.rotation import KeyRotations
@@ -81,6 +84,19 @@ class Probe(Protocol):
         """Ask `upstream` once. What goes wrong there is in the result; it raises nothing for that."""
 
 
+class NoLimits:
+    """A `SliceAdmin` for a control process that keeps no buckets and knows nobody who does."""
+
+    async def usage(self, org: OrgId) -> Sequence[Standings]:
+        raise UnavailableError("there is none")
+
+    async def reset(self, org: OrgId, limit: str, subject: str | None = None) -> int:
+        raise UnavailableError("there is none")
+
+    async def seed(self, org: OrgId, used: Sequence[Standings]) -> None:
+        raise UnavailableError("there is none")
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdminDependencies:
     """`clock` gives Unix seconds.
@@ -105,9 +121,12 @@ class AdminDependencies:
     metrics: Callable[[], str]
     unready: Callable[[], Sequence[str]]
     clock: Callable[[], float]
+    limits: SliceAdmin = field(default_factory=NoLimits)
     commands: Commands = field(default_factory=Commands)
     count_rotation: Callable[[OrgId, str, str], None] = lambda *_: None
     key_used_at: Callable[[OrgId, str], int] = lambda *_: 0
+    simulating: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the one simulation of a limit that may run: it reads much of the audit log."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while an owner or operator is taken away: one at a time, so that two cannot each leave the other. And
     while somebody becomes an owner or is invited: whoever invites must see what roles the code leads to."""

@@ -1,20 +1,94 @@
-"""Limits: how much of what, for whom."""
+"""Limits: how much of what, for whom; how much of it is used; and what it would have refused."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from litestar import Router
 from msgspec import structs
 
 from gateway.api.admin.bodies import LimitBody, to_item
 from gateway.api.admin.caller import Caller
+from gateway.api.admin.problems import invalid
 from gateway.api.admin.resource import Kind, collection
-from tenants.models import Limit, LimitUnit
+from gateway.api.admin.usage import below_limits
+from tenants.ids import PLATFORM
+from tenants.models import Limit, LimitScope, LimitUnit, ModelAlias
+from tenants.overlap import remarks
+from tenants.store import NotFoundError
+from tenants.validate import validate
 
 
-def _make(caller: Caller, body: LimitBody, current: Limit | None) -> Limit:
+def make(caller: Caller, body: LimitBody, current: Limit | None) -> Limit:
+    """The limit that `body` describes."""
     if body.period_s is None:
         body = structs.replace(body, period_s=0 if body.unit is LimitUnit.CONCURRENCY or body.window else 60)
     return to_item(Limit, body, current, org=caller.org)
+
+
+async def known(caller: Caller, item: Limit) -> None:
+    """Raises 422 for a `subject` that names nobody and nothing: a limit that is misspelt would limit nothing."""
+    if not item.subject or validate(item):  # what is no name at all is told by the rules, in their words
+        return
+    noun = "organization" if item.scope is LimitScope.ORG else item.scope.value
+    try:
+        match item.scope:
+            case LimitScope.ORG if caller.org == PLATFORM:
+                await caller.deps.store.orgs.get(item.subject)
+            case LimitScope.MODEL:
+                await caller.store.models.get(item.subject)
+            case LimitScope.MEMBER:
+                await caller.store.members.get(item.subject)
+            case LimitScope.TEAM:
+                await caller.store.teams.get(item.subject)
+            case LimitScope.UPSTREAM if caller.org != PLATFORM:
+                await caller.store.upstreams.get(item.subject)
+            case _:
+                return
+    except NotFoundError:
+        raise invalid(("subject", f"unknown {noun} '{item.subject}'")) from None
+
+
+async def _replacing(caller: Caller, was: Limit, item: Limit) -> None:
+    # What it names may be gone since: it can be changed all the same.
+    if (was.scope, was.subject) != (item.scope, item.subject):
+        await known(caller, item)
+
+
+async def _remarks(caller: Caller, item: Limit) -> Sequence[str]:
+    others: list[Limit] = []
+    after = ""
+    while True:
+        found, after = await caller.store.limits.page(after=after, limit=500)
+        others += found
+        if not after:
+            break
+    return [*remarks(item, others), *_unpriced(caller, item)]
+
+
+def _unpriced(caller: Caller, item: Limit) -> Sequence[str]:
+    """A limit of money stops what has no price: whoever sets it should hear of it before their callers do."""
+    tenants = caller.deps.streams.snapshot.tenants
+    tenant, platform = tenants.get(caller.org), tenants.get(PLATFORM)
+    if item.unit is not LimitUnit.SPEND or tenant is None or caller.org == PLATFORM:
+        return ()
+    priced = {*tenant.prices, *(platform.prices if platform else ())}
+    names = sorted(m.name for m in tenant.models.values() if m.model not in priced and _is_about(item, m))
+    if not names:
+        return ()
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    shown = ", ".join(f"'{name}'" for name in names[:5]) + more
+    return (f"no price is known for what {shown} leads to: it is answered 503 until there is one",)
+
+
+def _is_about(item: Limit, model: ModelAlias) -> bool:
+    match item.scope:
+        case LimitScope.MODEL:
+            return item.subject in ("", model.name)
+        case LimitScope.UPSTREAM:
+            return item.subject in ("", model.upstream)
+        case _:
+            return True
 
 
 def router() -> Router:
@@ -25,6 +99,10 @@ def router() -> Router:
             body=LimitBody,
             filters=("name", "scope", "unit", "subject"),
             repository=lambda store: store.limits,
-            make=_make,
-        )
+            make=make,
+            creating=known,
+            replacing=_replacing,
+            remarks=_remarks,
+        ),
+        *below_limits(),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -19,12 +19,14 @@ from gateway.api.admin.preconditions import IfMatch, etag, expected_version
 from gateway.api.admin.problems import invalid
 from gateway.api.admin.routing import operation
 from tenants.roles import Operation
-from tenants.store import OrgStore, Repository
+from tenants.store import OrgStore, Repository, StoreUnavailableError
 
 T = TypeVar("T", bound=Struct)
 B = TypeVar("B", bound=Struct)
 
 MAX_PAGE = 500
+REMARK = "x-orgate-remark"
+"""A response header: what was written stands, and is perhaps not what was meant. Several are parted by "; "."""
 
 After = Annotated[str, QueryParameter(max_length=128, description="The `next` of the page before; '' begins.")]
 PageLimit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="Items a page.")]
@@ -41,7 +43,8 @@ class Page(Struct, Generic[T], frozen=True):
 class Kind(Generic[T, B]):
     """One kind of thing in an organization. `make` builds the item a body describes (current: None for a new
     one); `creating`, `replacing` (what stands, what shall stand) and `deleting` run before the write and may
-    refuse it; `deleted` runs after the write, before the answer."""
+    refuse it; `deleted` runs after the write, before the answer. `remarks` are what whoever wrote the item should
+    know: they come with the answer, in `REMARK`."""
 
     noun: str
     model: type[T]
@@ -53,18 +56,23 @@ class Kind(Generic[T, B]):
     replacing: Callable[[Caller, T, T], Awaitable[None]] | None = None
     deleting: Callable[[Caller, str], Awaitable[None]] | None = None
     deleted: Callable[[Caller, str], Awaitable[None]] | None = None
+    remarks: Callable[[Caller, T], Awaitable[Sequence[str]]] | None = None
 
     @property
     def path(self) -> str:
         return f"/orgs/{{org:str}}/{self.noun}s"
 
 
-def answer(item: T, *, status: int = 200, location: str = "", body: Struct | None = None) -> Response[Any]:
+def answer(
+    item: T, *, status: int = 200, location: str = "", body: Struct | None = None, remarks: Sequence[str] = ()
+) -> Response[Any]:
     """`item` (or `body`, that tells more than it) with its version as ETag."""
     version: int = item.version  # type: ignore[attr-defined]  # every stored thing has one
     headers = {"ETag": etag(version)}
     if location:
         headers["Location"] = location
+    if remarks:
+        headers[REMARK] = "; ".join(remarks).encode("ascii", "backslashreplace").decode()
     return Response(item if body is None else body, status_code=status, headers=headers)
 
 
@@ -123,7 +131,8 @@ def collection(kind: Kind[T, B], *more: Any) -> Router:
             await kind.creating(caller, item)
         made = await kind.repository(caller.store).create(item, caller.actor)
         await caller.live()
-        return answer(made, status=201, location=f"/admin/v1/orgs/{caller.org}/{noun}s/{made.name}")  # type: ignore[attr-defined]
+        location = f"/admin/v1/orgs/{caller.org}/{noun}s/{made.name}"  # type: ignore[attr-defined]
+        return answer(made, status=201, location=location, remarks=await remarks(caller, made))
 
     async def read(caller: CallerDependency, key: FromPath[str]) -> Response[Any]:
         return answer(await kind.repository(caller.store).get(key))
@@ -139,7 +148,13 @@ def collection(kind: Kind[T, B], *more: Any) -> Router:
             await kind.replacing(caller, current, item)
         made = await repository.replace(item, expected, caller.actor)
         await caller.live()
-        return answer(made)
+        return answer(made, remarks=await remarks(caller, made))
+
+    async def remarks(caller: Caller, item: Any) -> Sequence[str]:
+        try:
+            return await kind.remarks(caller, item) if kind.remarks is not None else ()
+        except StoreUnavailableError:
+            return ()  # it is written and served: nothing fails here
 
     async def remove(caller: CallerDependency, key: FromPath[str], if_match: IfMatch = "") -> None:
         repository = kind.repository(caller.store)

@@ -24,6 +24,7 @@ from gateway.bus.hub import Hub
 from gateway.bus.publisher import Publisher
 from gateway.bus.streams import LiveStreams
 from gateway.exchange import Credential
+from gateway.limits.accounts import LimitOwner
 from gateway.metrics import Metrics
 from gateway.secret import Secret
 from gateway.secrets.datakeys import DataKeys
@@ -144,6 +145,7 @@ class World:
         self.receiver = FakeReceiver()
         self.metrics = Metrics()
         self.unready: list[str] = []
+        self.limits = LimitOwner(clock.monotonic_us)
         self.members: dict[tuple[str, Role], Member] = {}
         self.erasure = Erasure(
             book=store.persons,
@@ -170,6 +172,7 @@ class World:
             check_url=check_url,
             metrics=self.metrics.exposition,
             unready=self._unready,
+            limits=self.limits,
             clock=clock.now,
         )
         self.app: Litestar = admin_app(self.deps)

@@ -1,0 +1,353 @@
+"""Limits as their admins see them: what may be set, what of it decides, how much is used, and what it would do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from gateway.api.admin.dependencies import NoLimits
+from gateway.exchange import Outcome, Receipt, SpooledReceipt, SpoolUp
+from gateway.limits.protocol import Part, SliceAsk, Wish
+from policies.facts import Action, Role
+from tenants.ids import PLATFORM, OrgId
+from tenants.models import LimitUnit
+from tests.integration.admin.world import ACME, GLOBEX, LIMIT, World, fill
+from tests.unit.authn import tokens
+
+LIMITS = "/orgs/acme/limits"
+DAY = 86_400
+
+
+async def draw(
+    world: World, limit: str, subject: str = "", units: int = 1, *, org: OrgId = ACME, **part: Any
+) -> None:
+    """A worker takes `units` and spends all but one of them, which a request in flight holds."""
+    values: dict[str, Any] = {"unit": LimitUnit.REQUESTS, "amount": 100, "burst": 100, "period_s": 60, **part}
+    bucket = Part(limit, subject, **values)
+    ask = SliceAsk(org, f"w-{limit}-{subject}", "", "", 1, parts=(bucket,), requests=((Wish(0, units, units),),))
+    answer = await world.limits.ask(ask)
+    assert answer.results[0].granted == (units,)
+    spent = structs.replace(bucket, spent=units - 1, open=1)
+    await world.limits.ask(SliceAsk(org, ask.worker, answer.session, answer.epoch, 2, parts=(spent,)))
+
+
+async def test_a_subject_that_names_nothing_is_refused_by_name(world: World) -> None:
+    await fill(world)
+    nobody = "mem_" + "0" * 20
+    for scope, subject, noun in (
+        ("model", "coed", "model"),
+        ("upstream", "gtp", "upstream"),
+        ("team", "ghosts", "team"),
+        ("member", nobody, "member"),
+        ("member", world.members[GLOBEX, Role.OWNER].id, "member"),
+    ):
+        answer = await world.ask("POST", LIMITS, json={**LIMIT, "name": "x", "scope": scope, "subject": subject})
+        assert answer.status_code == 422
+        assert answer.json()["errors"] == [{"field": "subject", "message": f"unknown {noun} '{subject}'"}]
+    for scope, subject in (("model", "code"), ("upstream", "gpt"), ("client", "any-editor")):
+        body = {**LIMIT, "name": f"of-{scope}", "scope": scope, "subject": subject}
+        assert (await world.ask("POST", LIMITS, json=body)).status_code == 201
+
+
+async def test_a_limit_of_what_is_gone_can_still_be_changed(world: World) -> None:
+    await fill(world)
+    body = {**LIMIT, "name": "few", "scope": "model", "subject": "code"}
+    assert (await world.ask("POST", LIMITS, json=body)).status_code == 201
+    gone = await world.ask("DELETE", "/orgs/acme/models/code", headers={"if-match": "*"})
+    assert gone.status_code == 204
+    changed = await world.ask("PUT", f"{LIMITS}/few", json={**body, "amount": 5}, headers={"if-match": "*"})
+    assert changed.status_code == 200
+    moved = {**body, "scope": "upstream"}
+    assert (await world.ask("PUT", f"{LIMITS}/few", json=moved, headers={"if-match": "*"})).status_code == 422
+
+
+async def test_the_platforms_limits_name_organizations(world: World) -> None:
+    body = {**LIMIT, "scope": "org", "subject": "nobody-here"}
+    answer = await world.ask("POST", "/orgs/platform/limits", Role.OPERATOR, json=body)
+    assert answer.json()["errors"] == [{"field": "subject", "message": "unknown organization 'nobody-here'"}]
+    made = await world.ask("POST", "/orgs/platform/limits", Role.OPERATOR, json={**body, "subject": "acme"})
+    assert made.status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"unit": "concurrency", "amount": 10**6}, "amount"),
+        ({"unit": "concurrency", "amount": 5, "burst": 2}, "burst"),
+        ({"window": "day", "period_s": 60}, "period_s"),
+        ({"window": "day", "burst": 5}, "burst"),
+        ({"notify_at": [50]}, "notify_at"),
+        ({"window": "month", "notify_at": [0, 50]}, "notify_at"),
+        ({"unit": "requests", "on_end": "cut"}, "on_end"),
+        ({"window": "year"}, "window"),
+        ({"on_outage": "pray"}, "on_outage"),
+        ({"unit": "tokens", "amount": 10**13}, "amount"),
+        ({"burst": 101}, "burst"),
+    ],
+)
+async def test_absurd_and_contradicting_limits_are_refused(
+    world: World, changes: dict[str, object], field: str
+) -> None:
+    answer = await world.ask("POST", LIMITS, json={**LIMIT, **changes})
+    assert answer.status_code == 422
+    assert field in [fault["field"] for fault in answer.json()["errors"]], answer.text
+
+
+async def test_whoever_sets_a_limit_hears_which_never_decides(world: World) -> None:
+    await fill(world)
+    ann = world.members[ACME, Role.MEMBER].id
+    body = {**LIMIT, "name": "ann", "subject": ann, "amount": 500}
+    made = await world.ask("POST", LIMITS, json=body)
+    assert made.status_code == 201
+    assert made.headers["x-orgate-remark"].startswith("limit 'ann' never decides: 'fair' allows no more")
+    less = await world.ask("PUT", f"{LIMITS}/ann", json={**body, "amount": 5}, headers={"if-match": "*"})
+    assert "x-orgate-remark" not in less.headers
+
+
+async def test_whoever_limits_money_hears_of_models_without_a_price(world: World) -> None:
+    await fill(world)
+    await world.publisher.sync()
+    body = {"name": "money", "scope": "org", "unit": "spend", "amount": 200 * 10**9, "window": "month"}
+    made = await world.ask("POST", LIMITS, json=body)
+    assert made.headers["x-orgate-remark"] == (
+        "no price is known for what 'code' leads to: it is answered 503 until there is one"
+    )
+
+
+async def test_usage_tells_each_bucket_and_the_fullest_use_first(world: World) -> None:
+    await fill(world)
+    await draw(world, "fair", "mem_a", 10)
+    await draw(world, "fair", "mem_b", 41)
+    await draw(world, "other", "", 99)
+    said = (await world.ask("GET", f"{LIMITS}/fair/usage", Role.AUDITOR)).json()
+    assert said["buckets"] == 2
+    now = int(world.clock.seconds)
+    assert said["items"][0] == {
+        "limit": "fair",
+        "subject": "mem_b",
+        "unit": "requests",
+        "amount": 100,
+        "burst": 100,
+        "period_s": 60,
+        "left": 59,
+        "used": 40,
+        "lent": 1,
+        "open": 1,
+        "workers": 3,
+        "starts_at": 0,
+        "resets_at": now + 24,
+        "platform": False,
+    }
+    one = (await world.ask("GET", f"{LIMITS}/fair/usage", params={"subject": "mem_a"})).json()
+    assert [item["subject"] for item in one["items"]] == ["mem_a"]
+    first = (await world.ask("GET", f"{LIMITS}/fair/usage", params={"top": 1})).json()
+    assert (len(first["items"]), first["buckets"]) == (1, 2)
+    assert (await world.ask("GET", f"{LIMITS}/none/usage")).status_code == 404
+
+
+async def test_a_budget_tells_what_is_used_and_when_it_begins_anew(world: World) -> None:
+    await fill(world)
+    now = int(world.clock.seconds)
+    window: dict[str, Any] = {
+        "unit": LimitUnit.TOKENS,
+        "burst": 100,
+        "period_s": 0,
+        "starts_s": now - 5,
+        "ends_s": now + 7,
+    }
+    await draw(world, "fair", "", 31, **window)
+    (item,) = (await world.ask("GET", f"{LIMITS}/fair/usage")).json()["items"]
+    told = {key: item[key] for key in ("left", "used", "lent", "starts_at", "resets_at")}
+    assert told == {"left": 69, "used": 30, "lent": 1, "starts_at": now - 5, "resets_at": now + 7}
+
+
+async def test_all_usage_has_what_the_platform_set_and_nobody_elses(world: World) -> None:
+    await fill(world)
+    await world.publisher.sync()
+    await draw(world, "fair", "mem_a", 10)
+    await draw(world, "platform/fair-use", "", 50)
+    await draw(world, "fair", "mem_g", 10, org=GLOBEX)
+    await draw(world, "platform/fair-use", "", 20, org=GLOBEX)
+    said = (await world.ask("GET", "/orgs/acme/limits-usage", Role.ADMIN)).json()["items"]
+    assert [(item["limit"], item["subject"], item["platform"]) for item in said] == [
+        ("platform/fair-use", "", True),
+        ("fair", "mem_a", False),
+    ]
+    for params, count in (({"unit": "tokens"}, 0), ({"subject": "mem_a"}, 1), ({"unit": "requests", "top": 1}, 1)):
+        some = (await world.ask("GET", "/orgs/acme/limits-usage", params=params)).json()["items"]
+        assert len(some) == count
+    whole = (await world.ask("GET", "/orgs/platform/limits-usage", Role.OPERATOR)).json()["items"]
+    assert [(item["limit"], item["subject"]) for item in whole] == [("fair-use", "acme"), ("fair-use", "globex")]
+
+
+async def test_a_reset_fills_the_bucket_and_is_written_down_first(world: World) -> None:
+    await fill(world)
+    await draw(world, "fair", "mem_a", 10)
+    await draw(world, "fair", "mem_b", 10)
+    assert (await world.ask("POST", f"{LIMITS}/fair/reset", Role.AUDITOR)).status_code == 403
+    one = await world.ask("POST", f"{LIMITS}/fair/reset", Role.ADMIN, params={"subject": "mem_a"})
+    assert one.json() == {"buckets": 1}
+    entry = await world.last_entry()
+    assert (entry["action"], entry["target"], entry["detail"]) == ("limit.reset", "fair", {"subject": "mem_a"})
+    left = {i["subject"]: i["left"] for i in (await world.ask("GET", f"{LIMITS}/fair/usage")).json()["items"]}
+    assert left == {"mem_a": 99, "mem_b": 90}
+    assert (await world.ask("POST", f"{LIMITS}/fair/reset")).json() == {"buckets": 2}
+    assert (await world.ask("POST", f"{LIMITS}/none/reset")).status_code == 404
+
+
+async def test_operators_see_and_reset_the_platforms_limit_of_each_organization(world: World) -> None:
+    await fill(world)
+    body = {**LIMIT, "name": "fair-use", "scope": "org"}
+    assert (await world.ask("POST", "/orgs/platform/limits", Role.OPERATOR, json=body)).status_code == 201
+    await draw(world, "platform/fair-use", "", 50)
+    await draw(world, "platform/fair-use", "", 20, org=GLOBEX)
+    where = "/orgs/platform/limits/fair-use"
+    said = (await world.ask("GET", f"{where}/usage", Role.OPERATOR)).json()["items"]
+    assert [item["subject"] for item in said] == ["acme", "globex"]
+    reset = await world.ask("POST", f"{where}/reset", Role.OPERATOR, params={"subject": "globex"})
+    assert reset.json() == {"buckets": 1}
+    unknown = await world.ask("POST", f"{where}/reset", Role.OPERATOR, params={"subject": "nobody-here"})
+    assert unknown.json()["errors"][0]["message"] == "unknown organization 'nobody-here'"
+    (acme,) = (await world.ask("GET", f"{where}/usage", Role.OPERATOR, params={"subject": "acme"})).json()["items"]
+    assert acme["used"] == 49
+    shared = {"name": "shared", "scope": "upstream", "unit": "requests", "amount": 100}
+    assert (await world.ask("POST", "/orgs/platform/limits", Role.OPERATOR, json=shared)).status_code == 201
+    await draw(world, "shared", "https://api.example.com", 5, org=PLATFORM)
+    (origin,) = (await world.ask("GET", "/orgs/platform/limits/shared/usage", Role.OPERATOR)).json()["items"]
+    assert origin["subject"] == "https://api.example.com"
+    assert (await world.ask("POST", "/orgs/platform/limits/shared/reset", Role.OPERATOR)).json() == {"buckets": 1}
+
+
+async def test_without_the_store_of_limits_it_is_503_and_when_to_ask_again(world: World) -> None:
+    await fill(world)
+    app = world.replaced(limits=NoLimits())
+    async with world.client_from("127.0.0.1", app) as client:
+        for method, path in (
+            ("GET", "limits/fair/usage"),
+            ("GET", "limits-usage"),
+            ("POST", "limits/fair/reset"),
+        ):
+            answer = await client.request(method, f"/admin/v1/orgs/acme/{path}", headers=world.bearer(Role.OWNER))
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert answer.json()["type"] == "urn:orgate:problem:unavailable"
+
+
+# -- simulations -------------------------------------------------------------------------------------------------
+
+
+def receipt(world: World, ago_s: float, member: str, **changes: Any) -> Receipt:
+    values: dict[str, Any] = {
+        "org": ACME,
+        "request_id": "req_1",
+        "at_us": int((world.clock.seconds - ago_s) * 1_000_000),
+        "member": member,
+        "client": "vim",
+        "action": Action.COMPLETE,
+        "outcome": Outcome.SERVED,
+        "status": 200,
+        "model": "code",
+        "upstream": "gpt",
+        "sent": True,
+        "prompt_tokens": 100,
+        "completion_tokens": 50,
+        "total_us": 1_000,
+        **changes,
+    }
+    return Receipt(**values)
+
+
+async def log(world: World, receipts: Sequence[Receipt]) -> None:
+    spooled = tuple(SpooledReceipt(seq, one) for seq, one in enumerate(receipts, 1))
+    await world.sequencer.append_receipts(SpoolUp("boot", spooled))
+
+
+async def simulated(world: World, limit: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+    answer = await world.ask(
+        "POST", "/orgs/acme/limits-simulation", Role.ADMIN, json={"limit": {**LIMIT, **limit}, **more}
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("application/jsonl")
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+async def test_a_simulation_says_who_would_have_been_refused(world: World) -> None:
+    await fill(world)
+    receipts = [receipt(world, 3_000 - n, "mem_a" if n % 4 else "mem_b") for n in range(40)]
+    await log(world, [receipt(world, 2 * DAY, "mem_old"), *receipts])
+    *progress, last = await simulated(world, {"amount": 10, "period_s": 3_600})
+    assert progress
+    assert all(line["read"] <= line["of"] for line in progress)
+    report = last["report"]
+    assert (report["requests"], report["refused"]) == (40, 20)
+    assert [(row["member"], row["requests"], row["refused"]) for row in report["rows"]] == [("mem_a", 30, 20)]
+    assert report["rows"][0]["first_refused_ms"] == receipts[14].at_us // 1_000
+    assert report["until"] - report["since"] == DAY
+    entry = await world.last_entry()
+    assert (entry["action"], entry["operation_type"], entry["detail"]["limit"]) == (
+        "limit.simulate",
+        "access",
+        "fair",
+    )
+    assert (await world.ask("GET", f"{LIMITS}/fair")).json()["amount"] == 100, "it changed what it only tries"
+
+
+async def test_only_the_time_that_is_asked_for_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fill(world)
+    monkeypatch.setattr("gateway.api.admin.simulation.CHUNK", 7)
+    await log(world, [receipt(world, 20 * DAY - n * 3_600, "mem_a") for n in range(19 * 24)])
+    now = int(world.clock.seconds)
+    *progress, last = await simulated(world, {}, since=str(now - 10 * DAY), until=str(now - 9 * DAY))
+    assert last["report"]["requests"] == 24
+    assert last["report"]["entries"] == 24
+    assert progress[-1]["of"] < 30
+    assert progress[-1]["read"] == progress[-1]["of"]
+    assert len(progress) >= 4
+
+
+async def test_teams_are_those_of_today(world: World) -> None:
+    await fill(world)
+    member = world.members[ACME, Role.MEMBER].id
+    for team in ("red", "blue"):
+        assert (await world.ask("POST", "/orgs/acme/teams", json={"name": team, "title": ""})).status_code == 201
+    assert (await world.ask("PUT", f"/orgs/acme/teams/red/members/{member}")).status_code == 200
+    await log(world, [receipt(world, 50 - n, who) for n, who in enumerate((member, member, "mem_x"))])
+    for subject, requests in (("", 2), ("red", 2), ("blue", 0)):
+        body = {"scope": "team", "subject": subject, "amount": 1, "period_s": 3_600}
+        report = (await simulated(world, body))[-1]["report"]
+        assert (report["requests"], report["refused"]) == (requests, requests // 2)
+        assert any("Teams are as they are today" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"limit": {**LIMIT, "amount": 0}}, "limit.amount"),
+        ({"limit": {**LIMIT, "scope": "model", "subject": "coed"}}, "subject"),
+        ({"limit": LIMIT, "since": "yesterday"}, "since"),
+        ({"limit": LIMIT, "since": "1", "until": str(tokens.NOW)}, "since"),
+        ({"limit": LIMIT, "since": str(tokens.NOW), "until": str(tokens.NOW - 5)}, "since"),
+        ({"since": "1"}, "limit"),
+        ({"limit": LIMIT, "speed": 9}, "speed"),
+    ],
+)
+async def test_what_cannot_be_simulated_is_refused_by_name(world: World, more: dict[str, Any], field: str) -> None:
+    answer = await world.ask("POST", "/orgs/acme/limits-simulation", json=more)
+    assert answer.status_code == 422
+    assert field in [fault["field"] for fault in answer.json()["errors"]], answer.text
+    assert "limit.simulate" not in await world.actions()
+
+
+async def test_one_simulation_runs_at_a_time_and_only_admins_may(world: World) -> None:
+    await fill(world)
+    body = {"limit": LIMIT}
+    async with world.deps.simulating:
+        busy = await world.ask("POST", "/orgs/acme/limits-simulation", json=body)
+    assert (busy.status_code, busy.json()["type"]) == (409, "urn:orgate:problem:busy")
+    assert (await world.ask("POST", "/orgs/acme/limits-simulation", Role.AUDITOR, json=body)).status_code == 403
+    platform = await world.ask("POST", "/orgs/platform/limits-simulation", Role.OPERATOR, json=body)
+    assert "serves nothing" in platform.json()["detail"]
+    assert not world.deps.simulating.locked()
