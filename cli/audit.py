@@ -22,8 +22,13 @@ from cli.progress import progress
 from cli.session import Session
 
 app = typer.Typer(
-    help="The audit log: follow, export, verify.",
-    epilog=examples("orgate audit tail -f", "orgate audit export acme-audit", "orgate audit verify acme-audit"),
+    help="The audit log: follow, export, verify; erase a person.",
+    epilog=examples(
+        "orgate audit tail -f",
+        "orgate audit export acme-audit",
+        "orgate audit verify acme-audit",
+        "orgate audit erase --person mem_0123456789abcdefghjk",
+    ),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -201,6 +206,42 @@ def verify(
     if not report.ok:
         count = "1 fault" if len(report.faults) == 1 else f"{len(report.faults)} faults"
         raise RefusedError("\n  ".join([f"{pack} does not verify: {count}", *report.faults]))
+
+
+@command(app, examples("orgate audit persons", "orgate audit persons --output json > acme-persons.json"))
+def persons(session: Session) -> None:
+    """Show who is behind the pseudonyms in the entries: members, those of before too, but for who was erased.
+
+    With json each comes with the key that proves it, for whoever has a pack.
+    """
+    from cli.erasure import show_people
+
+    show_people(session)
+
+
+@command(
+    app,
+    examples(
+        "orgate audit erase --person mem_0123456789abcdefghjk",
+        "orgate audit erase --person mem_0123456789abcdefghjk --dry-run",
+        "orgate audit erase --person mem_0123456789abcdefghjk --yes --output json",
+    ),
+    writes=True,
+)
+def erase(
+    session: Session,
+    *,
+    person: Annotated[str, typer.Option(help="Whom: the id of a former member (mem_...).", metavar="MEMBER")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Erase a former member from the audit log, for good; delete the member first.
+
+    Destroys the key that leads from the pseudonym in the entries back to them. No entry changes: packs and
+    checkpoints of before verify as they did. The erasure is an entry too, which does not say who it was.
+    """
+    from cli.erasure import erase_person
+
+    erase_person(session, person, yes=yes)
 
 
 _AGO = re.compile(r"(\d{1,6})([smhd])")

@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "model": ("cli.model", "", "Model names that callers use, and what they lead to."),
     "limit": ("cli.limit", "", "Limits of requests, tokens and concurrency."),
     "policy": ("cli.policy", "", "Rules that say who may use which model for what."),
-    "audit": ("cli.audit", "", "The audit log: follow, export, verify."),
+    "audit": ("cli.audit", "", "The audit log: follow, export, verify; erase a person."),
 }
 """Command → (module, the command's name in that module's `app` or '' for the whole group, help)."""
 
