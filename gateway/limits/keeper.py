@@ -1,0 +1,282 @@
+"""What of budgets outlives the store of limits: asked for, written down, and said again when it is lost.
+
+Rates and slots are as good as new within a minute; a month's budget is not. Every `KEEP_S` seconds what is used of
+each is asked for and written into the control store, and what a store no longer knows, because it was started
+again or came back empty, is seeded. When the control process and all workers die at once, what was used since the
+last time is not counted, two seconds at most, and what workers had been lent counts as used; while either lives,
+it knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+from gateway.clock import Clock
+from gateway.errors import UnavailableError
+from gateway.limits.protocol import LEASE_S, Standings
+from gateway.limits.store import SliceAdmin
+from tenants.budgets import BudgetKey, BudgetUse, Notice
+from tenants.ids import PLATFORM, OrgId
+from tenants.models import Limit, LimitScope
+from tenants.snapshot import Snapshot
+from tenants.store import BudgetBook, StoreError
+
+log = logging.getLogger("orgate.limits")
+
+KEEP_S: Final = 2.0
+KEPT_DAYS: Final = 400
+"""Windows that ended longer ago are forgotten: a year of months can be compared with the one before."""
+
+PRUNE_S: Final = 3_600.0
+AT_ONCE: Final = 8
+"""Organizations that the store is asked about at the same time."""
+
+OF_PLATFORM: Final = "platform/"
+"""Before the name of a limit of the platform's that each organization has a bucket of."""
+
+_LEASE_US: Final = int(LEASE_S * 1_000_000)
+
+
+class BudgetKeeper:
+    """The `SliceAdmin` of the admin API, which passes questions on and remembers resets; `await restore()` before
+    any worker is served, then `run()`.
+
+    `world`: the snapshot now. `told`: called once for each notice, after it is durable; it is quick and never
+    raises. A crash between the two leaves the audit entry and what the webhook's deliveries find in the store.
+    """
+
+    def __init__(
+        self,
+        store: SliceAdmin,
+        book: BudgetBook,
+        world: Callable[[], Snapshot],
+        clock: Clock,
+        told: Callable[[Notice], None] = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._book = book
+        self._world = world
+        self._clock = clock
+        self._told = told
+        self._known: dict[OrgId, dict[BudgetKey, BudgetUse]] = {}
+        self._said: set[tuple[BudgetKey, int]] = set()
+        self._turn = asyncio.Lock()
+        self._failing = ""
+        self._pruned_us = -1
+
+    async def usage(self, org: OrgId) -> Sequence[Standings]:
+        return await self._store.usage(org)
+
+    async def reset(self, org: OrgId, limit: str, subject: str | None = None) -> int:
+        """What was written down is forgotten with it, or the next round would bring it back."""
+        async with self._turn:
+            count = await self._store.reset(org, limit, subject)
+            mine = self._known.get(org, {})
+            for key in [k for k in mine if k[1] == limit and subject in (None, k[2])]:
+                del mine[key]
+            await self._book.forget(org, limit, subject)
+        return count
+
+    async def seed(self, org: OrgId, used: Sequence[Standings]) -> None:
+        await self._store.seed(org, used)
+
+    async def restore(self) -> None:
+        """Seed what was written down before this process began. A store that cannot be asked now is seeded by
+        `run`, as soon as it can. Errors: `tenants.store.StoreUnavailableError`."""
+        async with self._turn:
+            for use in await self._book.current(int(self._clock.now())):
+                self._known.setdefault(use.org, {})[use.key] = use
+            _, failure = await self._look(list(self._known))
+            self._failed(failure)
+
+    async def run(self) -> None:
+        """Keep until cancelled."""
+        while True:
+            await asyncio.sleep(KEEP_S)
+            await self.round()
+
+    async def round(self) -> None:
+        """Ask, seed what is lost, write down what has changed, tell what was crossed. Raises nothing for a store
+        that cannot be asked or written: the next round does both."""
+        async with self._turn:
+            try:
+                found, failure = await self._look(list(budgeted(self._world())))
+                await self._write(found)
+                await self._prune()
+            except StoreError as error:
+                failure = str(error)
+            self._failed(failure)
+
+    async def _look(self, orgs: Sequence[OrgId]) -> tuple[list[BudgetUse], str]:
+        """What is used in `orgs` now, of windows that somebody has used; and why not of all of them."""
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def one(org: OrgId) -> list[BudgetUse]:
+            async with places:
+                return await self._of(org)
+
+        results = await asyncio.gather(*(one(org) for org in orgs), return_exceptions=True)
+        found: list[BudgetUse] = []
+        failure = ""
+        for result in results:
+            if isinstance(result, UnavailableError):
+                failure = result.message
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                found += result
+        return found, failure
+
+    async def _of(self, org: OrgId) -> list[BudgetUse]:
+        found = self._uses(org, await self._store.usage(org))
+        # What is used of a window never falls, but by `reset`: a store that says less, or nothing, has been lost.
+        now, seen = self._clock.now(), {use.key: use.used for use in found}
+        lost = [
+            use
+            for use in self._known.get(org, {}).values()
+            if use.ends_s > now and (use.key not in seen or seen[use.key] < use.used)
+        ]
+        if lost:
+            await self._store.seed(org, [_remembered(use) for use in lost])
+            found = self._uses(org, await self._store.usage(org))
+            log.info(
+                "%s: budgets that the store of limits did not know any more are as they were: %d", org, len(lost)
+            )
+        return found
+
+    def _uses(self, org: OrgId, all_of_it: Iterable[Standings]) -> list[BudgetUse]:
+        now_us = int(self._clock.now() * 1_000_000)
+        return [_use(org, standing, now_us) for standing in all_of_it if standing.ends_s > 0]
+
+    async def _write(self, found: Sequence[BudgetUse]) -> None:
+        changed = [use for use in found if not _same(use, self._known.get(use.org, {}).get(use.key))]
+        crossed = [notice for notice in self._crossings(found) if _saying(notice) not in self._said]
+        made: Sequence[Notice] = ()
+        if changed or crossed:
+            made = await self._book.write(changed, crossed)
+        # Only what is durable is known: a write that failed is made again by the next round.
+        fresh: dict[OrgId, dict[BudgetKey, BudgetUse]] = {}
+        for use in found:
+            fresh.setdefault(use.org, {})[use.key] = use
+        self._known.update(fresh)
+        self._said |= {_saying(notice) for notice in crossed}
+        for notice in made:
+            log.warning(
+                "%s: %d %% of the limit '%s'%s are used, %d of %d %s",
+                notice.org,
+                notice.percent,
+                notice.limit,
+                f" of {notice.subject}" if notice.subject else "",
+                notice.used,
+                notice.amount,
+                notice.unit,
+            )
+            self._told(notice)
+
+    def _crossings(self, found: Sequence[BudgetUse]) -> Iterator[Notice]:
+        world = self._world()
+        for use in found:
+            limit = limit_of(world, use.org, use.limit)
+            if limit is None or use.amount <= 0:
+                continue
+            for percent in sorted(limit.notify_at):
+                if use.used * 100 >= percent * use.amount:
+                    yield Notice(
+                        org=use.org,
+                        limit=use.limit,
+                        subject=use.subject,
+                        starts_s=use.starts_s,
+                        percent=percent,
+                        ends_s=use.ends_s,
+                        unit=use.unit,
+                        amount=use.amount,
+                        used=use.used,
+                        at=0,
+                    )
+
+    async def _prune(self) -> None:
+        now_us = self._clock.monotonic_us()
+        if self._pruned_us >= 0 and now_us - self._pruned_us < PRUNE_S * 1_000_000:
+            return
+        self._pruned_us = now_us
+        now = int(self._clock.now())
+        await self._book.prune(now - KEPT_DAYS * 86_400)
+        for mine in self._known.values():
+            for key in [key for key, use in mine.items() if use.ends_s < now - 86_400]:
+                del mine[key]
+        current = {key for mine in self._known.values() for key in mine}
+        self._said = {said for said in self._said if said[0] in current}
+
+    def _failed(self, why: str) -> None:
+        """One line for each change of state, not one each round."""
+        if why and not self._failing:
+            log.warning("budgets are not written down for now: %s", why)
+        elif self._failing and not why:
+            log.info("budgets are written down again")
+        self._failing = why
+
+
+def budgeted(world: Snapshot) -> Iterator[OrgId]:
+    """The organizations that have a budget of their own, or of the platform's."""
+    platform = world.tenants.get(PLATFORM)
+    everybody = platform is not None and any(
+        limit.window and limit.scope is LimitScope.ORG for limit in platform.limits
+    )
+    for org, tenant in world.tenants.items():
+        if everybody or any(limit.window for limit in tenant.limits):
+            yield org
+
+
+def limit_of(world: Snapshot, org: OrgId, name: str) -> Limit | None:
+    """The limit that a bucket belongs to, as it stands now."""
+    owner = PLATFORM if name.startswith(OF_PLATFORM) else org
+    tenant = world.tenants.get(owner)
+    wanted = name.removeprefix(OF_PLATFORM)
+    return next((limit for limit in tenant.limits if limit.name == wanted), None) if tenant is not None else None
+
+
+def _saying(notice: Notice) -> tuple[BudgetKey, int]:
+    return (notice.org, notice.limit, notice.subject, notice.starts_s), notice.percent
+
+
+def _use(org: OrgId, standing: Standings, now_us: int) -> BudgetUse:
+    return BudgetUse(
+        org=org,
+        limit=standing.limit,
+        subject=standing.subject,
+        starts_s=standing.starts_s,
+        ends_s=standing.ends_s,
+        unit=standing.unit,
+        amount=standing.amount,
+        used=standing.used,
+        at_us=standing.at_us or now_us,
+        lent=max(standing.lent - standing.open, 0),
+    )
+
+
+def _same(now: BudgetUse, before: BudgetUse | None) -> bool:
+    """Whether there is nothing to write. When it was so does not count: it is so still."""
+    return before is not None and (now.used, now.lent, now.amount) == (before.used, before.lent, before.amount)
+
+
+def _remembered(use: BudgetUse) -> Standings:
+    """For `seed`: what was lent counts as used, as with a worker that died. A worker that has something in its
+    hands knows better, for it has spoken within the lease: what it says is to count as newer."""
+    return Standings(
+        limit=use.limit,
+        subject=use.subject,
+        unit=use.unit,
+        amount=use.amount,
+        burst=use.amount,
+        period_s=0,
+        starts_s=use.starts_s,
+        ends_s=use.ends_s,
+        level=use.amount - use.used - use.lent,
+        lent=0,
+        open=0,
+        sessions=0,
+        at_us=max(use.at_us - _LEASE_US, 0),
+    )
