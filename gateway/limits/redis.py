@@ -65,6 +65,10 @@ class RedisSlices:
         self.text = text or library()
 
     @property
+    def prefix(self) -> str:
+        return self._prefix
+
+    @property
     def failing(self) -> str:
         """Why the last call failed; '' when it did not."""
         return self._failing

@@ -1,8 +1,8 @@
 -- The buckets of one organization, inside Redis: what gateway/limits/protocol.py says, atomically.
 --
--- `gateway.limits.redis_library` puts this text between what it needs (`clock`, `KEPT_MS`, redis_numbers.lua) and
--- what calls it: a library of Redis Functions, or a script. Everything it touches has the hash tag of one
--- organization, so that no message leaves its slot.
+-- `gateway.limits.redis_library` puts this text between what it needs (`clock` and `KEPT_MS`, redis_numbers.lua,
+-- redis_buckets.lua) and what calls it: a library of Redis Functions, or a script. Everything it touches has the
+-- hash tag of one organization, so that no message leaves its slot.
 --
 -- Keys, all below `<prefix>{<org>}:`
 --   account      hash: epoch, born, now, ttl, w:<worker> = its session
@@ -13,128 +13,10 @@
 --   b:<bucket>   packed, see B_*; <bucket> is <kind>:<limit>:<starts_s>:<subject>
 
 local LEASE_US, REBUILD_US = 3000000, 1000000
-local STEP_US = 1000000   -- a clock that goes back by no more has jittered; by more, it has been set
-local YOUNG_MS = 60000    -- in an epoch that began less than so long ago no bucket is forgotten
-local SCARCE = 8
+local STEP_US = 1000000 -- a clock that goes back by no more has jittered; by more, it has been set
+local YOUNG_MS = 60000  -- in an epoch that began less than so long ago no bucket is forgotten
 local DAY_MS = 86400000
 local LONGEST_MS = 400 * DAY_MS
-local SLOT_WAIT_US = 1000000
-
--- What a bucket is packed as. `level`: whole units in it; `part`: of the next, in [0, period in us).
-local B_FORMAT, B_UNIT, B_AMOUNT, B_BURST, B_PERIOD, B_STARTS, B_ENDS = 1, 2, 3, 4, 5, 6, 7
-local B_LEVEL, B_PART, B_AT, B_LENT, B_OPEN, B_SESSIONS = 8, 9, 10, 11, 12, 13
-local B_BASIS, B_BASIS_AT, B_UNTIL = 14, 15, 16
-local FORMAT = 1
-
-local P_LIMIT, P_SUBJECT, P_UNIT, P_AMOUNT, P_BURST, P_PERIOD, P_STARTS, P_ENDS = 1, 2, 3, 4, 5, 6, 7, 8
-local P_SPENT, P_BACK, P_OPEN, P_WANT, P_LEFT, P_LEFT_AT, P_HELD = 9, 10, 11, 12, 13, 14, 15
-
-local function kind_of(unit, ends)
-  if unit == 'concurrency' then
-    return 's'
-  elseif ends > 0 then
-    return 'b'
-  end
-  return 'r'
-end
-
-local function cap_of(b)
-  if b.kind == 'r' then
-    return b[B_AMOUNT] > 0 and b[B_BURST] or 0
-  end
-  return b[B_AMOUNT]
-end
-
-local function name_of(unit, limit, subject, starts, ends)
-  return kind_of(unit, ends) .. ':' .. limit .. ':' .. string.format('%.0f', starts) .. ':' .. subject
-end
-
-local function unpacked(name, packed)
-  local b = packed and cmsgpack.unpack(packed)
-  if not b or b[B_FORMAT] ~= FORMAT then
-    return nil
-  end
-  b.kind, b.name, b.period = string.sub(name, 1, 1), name, math.max(b[B_PERIOD], 1) * 1000000
-  return b
-end
-
-local function made(name, p, now)
-  local b = { FORMAT, p[P_UNIT], p[P_AMOUNT], p[P_BURST], p[P_PERIOD], p[P_STARTS], p[P_ENDS], 0, 0, now, 0, 0, 0, 0, -1, 0 }
-  b.kind, b.name, b.period = string.sub(name, 1, 1), name, math.max(p[P_PERIOD], 1) * 1000000
-  b[B_LEVEL] = cap_of(b)
-  return b
-end
-
--- So many come back; what does not fit above all that is in hands is lost.
-local function put_in(b, units)
-  if b.kind == 'b' then
-    b[B_LEVEL] = b[B_LEVEL] + units
-  elseif b.kind == 'r' then
-    local top = cap_of(b) - b[B_LENT]
-    if b[B_LEVEL] + units < top then
-      b[B_LEVEL] = b[B_LEVEL] + units
-    elseif b[B_LEVEL] < top then
-      b[B_LEVEL], b[B_PART] = top, 0
-    end
-  end
-end
-
--- No more is left than fits above all that is in hands.
-local function fit(b)
-  local top = cap_of(b) - b[B_LENT]
-  if b[B_LEVEL] >= top then
-    b[B_LEVEL], b[B_PART] = top, 0
-  end
-end
-
-local function take_out(b, units)
-  b[B_LEVEL] = math.max(b[B_LEVEL] - units, -MOST)
-end
-
-local function refill(b, now)
-  if b.kind == 'r' then
-    local top = cap_of(b) - b[B_LENT]
-    b[B_LEVEL], b[B_PART] = advance(b[B_LEVEL], b[B_PART], b[B_AMOUNT], b.period, now - b[B_AT], top)
-  end
-  b[B_AT] = now
-end
-
--- The limit is another one now: a raise is there at once, a cut takes what no longer fits. Debts stay.
-local function change(b, p)
-  b[B_UNIT], b[B_STARTS], b[B_ENDS] = p[P_UNIT], p[P_STARTS], p[P_ENDS]
-  if b[B_AMOUNT] == p[P_AMOUNT] and b[B_BURST] == p[P_BURST] and b[B_PERIOD] == p[P_PERIOD] then
-    return
-  end
-  local had, amount = cap_of(b), b[B_AMOUNT]
-  local period = math.max(p[P_PERIOD], 1) * 1000000
-  b[B_AMOUNT], b[B_BURST], b[B_PERIOD] = p[P_AMOUNT], p[P_BURST], p[P_PERIOD]
-  local has = cap_of(b)
-  if b.kind == 'r' then
-    if period ~= b.period then
-      -- part / period of a unit, in the new period's parts
-      local whole = math.floor(period / b.period)
-      local more = muldiv(b[B_PART], period % b.period, 0, b.period)
-      b[B_PART] = b[B_PART] * whole + more
-      b.period = period
-    end
-    local level = b[B_LEVEL] + math.max(0, has - (amount > 0 and had or 0))
-    if level >= has then
-      level, b[B_PART] = has, 0
-    end
-    b[B_LEVEL] = level
-  else
-    b[B_LEVEL] = b[B_LEVEL] + has - had
-    b[B_BASIS] = b[B_BASIS] + has - had
-  end
-end
-
--- Slots are what is not in anybody's hands; the others' level is kept.
-local function level_of(b)
-  if b.kind == 's' then
-    return b[B_AMOUNT] - b[B_LENT]
-  end
-  return b[B_LEVEL]
-end
 
 -- One account: what a message reads and writes of it. `base` is `<prefix>{<org>}:`.
 local function account_at(base)
@@ -188,17 +70,17 @@ end
 
 -- Sessions end: `all` in their hands comes back, or what requests in flight had reserved and the rest is spent.
 local function over(account, sessions, now, all)
-  local names, back, held, open, count = {}, {}, {}, {}, {}
+  local names, back, held, open = {}, {}, {}, {}
   for _, id in ipairs(sessions) do
     local hands = redis.call('HGETALL', account.base .. 'h:' .. id)
     for i = 1, #hands, 2 do
       local name, had, reserved = hands[i], cmsgpack.unpack(hands[i + 1])
       if not held[name] then
         names[#names + 1] = name
-        back[name], held[name], open[name], count[name] = 0, 0, 0, 0
+        back[name], held[name], open[name] = 0, 0, 0
       end
       back[name] = back[name] + (all and had or reserved)
-      held[name], open[name], count[name] = held[name] + had, open[name] + reserved, count[name] + 1
+      held[name], open[name] = held[name] + had, open[name] + reserved
     end
     local packed = redis.call('GET', account.base .. 's:' .. id)
     if packed then
@@ -216,67 +98,9 @@ local function over(account, sessions, now, all)
       refill(b, now)
       b[B_LENT] = math.max(0, b[B_LENT] - held[name])
       b[B_OPEN] = math.max(0, b[B_OPEN] - open[name])
-      b[B_SESSIONS] = math.max(0, b[B_SESSIONS] - count[name])
       put_in(b, back[name])
       keep(account, b, now)
     end
-  end
-end
-
--- What is in a bucket `elapsed` us after `level` whole units were.
-local function later(b, level, elapsed)
-  local part, cap = 0, cap_of(b)
-  if b.kind == 'r' then
-    level, part = advance(level, 0, b[B_AMOUNT], b.period, elapsed, cap)
-    if level >= cap then
-      return cap, 0
-    end
-  end
-  return level, part
-end
-
--- `left` were left at `at`, says the newest that is known from before the store was lost: it replaces what was
--- thought of that time, and what was taken since stays taken.
-local function learn(b, left, at, now)
-  if at <= b[B_BASIS_AT] then
-    return
-  end
-  if b.kind ~= 's' then
-    local thought, thought_part = cap_of(b), 0
-    if b[B_BASIS_AT] >= 0 then
-      thought, thought_part = later(b, b[B_BASIS], now - b[B_BASIS_AT])
-    end
-    local known, known_part = later(b, left, now - at)
-    local part = b[B_PART] + known_part - thought_part
-    local level = b[B_LEVEL] + known - thought
-    if part < 0 then
-      level, part = level - 1, part + b.period
-    elseif part >= b.period then
-      level, part = level + 1, part - b.period
-    end
-    b[B_LEVEL], b[B_PART] = math.max(level, -MOST), part
-    fit(b)
-  end
-  b[B_BASIS], b[B_BASIS_AT] = left, at
-end
-
--- Why a bucket says no to `least` units: how long until it would say yes, -1 for never.
-local function refusal(b, least, now)
-  if least > cap_of(b) or b[B_AMOUNT] <= 0 then
-    return -1
-  elseif b.kind == 's' then
-    return SLOT_WAIT_US
-  elseif b.kind == 'b' then
-    return math.max(0, b[B_ENDS] * 1000000 - now)
-  end
-  return wait_for(b[B_LEVEL], b[B_PART], b[B_AMOUNT], b.period, least)
-end
-
-local function grant(b, units)
-  b[B_LENT] = b[B_LENT] + units
-  b.held = b.held + units
-  if b.kind ~= 's' then
-    b[B_LEVEL] = b[B_LEVEL] - units
   end
 end
 
@@ -302,15 +126,6 @@ local function judge(request, parts, refused, now)
     grant(b, granted[i])
   end
   return { granted, -1, 0 }
-end
-
-local function lend(b, want, workers)
-  local share = math.floor(level_of(b) / (2 * workers))
-  if level_of(b) < SCARCE * workers or share * SCARCE < want then
-    return 0
-  end
-  grant(b, math.min(want, share))
-  return math.min(want, share)
 end
 
 local function parts_of(account, session, said, rebuilding, now)
@@ -343,11 +158,11 @@ local function parts_of(account, session, said, rebuilding, now)
     end
     parts[i] = b
     if rebuilding then
+      learn(b, p[P_LEFT], p[P_LEFT_AT], now)
       if p[P_HELD] > 0 then
         b.held, b[B_LENT] = b.held + p[P_HELD], b[B_LENT] + p[P_HELD]
         fit(b)
       end
-      learn(b, p[P_LEFT], p[P_LEFT_AT], now)
     end
     local held = b.held - p[P_SPENT] - p[P_BACK]
     b[B_LENT] = math.max(0, b[B_LENT] + math.max(held, 0) - b.held)
@@ -368,7 +183,6 @@ local function keep_parts(account, session, parts, now)
   for _, b in ipairs(parts) do
     if not b.kept then
       b.kept = true
-      b[B_SESSIONS] = b[B_SESSIONS] + (b.held > 0 and 1 or 0) - (b.held_before > 0 and 1 or 0)
       keep(account, b, now)
       if b.held == 0 then
         if b.held_before ~= 0 then
@@ -386,30 +200,27 @@ local function keep_parts(account, session, parts, now)
 end
 
 -- Who speaks: its session, and what is remembered of it. Without them, the answer when there is nothing to do.
-local function speaker(account, m, nonce, now)
+local function speaker(account, m, message, nonce, now)
   local worker, id, seq = m[2], m[3], m[5]
-  local was
-  if id == '' then
-    id = redis.call('HGET', account.base .. 'account', 'w:' .. worker)
+  local opens = id == '' and seq == 1
+  if opens then
+    id = redis.call('HGET', account.base .. 'account', 'w:' .. worker) or ''
   end
-  if id then
-    local packed = redis.call('GET', account.base .. 's:' .. id)
-    was = packed and cmsgpack.unpack(packed)
-  end
-  if m[3] == '' and seq == 1 and (not was or was[2] > 1) then
-    -- Not the same message again: what this worker had before is over.
+  local packed = id ~= '' and redis.call('GET', account.base .. 's:' .. id)
+  local was = packed and cmsgpack.unpack(packed)
+  if was and was[1] == worker and seq == was[2] and (not opens or was[3] == redis.sha1hex(message)) then
+    redis.call('ZADD', account.base .. 'sessions', now, id)
+    return nil, nil, was[4] -- word for word: the answer was lost
+  elseif opens then
     if was then
-      over(account, { id }, now, false)
+      over(account, { id }, now, false) -- the worker has given it up
     end
     redis.call('HSET', account.base .. 'account', 'w:' .. worker, nonce)
-    return nonce, { worker, 0, '' }
-  elseif was and seq == was[2] then
-    redis.call('ZADD', account.base .. 'sessions', now, id)
-    return nil, nil, was[3]
-  elseif was and seq == was[2] + 1 then
+    return nonce, { worker, 0, redis.sha1hex(message), '' }
+  elseif was and was[1] == worker and seq == was[2] + 1 then
     return id, was
   end
-  return nil, nil, cmsgpack.pack({ '', account.epoch, now, false, redis.call('ZCARD', account.base .. 'sessions'), {}, {} })
+  return nil, nil, cmsgpack.pack({ '', account.epoch, now, false, 0, {}, {} })
 end
 
 -- The account as it is now: begun if it was not known, and without the sessions that have fallen silent.
@@ -424,6 +235,10 @@ local function awake(base, nonce, args)
     if account.now - now <= STEP_US then
       now = account.now
     else
+      if now < account.born then
+        account.born = now
+        redis.call('HSET', base .. 'account', 'born', now)
+      end
       for _, id in ipairs(redis.call('ZRANGEBYSCORE', base .. 'sessions', '(' .. string.format('%.0f', now), '+inf')) do
         redis.call('ZADD', base .. 'sessions', now, id)
       end
@@ -444,41 +259,37 @@ end
 local function ask(keys, args)
   local m, nonce = cmsgpack.unpack(args[2]), args[3]
   local account, now = awake(base_of(keys), nonce, args)
-  local id, was, answer = speaker(account, m, nonce, now)
+  local id, was, answer = speaker(account, m, args[2], nonce, now)
   if not id then
     keep_account(account, now)
     return answer
   end
   local epoch, seq, said, requests, close = m[4], m[5], m[7], m[8], m[9]
   redis.call('ZADD', account.base .. 'sessions', now, id)
+  local sessions = redis.call('ZCARD', account.base .. 'sessions')
   local parts = parts_of(account, id, said, seq == 1 and epoch ~= '' and epoch ~= account.epoch, now)
   local results, slices, refused = {}, {}, {}
   for i, request in ipairs(requests) do
     results[i] = judge(request, parts, refused, now)
   end
-  if close then
-    keep_parts(account, id, parts, now)
-    over(account, { id }, now, true)
-    for i, b in ipairs(parts) do
-      slices[i] = { 0, level_of(unpacked(b.name, redis.call('GET', account.base .. 'b:' .. b.name))) }
+  local workers, young = math.max(sessions, m[6]), now - account.born < REBUILD_US
+  for i, b in ipairs(parts) do
+    local lent, want = 0, said[i][P_WANT]
+    if want > 0 and not refused[i] and (b[B_BASIS_AT] >= 0 or not young) then
+      lent = lend(b, want, workers)
     end
+    slices[i] = { lent, 0 }
   end
-  local sessions = redis.call('ZCARD', account.base .. 'sessions')
-  if not close then
-    local workers, young = math.max(sessions, m[6], 1), now - account.born < REBUILD_US
-    for i, b in ipairs(parts) do
-      local lent, want = 0, said[i][P_WANT]
-      if want > 0 and not refused[i] and (b[B_BASIS_AT] >= 0 or not young) then
-        lent = lend(b, want, workers)
-      end
-      slices[i] = { lent, level_of(b) }
-    end
-    keep_parts(account, id, parts, now)
+  for i, b in ipairs(parts) do
+    slices[i][2] = level_of(b)
   end
+  keep_parts(account, id, parts, now)
   answer = cmsgpack.pack({ id, account.epoch, now, true, sessions, results, slices })
-  if not close then
+  if close then
+    over(account, { id }, now, true)
+  else
     local ms = math.max(account.ttl - math.floor(now / 1000), 0) + 2 * DAY_MS + KEPT_MS
-    redis.call('SET', account.base .. 's:' .. id, cmsgpack.pack({ was[1], seq, answer }), 'PX', ms)
+    redis.call('SET', account.base .. 's:' .. id, cmsgpack.pack({ was[1], seq, was[3], answer }), 'PX', ms)
     redis.call('PEXPIRE', account.base .. 'h:' .. id, ms)
   end
   keep_account(account, now)
@@ -491,6 +302,7 @@ local function usage(keys, args)
     return cmsgpack.pack({})
   end
   local account, now = awake(base_of(keys), args[3], args)
+  local sessions = redis.call('ZCARD', account.base .. 'sessions')
   local standings = {}
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', account.base .. 'index', math.floor(now / 1000), '+inf')) do
     local b = unpacked(name, redis.call('GET', account.base .. 'b:' .. name))
@@ -499,7 +311,7 @@ local function usage(keys, args)
       local limit, subject = string.match(name, '^.:([^:]*):[^:]*:(.*)$')
       standings[#standings + 1] = {
         limit, subject, b[B_UNIT], b[B_AMOUNT], b[B_BURST], b[B_PERIOD], b[B_STARTS], b[B_ENDS],
-        level_of(b), b[B_LENT], b[B_OPEN], b[B_SESSIONS], now,
+        level_of(b), b[B_LENT], b[B_OPEN], sessions, now,
       }
     end
   end

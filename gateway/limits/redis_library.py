@@ -40,7 +40,10 @@ class Library(Struct, frozen=True):
 
 def library(clock: str = CLOCK) -> Library:
     here = files("gateway.limits")
-    texts = [(here / name).read_text(encoding="utf-8") for name in ("redis_numbers.lua", "redis_library.lua")]
+    texts = [
+        (here / name).read_text(encoding="utf-8")
+        for name in ("redis_numbers.lua", "redis_buckets.lua", "redis_library.lua")
+    ]
     body = "\n".join([clock, *texts])
     name = "orgate_limits_" + hashlib.sha256(body.encode()).hexdigest()[:12]
     function = f"#!lua name={name}\n{body}\nredis.register_function('{name}', call)\n"

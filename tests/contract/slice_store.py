@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from msgspec.structs import replace
 
@@ -13,6 +14,7 @@ from gateway.limits.protocol import Part, Slice, SliceAnswer, SliceAsk, Wish
 from gateway.limits.store import SliceAdmin, SliceStore
 from tenants.ids import OrgId
 from tenants.models import LimitUnit
+from tests.contract.slice_store_redis import FakeTime, forget, on_cluster, on_one
 
 ACME, OTHER = OrgId("acme"), OrgId("other")
 SECOND = 1_000_000
@@ -50,7 +52,24 @@ async def in_memory() -> AsyncIterator[Backend]:
     yield Backend(store, store, store.advance, store.lose)
 
 
-PLACES: dict[str, Callable[[], AbstractAsyncContextManager[Backend]]] = {"memory": in_memory}
+@asynccontextmanager
+async def on_redis(kind: Literal["redis", "valkey", "cluster"]) -> AsyncIterator[Backend]:
+    time = FakeTime(NOON * SECOND)
+    opened = on_cluster(time) if kind == "cluster" else on_one(kind, time)
+    async with opened as (store, servers):
+
+        async def lose() -> None:
+            forget(servers, store.prefix)
+
+        yield Backend(store, store, time.advance, lose)
+
+
+PLACES: dict[str, Callable[[], AbstractAsyncContextManager[Backend]]] = {
+    "memory": in_memory,
+    "redis": lambda: on_redis("redis"),
+    "valkey": lambda: on_redis("valkey"),
+    "cluster": lambda: on_redis("cluster"),
+}
 
 
 def rate(amount: int, *, burst: int = 0, period_s: int = 60, limit: str = "rate", subject: str = "") -> Part:
