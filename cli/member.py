@@ -152,6 +152,19 @@ def resume(session: Session, member: Who) -> None:
     session.wrote(members.act(_id(members, member), "resume", Member), f"member '{member}' active")
 
 
+@command(app, examples("orgate member delete ann@acme.example --yes"), writes=True)
+def delete(session: Session, member: Who, yes: Yes = False) -> None:
+    """Delete a member: shut out within a second, their account forgotten. The audit log keeps what they did.
+
+    To take them out of the log too: `orgate audit erase`, with their id.
+    """
+    members = _members(session)
+    key = _id(members, member)
+    session.confirm(f"Delete member '{member}'?", yes=yes)
+    if members.delete(key):
+        session.out.say(f"member '{member}' deleted; their id was {key}")
+
+
 @command(app, examples("orgate member invite ann@acme.example"), writes=True)
 def invite(session: Session, member: Who) -> None:
     """Print a new invitation, once; an earlier one is void. Also for a forgotten password."""

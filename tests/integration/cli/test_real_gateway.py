@@ -152,3 +152,26 @@ def test_the_audit_log_is_exported_and_verified(orgate: Run, tmp_path: Path) -> 
 
 def test_doctor_of_a_running_server(orgate: Run, gateway: RunningGateway) -> None:
     orgate("doctor", "--settings", str(gateway.installed.settings))
+
+
+def test_a_former_member_is_erased_from_the_log(orgate: Run) -> None:
+    made = json.loads(orgate("member", "create", "gone@acme.test", "--name", "Gone", "-o", "json").stdout)
+    who = made["member"]["id"]
+    erase = ("audit", "erase", "--person", who)
+    assert f"orgate member delete {who}" in orgate(*erase, "--yes", code=1).stderr
+    assert "mem_" in orgate("audit", "erase", "--person", "gone@acme.test", "--yes", code=2).stderr
+    orgate("member", "delete", who, "--yes")
+    planned = json.loads(orgate(*erase, "--dry-run", "-o", "json").stdout)
+    assert [(write["method"], write["url"].rpartition("/persons/")[2]) for write in planned] == [
+        ("POST", f"{who}/erase")
+    ]
+    people = json.loads(orgate("audit", "persons", "-o", "json").stdout)
+    (person,) = [one["person"] for one in people if one["member"] == who]
+    assert "--yes" in orgate(*erase, code=2).stderr
+    erased = json.loads(orgate(*erase, "--yes", "-o", "json").stdout)
+    assert erased["person"] == person
+    assert "erased before" in orgate(*erase, "--yes").stderr
+    assert who not in orgate("audit", "persons").stdout
+    shown = json.loads(orgate("audit", "tail", "-n", "500", "-o", "json").stdout)
+    assert [entry["target"] for entry in shown if entry["action"] == "member.delete"][-1] == "erased"
+    orgate("audit", "erase", "--person", "mem_0nobody", "--yes", code=1)
