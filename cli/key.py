@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 from msgspec import Struct
 
+from cli import signing
 from cli.command import command
 from cli.errors import UsageError
 from cli.examples import examples
@@ -33,6 +34,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+app.add_typer(signing.app, name="signing")
 
 Name = Annotated[str, typer.Argument(help="The upstream whose key it is.", metavar="UPSTREAM")]
 

@@ -54,8 +54,9 @@ from gateway.exchange import SpoolUp
 from gateway.fallback import Fallback
 from gateway.hardening import keep_memory_private
 from gateway.inflight import InFlight
-from gateway.limits.owner import LimitOwner
+from gateway.limits.accounts import LimitOwner
 from gateway.limits.slices import SlicedLimits
+from gateway.limits.undertaker import Undertaker
 from gateway.listeners import admin_server, bus_server, public_tree
 from gateway.oauth.service import OAuthService
 from gateway.oauth.sql import SqlOAuthStore
@@ -125,7 +126,9 @@ def worker() -> Litestar:
         reader=Fallback(settings.database, clock.now),
         max_staleness_s=settings.server.max_staleness_s,
     )
-    limits = SlicedLimits(boot, slices_over(bus))
+    limits = SlicedLimits(
+        boot, slices_over(bus), workers=settings.server.workers, clock=clock, folder=_limit_books(settings)
+    )
     spool = Spool(_spools(settings), boot, settings.audit.spool_bytes, settings.audit.fsync_ms)
     counters = WorkerCounters(transports.gauges)
     keys = _upstream_keys(settings, clock)
@@ -165,10 +168,19 @@ def worker() -> Litestar:
                 ("the control process and its store are out of reach", not bus.accepting),
                 ("the keys that verify access tokens are not known yet", not bus.snapshot.jwks),
                 ("the audit log cannot be written", not spool.healthy),
+                ("the store of limits cannot be asked, and a limit of the platform denies then", limits.denying),
                 ("the gateway is stopping", drain.stopping),
             )
             if holds
         ]
+
+    def degraded() -> Sequence[str]:
+        return ["the store of limits cannot be asked: each limit's on_outage holds"] if limits.away else []
+
+    def counted() -> MetricsUp:
+        for name, labels, more in limits.counted():
+            counters.add(name, labels, more)
+        return counters.message(boot, boot, (*in_flight.gauges(), *limits.gauges()))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -186,7 +198,7 @@ def worker() -> Litestar:
             idle_s=settings.server.idle_timeout_s,
             most=settings.server.max_connections,
         )
-        reporting = _report(bus, lambda: counters.message(boot, boot, in_flight.gauges()))
+        reporting = _report(bus, counted)
         others = [asyncio.create_task(work) for work in (reporting, limits.run(), house)]
         drain.install()
         tell_ready()
@@ -207,7 +219,7 @@ def worker() -> Litestar:
 
     return PublicApp(
         direct=data.handlers(),
-        route_handlers=[*control_routes(bus), *health_routes(unready)],
+        route_handlers=[*control_routes(bus), *health_routes(unready, degraded)],
         lifespan=[lifespan],
         exception_handlers={HTTPException: refuse_http},
         openapi_config=None,
@@ -272,7 +284,9 @@ async def control(settings: Settings) -> None:
     store.subscribe(publisher.wake)
     store.subscribe(sequencer.nudge)
     await publisher.sync()
-    owner = LimitOwner(clock.monotonic_us, workers=settings.server.workers)
+    owner = LimitOwner(lambda: int(clock.now() * 1_000_000))
+    undertaker = Undertaker(_limit_books(settings), owner)
+    hub.on_leave(undertaker.left)
     metrics = ControlMetrics(clock.now)
     hub.on_leave(metrics.last_used.left)
     transports = _transports(settings, clock)
@@ -332,7 +346,9 @@ async def control(settings: Settings) -> None:
             sequencer.drain_outbox(store),
             deps.erasure.keep_clean(),
             _recover_spools(settings, sequencer, hub),
+            undertaker.run(),
             deps.rotations.run(),
+            oauth.keep_rotated(),
             Deliveries(store.budgets, webhooks, clock, random.random, metrics.count_attempt).run(),
             _save_last_used(store, metrics.last_used),
             *own.upkeep(),
@@ -462,6 +478,10 @@ def _upstream_keys(settings: Settings, clock: Clock) -> UpstreamKeys:
     from gateway.secrets.vault import VaultKeys  # noqa: PLC0415
 
     return VaultKeys(settings.vault, settings.home, _sealed(settings), lambda: clock.monotonic_us() / 1e6)
+
+
+def _limit_books(settings: Settings) -> Path:
+    return settings.bus_socket.parent / "limits"
 
 
 def _spools(settings: Settings) -> Path:

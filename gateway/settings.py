@@ -169,6 +169,13 @@ class Tokens(_Section):
         le=90 * 86400,
         description="Life of a sign-in: of all refresh tokens of one family together.",
     )
+    signing_key_s: int = Field(
+        default=90 * 86400,
+        ge=86400,
+        le=730 * 86400,
+        description="Age at which the key that signs tokens gives way to the next one, by itself. One that is kept in"
+        " Vault's Transit is rotated there.",
+    )
     reuse_grace_s: int = Field(
         default=10,
         ge=0,

@@ -24,6 +24,8 @@ class Operation(StrEnum):
     ME_READ = "me.read"
     STATUS_READ = "status.read"
     METRICS_READ = "metrics.read"
+    SIGNING_KEY_LIST = "signing_key.list"
+    SIGNING_KEY_ROTATE = "signing_key.rotate"
 
     ORG_LIST = "org.list"
     ORG_CREATE = "org.create"
@@ -112,6 +114,8 @@ _EXCEPTIONS: Final[Mapping[Operation, frozenset[Role]]] = {
     Operation.MODEL_READ: _EVERYONE,
     Operation.STATUS_READ: _PLATFORM,
     Operation.METRICS_READ: _PLATFORM,
+    Operation.SIGNING_KEY_LIST: _PLATFORM,
+    Operation.SIGNING_KEY_ROTATE: _PLATFORM,
     Operation.ORG_LIST: _PLATFORM,
     Operation.ORG_CREATE: _PLATFORM,
     Operation.ORG_HOSTS: _PLATFORM,

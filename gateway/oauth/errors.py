@@ -21,6 +21,18 @@ class OAuthError(Exception):
         self.retry_after_s = retry_after_s
 
 
+class RotatedElsewhereError(Exception):
+    """The signing key is kept by somebody else, who makes its versions."""
+
+
+class RotatedLatelyError(Exception):
+    """The next signing key was made so lately that a verifier may not have read it: wait `wait_s` seconds."""
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(f"the next key is not known everywhere yet; try again in {wait_s} s")
+        self.wait_s = wait_s
+
+
 class InvalidRequestError(OAuthError):
     """A parameter is missing, repeated or malformed."""
 

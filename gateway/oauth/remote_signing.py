@@ -10,19 +10,18 @@ import asyncio
 import logging
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
+from math import floor
 from typing import Any, Final, Protocol
 
 import msgspec
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet, RSAKey
+from joserfc.jwk import RSAKey
 
 from gateway.errors import UnavailableError
-from gateway.oauth.errors import TemporarilyUnavailableError
+from gateway.oauth.errors import RotatedElsewhereError, TemporarilyUnavailableError
+from gateway.oauth.published import KeyUse, PublicKeys, Published, SigningKey
+from gateway.oauth.signing import AHEAD_S
 from tenants.revocations import LEEWAY_S, LONGEST_TOKEN_S
 
-AHEAD_S: Final = 600
-"""The published set may be cached for 300 s."""
 LOOK_S: Final = 60.0
 
 log = logging.getLogger(__name__)
@@ -52,14 +51,12 @@ class RemoteKey(Protocol):
         """RSASSA-PKCS1-v1_5 with SHA-256. Raises `gateway.errors.UnavailableError`."""
 
 
-class _Published(msgspec.Struct, frozen=True):
-    """`signs_at`, `gone_at` in Unix seconds; `gone_at` None: it is the newest."""
+class _Version(msgspec.Struct, frozen=True):
+    """`signs_at` in Unix seconds."""
 
     number: int
     signs_at: float
-    gone_at: float | None
-    kid: str
-    jwk: dict[str, str]
+    public: Published
 
 
 class RemoteSigningKeys:
@@ -78,7 +75,7 @@ class RemoteSigningKeys:
     async def signed(self, claims: Mapping[str, Any]) -> str:
         """A JWT access token (RFC 9068). Raises `TemporarilyUnavailableError` when the key is out of reach."""
         version = self._signing()
-        header = {"typ": "at+jwt", "alg": "RS256", "kid": version.kid}
+        header = {"typ": "at+jwt", "alg": "RS256", "kid": version.public.kid}
         text = b".".join(urlsafe_b64encode(msgspec.json.encode(part)).rstrip(b"=") for part in (header, claims))
         try:
             signature = await self._key.sign(version.number, text)
@@ -91,19 +88,28 @@ class RemoteSigningKeys:
 
     def own_claims(self, token: str) -> dict[str, Any] | None:
         """The claims of a token that this key signed, whatever its times say. None: not one of ours."""
-        try:
-            found = jws.deserialize_compact(token, self._verifying, algorithms=["RS256"])
-            claims = msgspec.json.decode(found.payload)
-        except (JoseError, ValueError, RecursionError):
-            return None
-        own = isinstance(claims, dict) and found.headers().get("typ") == "at+jwt"
-        return claims if own else None
+        return self._public.own_claims(token)
 
     def jwks_json(self) -> str:
         """The public keys, RFC 7517 section 5: the one that signs, newer ones, older ones whose tokens live."""
-        now = self._clock()
-        live = [one.jwk for one in self._published if one.gone_at is None or one.gone_at > now]
-        return msgspec.json.encode({"keys": live}).decode()
+        return self._public.jwks_json(self._clock())
+
+    def facts(self) -> tuple[SigningKey, ...]:
+        """The one that signs, newer ones, older ones that are still published."""
+        signing, now = self._signing(), self._clock()
+        facts = []
+        for one in sorted(self._versions, key=lambda one: (one is not signing, -one.number)):
+            use = KeyUse.CURRENT if one is signing else KeyUse.RETIRED
+            if one.number > signing.number:
+                use = KeyUse.NEXT
+            gone_at = floor(one.public.gone_at) if use is KeyUse.RETIRED else 0
+            if not gone_at or gone_at > now:
+                facts.append(SigningKey(one.public.kid, use, floor(one.signs_at), gone_at))
+        return tuple(facts)
+
+    async def rotate(self) -> None:
+        """Raises `RotatedElsewhereError`: who keeps the key makes its versions."""
+        raise RotatedElsewhereError
 
     async def follow(self) -> None:
         """Look for new versions once a minute, until cancelled. What is known serves on while none can be read."""
@@ -117,23 +123,21 @@ class RemoteSigningKeys:
         except Exception as error:  # noqa: BLE001  # the store's own kinds are not known here; said, and tried again
             log.warning("the signing key's versions cannot be read: %s", error)
             return
-        if [one.number for one in found] != [one.number for one in self._published]:
+        if [one.number for one in found] != [one.number for one in self._versions]:
             self._use(found)
             log.info("the signing key has the versions %s", ", ".join(str(one.number) for one in found))
 
-    def _signing(self) -> _Published:
+    def _signing(self) -> _Version:
         """The newest that every verifier has; the oldest, where all are that young."""
         now = self._clock()
-        return next((one for one in reversed(self._published) if one.signs_at <= now), self._published[0])
+        return next((one for one in reversed(self._versions) if one.signs_at <= now), self._versions[0])
 
     def _use(self, found: Sequence[Version]) -> None:
-        published = []
+        versions = []
         for version, after in zip(found, [*found[1:], None], strict=True):
             jwk = RSAKey.import_key(version.pem).as_dict(private=False)
-            public = {"kty": "RSA", "n": str(jwk["n"]), "e": str(jwk["e"])}
-            kid = RSAKey.import_key({**public}).thumbprint()
-            last = None if after is None else after.created_at + AHEAD_S + LONGEST_TOKEN_S + LEEWAY_S
-            whole = {**public, "use": "sig", "alg": "RS256", "kid": kid}
-            published.append(_Published(version.number, version.created_at + AHEAD_S, last, kid, whole))
-        self._published = published
-        self._verifying = KeySet([RSAKey.import_key({**one.jwk}) for one in published])
+            last = 0 if after is None else after.created_at + AHEAD_S + LONGEST_TOKEN_S + LEEWAY_S
+            public = Published.of(str(jwk["n"]), str(jwk["e"]), last)
+            versions.append(_Version(version.number, version.created_at + AHEAD_S, public))
+        self._versions = versions
+        self._public = PublicKeys([one.public for one in versions])

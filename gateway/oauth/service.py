@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 from collections.abc import Callable, Mapping
 from math import floor
@@ -21,9 +23,11 @@ from gateway.oauth.errors import (
     InvalidGrantError,
     InvalidRequestError,
     InvalidTargetError,
+    RotatedElsewhereError,
     UnsupportedGrantTypeError,
 )
 from gateway.oauth.passwords import Passwords
+from gateway.oauth.published import SigningKey
 from gateway.oauth.refresh import RefreshTokens, ReusedError
 from gateway.oauth.revocation import Revoker
 from gateway.oauth.signing import KeyStore
@@ -31,12 +35,16 @@ from gateway.oauth.store import AuthorizationCode, DeviceStatus, OAuthStore
 from gateway.oauth.tokens import AccessToken, AccessTokens, TokenSigner
 from gateway.secret import Secret
 from gateway.settings import Settings
-from tenants.ids import MemberId, OrgId
+from tenants.ids import PLATFORM, MemberId, OrgId
 from tenants.models import Member
 from tenants.revocations import revoke_tokens
 from tenants.store import Actor, ControlStore
 
+log = logging.getLogger("orgate.oauth")
+
 HMAC_NAME: Final = "oauth/hmac"
+LOOK_S: Final = 3_600.0
+SYSTEM: Final = Actor(org=PLATFORM, member="system")
 
 
 class OAuthConfig(Struct, frozen=True, kw_only=True):
@@ -47,6 +55,7 @@ class OAuthConfig(Struct, frozen=True, kw_only=True):
     access_s: int = 900
     refresh_s: int = 7 * 86_400
     reuse_grace_s: int = 10
+    signing_s: int = 90 * 86_400
     device_interval_s: int = 5
     device_expires_s: int = 600
 
@@ -134,6 +143,7 @@ class OAuthService:
             access_s=settings.tokens.access_s,
             refresh_s=settings.tokens.refresh_s,
             reuse_grace_s=settings.tokens.reuse_grace_s,
+            signing_s=settings.tokens.signing_key_s,
             device_interval_s=device_interval_s,
         )
         key = ServerKey(secret)
@@ -163,6 +173,34 @@ class OAuthService:
     def jwks_json(self) -> str:
         """RFC 7517; also what the snapshot carries to the workers."""
         return self.signing.jwks_json()
+
+    def signing_keys(self) -> tuple[SigningKey, ...]:
+        """The keys that sign access tokens, the current one first."""
+        return self.signing.facts()
+
+    async def rotate_signing(self, by: Actor) -> tuple[SigningKey, ...]:
+        """Sign with the next key from now on. Raises what `TokenSigner.rotate` raises."""
+        await self.signing.rotate()
+        # A crash here leaves a rotation without an entry: the keys themselves say when it was.
+        kid = self.signing.facts()[0].kid
+        await self._control.for_org(PLATFORM).note("signing_key.rotate", kid, by, {})
+        return self.signing.facts()
+
+    async def keep_rotated(self) -> None:
+        """Rotate the signing key when it is `signing_s` old, until cancelled. Keys kept elsewhere are not ours to
+        rotate."""
+        while True:
+            due = self.signing.facts()[0].since + self.config.signing_s - self._clock()
+            if due > 0:
+                await asyncio.sleep(min(due, LOOK_S))
+                continue
+            try:
+                await self.rotate_signing(SYSTEM)
+            except RotatedElsewhereError:
+                return
+            except Exception as error:  # noqa: BLE001  # the store of secrets has kinds of its own; said, tried again
+                log.warning("the signing key is %d s overdue and was not rotated: %s", -due, error)
+                await asyncio.sleep(LOOK_S)
 
     def audience(self, plane: Plane) -> str:
         return self._audiences.of(plane)

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from math import floor
+from math import ceil, floor
 from typing import Any, Final, Protocol
 
 import msgspec
 from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet, RSAKey
+from joserfc.jwk import RSAKey
+from msgspec import structs
 
+from gateway.oauth.errors import RotatedLatelyError
+from gateway.oauth.published import KeyUse, PublicKeys, Published, SigningKey
 from gateway.secret import Secret
 from tenants.revocations import LEEWAY_S, LONGEST_TOKEN_S
 
 KEY_BITS: Final = 2048
 KEYS_NAME: Final = "signing/keys"
+AHEAD_S: Final = 600
+"""How long a key is published before it signs: the JWKS may be cached for 300 s."""
 
 
 class KeyStore(Protocol):
@@ -34,10 +38,12 @@ class KeyStore(Protocol):
 
 
 class _StoredKey(msgspec.Struct, frozen=True):
-    """A private JWK; `gone_at` (Unix seconds): a retired key leaves the JWKS then."""
+    """A private JWK. `since`: when it was made or, once it signs, since when it does; `gone_at`: a retired key
+    leaves the JWKS then. Unix seconds; 0 in what an older Orgate wrote."""
 
     jwk: dict[str, str]
     gone_at: int = 0
+    since: int = 0
 
 
 class _StoredKeys(msgspec.Struct, frozen=True):
@@ -64,11 +70,15 @@ class SigningKeys:
         Two processes that create at once would each keep their own: only the control process may call this.
         """
         secret = await store.load(KEYS_NAME)
+        now = floor(clock())
         if secret is None:
-            stored = _StoredKeys(current=await _generate(), next=await _generate())
+            stored = _StoredKeys(current=await _generate(now), next=await _generate(now))
             await store.store(KEYS_NAME, _sealed(stored))
         else:
             stored = msgspec.json.decode(secret.reveal(), type=_StoredKeys)
+            if not stored.current.since:  # its age is not known: it counts from here
+                stored = structs.replace(stored, current=structs.replace(stored.current, since=now))
+                await store.store(KEYS_NAME, _sealed(stored))
         return cls(stored, store, clock)
 
     @property
@@ -87,34 +97,42 @@ class SigningKeys:
 
     def own_claims(self, token: str) -> dict[str, Any] | None:
         """The claims of a token that a key of ours signed, whatever its times say. None: not one of ours."""
-        try:
-            found = jws.deserialize_compact(token, self._verifying, algorithms=["RS256"])
-            claims = msgspec.json.decode(found.payload)
-        except (JoseError, ValueError, RecursionError):
-            return None
-        own = isinstance(claims, dict) and found.headers().get("typ") == "at+jwt"
-        return claims if own else None
+        return self._public.own_claims(token)
 
     def jwks_json(self) -> str:
         """The public keys, RFC 7517 section 5: current, next, then those whose tokens still live."""
-        now = self._clock()
-        live = [jwk for gone_at, jwk in self._published if gone_at == 0 or gone_at > now]
-        return msgspec.json.encode({"keys": live}).decode()
+        return self._public.jwks_json(self._clock())
+
+    def facts(self) -> tuple[SigningKey, ...]:
+        """Current, next, then retired ones that are still published."""
+        stored, now = self._stored, self._clock()
+        every = (stored.current, stored.next, *stored.retired)
+        uses = (KeyUse.CURRENT, KeyUse.NEXT, *(KeyUse.RETIRED for _ in stored.retired))
+        return tuple(
+            SigningKey(public.kid, use, key.since, key.gone_at)
+            for key, use, public in zip(every, uses, self._public.keys, strict=True)
+            if key.gone_at == 0 or key.gone_at > now
+        )
 
     async def rotate(self) -> None:
         """Sign with the next key from now on and publish another. No token already issued stops working.
 
-        A crash before the write changes nothing; after it, the next start signs with the new key.
+        Raises `RotatedLatelyError` while somebody may not have read the next key yet. A crash before the write
+        changes nothing; after it, the next start signs with the new key.
         """
         async with self._rotating:
             now = self._clock()
             old = self._stored
+            wait = old.next.since + AHEAD_S - now
+            if wait > 0:
+                raise RotatedLatelyError(ceil(wait))
             gone_at = floor(now) + LONGEST_TOKEN_S + LEEWAY_S
             retired = (
-                msgspec.structs.replace(old.current, gone_at=gone_at),
+                structs.replace(old.current, gone_at=gone_at),
                 *(key for key in old.retired if key.gone_at > now),
             )
-            stored = _StoredKeys(current=old.next, next=await _generate(), retired=retired)
+            current = structs.replace(old.next, since=floor(now))
+            stored = _StoredKeys(current=current, next=await _generate(floor(now)), retired=retired)
             await self._store.store(KEYS_NAME, _sealed(stored))
             self._use(stored)
 
@@ -123,21 +141,13 @@ class SigningKeys:
         self._key = RSAKey.import_key({**stored.current.jwk})
         self._kid = self._key.thumbprint()
         every = (stored.current, stored.next, *stored.retired)
-        # Made once: the publisher asks for them at every change.
-        self._published = [(key.gone_at, _public(key)) for key in every]
-        self._verifying = KeySet([RSAKey.import_key({**jwk}) for _, jwk in self._published])
+        self._public = PublicKeys([Published.of(key.jwk["n"], key.jwk["e"], key.gone_at) for key in every])
 
 
 def _sealed(stored: _StoredKeys) -> Secret:
     return Secret(msgspec.json.encode(stored))
 
 
-async def _generate() -> _StoredKey:
+async def _generate(now: int) -> _StoredKey:
     key = await asyncio.to_thread(RSAKey.generate_key, KEY_BITS)
-    return _StoredKey({name: str(value) for name, value in key.as_dict(private=True).items()})
-
-
-def _public(stored: _StoredKey) -> dict[str, str]:
-    # From the public members alone: importing a private RSA key checks it, which takes a tenth of a second.
-    public = {"kty": "RSA", "n": stored.jwk["n"], "e": stored.jwk["e"]}
-    return {**public, "use": "sig", "alg": "RS256", "kid": RSAKey.import_key({**public}).thumbprint()}
+    return _StoredKey({name: str(value) for name, value in key.as_dict(private=True).items()}, since=now)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from gateway.oauth.published import SigningKey
 from tenants.models import Member
 
 
@@ -22,6 +23,13 @@ class TokenSigner(Protocol):
 
     def jwks_json(self) -> str:
         """The public keys, RFC 7517 section 5."""
+
+    def facts(self) -> tuple[SigningKey, ...]:
+        """The current one first."""
+
+    async def rotate(self) -> None:
+        """Sign with the next one. Raises `errors.RotatedLatelyError`, `errors.RotatedElsewhereError`, and what the
+        store of secrets raises."""
 
 
 class AccessToken(Struct, frozen=True):

@@ -25,6 +25,7 @@ from gateway.api.admin import (
     orgs,
     prices,
     rules,
+    signing,
     simulation,
     teams,
     upstreams,
@@ -71,6 +72,7 @@ def admin_app(deps: AdminDependencies) -> Litestar:
         route_handlers=[
             me.me,
             me.status,
+            signing.router(),
             orgs.router(),
             members.router(),
             teams.router(),

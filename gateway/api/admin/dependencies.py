@@ -16,6 +16,7 @@ from gateway.errors import UnavailableError
 from gateway.exchange import Credential, Principal
 from gateway.limits.protocol import Standings
 from gateway.limits.store import SliceAdmin
+from gateway.oauth.published import SigningKey
 from gateway.secret import Secret
 from gateway.secrets.mint import Commands
 from gateway.secrets.rotation import KeyRotations
@@ -26,7 +27,7 @@ from gateway.webhooks import Webhooks
 from tenants.ids import MemberId, OrgId
 from tenants.models import Upstream
 from tenants.snapshot import Snapshot
-from tenants.store import ControlStore
+from tenants.store import Actor, ControlStore
 
 
 class Verifier(Protocol):
@@ -61,6 +62,12 @@ class Sessions(Protocol):
 
     async def drop_member(self, org: OrgId, member_id: MemberId) -> None:
         """Forget everything about a member who is gone: password, invitations, sessions."""
+
+    def signing_keys(self) -> tuple[SigningKey, ...]:
+        """The keys that sign access tokens, the current one first."""
+
+    async def rotate_signing(self, by: Actor) -> tuple[SigningKey, ...]:
+        """Sign with the next one. Raises `RotatedLatelyError`, `RotatedElsewhereError`."""
 
 
 class Streams(Protocol):

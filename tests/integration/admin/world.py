@@ -26,6 +26,7 @@ from gateway.bus.streams import LiveStreams
 from gateway.exchange import Credential
 from gateway.limits.accounts import LimitOwner
 from gateway.metrics import Metrics
+from gateway.oauth.published import KeyUse, SigningKey
 from gateway.secret import Secret
 from gateway.secrets.datakeys import DataKeys
 from gateway.secrets.sealed import SealedCerts, SealedFile, SealedWebhooks
@@ -69,6 +70,7 @@ class FakeSessions:
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, str]] = []
         self.open = 2
+        self.no_rotation: Exception | None = None
 
     async def invite(self, org: OrgId, member_id: MemberId) -> FakeInvitation:
         self.calls.append(("invite", org, member_id))
@@ -83,6 +85,15 @@ class FakeSessions:
 
     async def drop_member(self, org: OrgId, member_id: MemberId) -> None:
         self.calls.append(("drop", org, member_id))
+
+    def signing_keys(self) -> tuple[SigningKey, ...]:
+        return (SigningKey("k1", KeyUse.CURRENT, 5), SigningKey("k2", KeyUse.NEXT, 6))
+
+    async def rotate_signing(self, by: Actor) -> tuple[SigningKey, ...]:
+        if self.no_rotation is not None:
+            raise self.no_rotation
+        self.calls.append(("rotate", by.org, by.member))
+        return self.signing_keys()
 
 
 class FakeProbe:

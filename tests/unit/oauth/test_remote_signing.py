@@ -15,9 +15,9 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from gateway.errors import UnavailableError
-from gateway.oauth.errors import TemporarilyUnavailableError
-from gateway.oauth.remote_signing import AHEAD_S, RemoteSigningKeys
-from gateway.oauth.signing import SigningKeys
+from gateway.oauth.errors import RotatedElsewhereError, TemporarilyUnavailableError
+from gateway.oauth.remote_signing import RemoteSigningKeys
+from gateway.oauth.signing import AHEAD_S, SigningKeys
 from gateway.secrets.transit import PublicVersion
 from tenants.revocations import LEEWAY_S, LONGEST_TOKEN_S
 
@@ -100,6 +100,7 @@ async def test_a_new_version_is_published_first_and_signs_later_and_the_old_one_
     assert len(both) == 2
     now[0] = START + AHEAD_S - 1
     before = await keys.signed(CLAIMS)
+    assert [(one.kid, one.use) for one in keys.facts()] == [(old, "current"), (both[1], "next")]
     now[0] = START + AHEAD_S
     after = await keys.signed(CLAIMS)
     header = [json.loads(_decoded(token.split(".")[0])) for token in (before, after)]
@@ -107,6 +108,9 @@ async def test_a_new_version_is_published_first_and_signs_later_and_the_old_one_
     last = START + AHEAD_S + LONGEST_TOKEN_S + LEEWAY_S
     now[0] = last - 1
     assert kids(keys) == both
+    assert [(one.kid, one.use) for one in keys.facts()] == [(both[1], "current"), (old, "retired")]
+    with pytest.raises(RotatedElsewhereError):
+        await keys.rotate()
     now[0] = last
     assert kids(keys) == both[1:]
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from gateway.authn.verify import Authenticator
-from gateway.oauth.signing import KEYS_NAME, SigningKeys
+from gateway.oauth.errors import RotatedLatelyError
+from gateway.oauth.published import KeyUse
+from gateway.oauth.signing import AHEAD_S, KEYS_NAME, SigningKeys
 from gateway.secret import Secret
 from tenants.ids import OrgId
 from tenants.models import Org
@@ -74,6 +78,7 @@ async def test_what_it_signs_verifies_and_the_jwks_is_public() -> None:
 async def test_rotation_fails_no_token_old_or_new_even_with_yesterday_s_jwks() -> None:
     shelf, clock = Shelf(), Clock()
     keys = await SigningKeys.load_or_create(shelf, clock)
+    clock.now += AHEAD_S
     authn = Authenticator(ISSUER, AUDIENCE, clock)
     before, old_kid, old_jwks = keys.sign(_claims(clock)), keys.kid, keys.jwks_json()
     await keys.rotate()
@@ -90,3 +95,48 @@ async def test_rotation_fails_no_token_old_or_new_even_with_yesterday_s_jwks() -
     assert old_kid not in keys.jwks_json()
     await keys.rotate()
     assert old_kid not in json.dumps(json.loads(shelf.held[KEYS_NAME].reveal()))
+
+
+async def test_a_key_signs_only_once_every_verifier_can_have_it() -> None:
+    clock = Clock()
+    keys = await SigningKeys.load_or_create(Shelf(), clock)
+    clock.now += AHEAD_S - 7
+    kid = keys.kid
+    with pytest.raises(RotatedLatelyError) as caught:
+        await keys.rotate()
+    assert (caught.value.wait_s, keys.kid) == (7, kid)
+    clock.now += 7
+    await keys.rotate()
+    with pytest.raises(RotatedLatelyError):
+        await keys.rotate()
+
+
+async def test_what_an_operator_sees_of_the_keys() -> None:
+    clock = Clock()
+    keys = await SigningKeys.load_or_create(Shelf(), clock)
+    made = int(clock.now)
+    clock.now += 1_000
+    first = keys.kid
+    await keys.rotate()
+    rotated = int(clock.now)
+    current, following, retired = keys.facts()
+    assert (current.kid, current.use, current.since) == (keys.kid, KeyUse.CURRENT, rotated)
+    assert (following.use, following.since) == (KeyUse.NEXT, rotated)
+    assert (retired.kid, retired.use, retired.since) == (first, KeyUse.RETIRED, made)
+    clock.now = retired.gone_at + 1
+    assert len(keys.facts()) == 2
+
+
+async def test_the_age_of_keys_from_before_counts_from_the_first_start() -> None:
+    shelf, clock = Shelf(), Clock()
+    await SigningKeys.load_or_create(shelf, clock)
+    stored = json.loads(shelf.held[KEYS_NAME].reveal())
+    for key in (stored["current"], stored["next"]):
+        del key["since"]
+    shelf.held[KEYS_NAME] = Secret(json.dumps(stored).encode())
+    clock.now += 5
+    assert (await SigningKeys.load_or_create(shelf, clock)).facts()[0].since == clock.now
+    clock.now += 5
+    again = await SigningKeys.load_or_create(shelf, clock)
+    assert again.facts()[0].since == clock.now - 5
+    await again.rotate()  # the next one has been published for who knows how long
