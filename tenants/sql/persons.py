@@ -100,13 +100,15 @@ class SqlPersonBook:
         mine = (_people.c.org == org, _people.c.finder == finder)
         gone = (_gone.c.org == org, _gone.c.finder == finder)
         async with self._database.write() as transaction:
-            await _refuse_what_holds(transaction, org, member, self._database.dialect)
             run = transaction.connection.execute
             person: str | None = (await run(select(_people.c.id).where(*mine))).scalar()
-            if person is None:
-                if (await run(select(_gone.c.finder).where(*gone))).first() is None:
-                    raise NotFoundError("nobody of that id is in this organization's log")
+            if person is None and (await run(select(_gone.c.finder).where(*gone))).first() is not None:
                 return ""
+            await _refuse_what_holds(
+                transaction, org, member, self._database.dialect, everywhere=person is not None
+            )
+            if person is None:
+                raise NotFoundError("nobody of that id is in this organization's log")
             await _forget(transaction, org, member)
             await run(delete(_people).where(*mine))
             await run(delete(_gone).where(*gone))
@@ -157,9 +159,14 @@ class SqlPersonBook:
         return tuple(found)
 
 
-async def _refuse_what_holds(transaction: Transaction, org: OrgId, member: str, dialect: str) -> None:
-    """Raise `InUseError` for the first thing that says `member` in clear and is not the store's to take: rows of
-    `org`, and changes of any organization, for an operator acts in all."""
+async def _refuse_what_holds(
+    transaction: Transaction, org: OrgId, member: str, dialect: str, *, everywhere: bool
+) -> None:
+    """Raise `InUseError` for the first thing that says `member` in clear and is not the store's to take.
+
+    Changes are looked at `everywhere`, for an operator acts in all organizations; but of somebody who is not known
+    in `org` only those of it, or the answer would tell that they exist elsewhere.
+    """
     members, limits, outbox = tables.members.c, tables.limits.c, tables.outbox.c
     run = transaction.connection.execute
     if (await run(select(members.id).where(members.org == org, members.id == member))).first() is not None:
@@ -168,7 +175,8 @@ async def _refuse_what_holds(transaction: Transaction, org: OrgId, member: str, 
     if limit is not None:
         raise InUseError(f"limit '{limit}' is about them: delete it first")
     told = or_(*(contains(column, member, dialect) for column in (outbox.target, outbox.actor, outbox.detail)))
-    if (await run(select(outbox.seq).where(told).limit(1))).first() is not None:
+    where = (told,) if everywhere else (told, outbox.org == org)
+    if (await run(select(outbox.seq).where(*where).limit(1))).first() is not None:
         raise WaitingError("changes about them are not in the audit log yet: try again")
 
 

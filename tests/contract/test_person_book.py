@@ -99,6 +99,17 @@ async def test_who_is_still_named_somewhere_is_not_erased(acme: SqlControlStore)
     assert await acme.persons.erase(ACME, ANN, "finder-1", OPERATOR) == "per_0001"
 
 
+async def test_changes_of_another_organization_are_not_told_of_a_stranger(acme: SqlControlStore) -> None:
+    """Whether a change about them waits there must not show in the answer to somebody else's question."""
+    await acme.orgs.create(org("globex"), OPERATOR)
+    await acme.outbox_done(10**9)
+    await acme.for_org(ACME).note("member.invite", ANN, OPERATOR, {})
+    with pytest.raises(NotFoundError):
+        await acme.persons.erase(GLOBEX, ANN, "finder-1", OPERATOR)
+    with pytest.raises(WaitingError):
+        await acme.persons.erase(ACME, ANN, "finder-1", OPERATOR)
+
+
 async def test_what_has_ended_is_forgotten(acme: SqlControlStore, clock: Clock) -> None:
     mine, book = acme.for_org(ACME), acme.persons
     await book.add([person(ACME, 1)])

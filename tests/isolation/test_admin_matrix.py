@@ -32,6 +32,7 @@ def operations(place: Place) -> Iterator[tuple[str, str, str]]:
         if "{org}" in path:
             for method in methods:
                 under = path.removeprefix("/admin/v1/orgs/{org}").strip("/").split("/")[0]
+                under = "members" if "/audit/persons/{key}" in path else under
                 yield method.upper(), path, under if under in COLLECTIONS else ""
 
 
