@@ -155,6 +155,12 @@ class UnavailableError(GatewayError):
     code = "unavailable"
 
 
+class PriceUnknownError(UnavailableError):
+    """A limit counts money, and the model has no price: an admin must set one, if need be of 0."""
+
+    code = "price_unknown"
+
+
 class UpstreamBusyError(UnavailableError):
     """The model answered 429 or 503: its quota is the organization's, not the caller's, so 503 and not 429."""
 

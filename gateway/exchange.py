@@ -208,6 +208,7 @@ class Outcome(StrEnum):
     UPSTREAM_TIMEOUT = "upstream_timeout"
     REVOKED = "revoked"
     SUPERSEDED = "superseded"
+    CUT = "cut"  # a limit ended in the middle of its stream
     FAILED = "failed"
 
 
@@ -215,7 +216,8 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     """What one request leaves behind, whatever its end: the source of its audit entry and its metrics.
 
     No field can hold a prompt or an answer. Times in microseconds, sizes in bytes. `sent`: whether any byte
-    of the request reached the upstream. `client_version`: what the program calls itself, bounded.
+    of the request reached the upstream. `client_version`: what the program calls itself, bounded. `limit`: the one
+    that refused it or ended its stream. `cost_nanodollars`: by the price table of the moment it was admitted.
 
     Where the time went, in order: `overhead_us` the gateway's own until the answer's head went out, `held_us` a
     hold the organization asked for, `queue_us` the wait for a turn at the upstream, a connection included,
@@ -255,6 +257,7 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     stream_us: int = 0
     relay_us: int = 0
     events: int = 0
+    cost_nanodollars: int = 0
 
 
 class SpooledReceipt(Struct, frozen=True):

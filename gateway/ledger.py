@@ -9,15 +9,16 @@ from gateway.errors import ForbiddenError, GatewayError, LimitExceededError
 from gateway.exchange import Call, Hold, Outcome, Permit, Principal, Receipt, Reservation, Route, Usage, Used
 from gateway.inflight import Abort
 from gateway.latest import Turn
+from gateway.limits.claims import nanodollars
+from gateway.limits.refusal import ended
+from gateway.limits.tokens import Tokens
 from gateway.upstream.relay import Progress, UpstreamRefusalError
 from policies.facts import Action
 from tenants.ids import OrgId
+from tenants.models import Price
 
 NOBODY = OrgId("")
 """The organization of a request that never said who it was: counted in metrics, in nobody's log."""
-
-BYTES_PER_TOKEN = 4
-"""The usual rule of thumb for code and English, used only where the provider reported nothing."""
 
 _UPSTREAM_OUTCOMES = {
     "upstream_error": Outcome.UPSTREAM_ERROR,
@@ -42,6 +43,7 @@ class Ledger:
         "_back_at",
         "_call",
         "_clock",
+        "_cut",
         "_error",
         "_head_at",
         "_hold",
@@ -49,6 +51,8 @@ class Ledger:
         "_outcome",
         "_overhead_us",
         "_permit",
+        "_price",
+        "_prompt",
         "_request_id",
         "_route",
         "_rule",
@@ -56,7 +60,10 @@ class Ledger:
         "_start",
         "_status",
         "_task",
+        "_tokens",
+        "_told",
         "_trace_id",
+        "_usage",
         "_waited_us",
         "bytes_out",
         "client_version",
@@ -65,8 +72,12 @@ class Ledger:
         "turn",
     )
 
-    def __init__(self, request_id: str, trace_id: str, task: Action, clock: Clock) -> None:
+    def __init__(
+        self, request_id: str, trace_id: str, task: Action, clock: Clock, tokens: Tokens | None = None
+    ) -> None:
+        """`tokens`: what is known of each model's, shared by all requests; None: nothing."""
         self._clock = clock
+        self._tokens = tokens if tokens is not None else Tokens()
         self._start = clock.monotonic_us()
         self._at = int(clock.now() * 1_000_000)
         self._request_id = request_id
@@ -86,6 +97,11 @@ class Ledger:
         self._error = ""
         self._rule = ""
         self._limit = ""
+        self._price: Price | None = None
+        self._prompt = -1
+        self._told = 0
+        self._usage: Usage | None = None
+        self._cut = False
         self.principal: Principal | None = None
         self.client_version = ""
         self.turn: Turn | None = None
@@ -105,8 +121,10 @@ class Ledger:
         self._rule = permit.rule
         return permit
 
-    def admitted(self, permit: Permit, hold: Hold) -> Reservation:
+    def admitted(self, permit: Permit, hold: Hold, price: Price | None = None) -> Reservation:
+        """`price`: what its model costs now, None when nobody knows."""
         self._hold = hold
+        self._price = price
         return Reservation(permit=permit, hold=hold)
 
     def routed(self, route: Route) -> Route:
@@ -156,6 +174,8 @@ class Ledger:
             self._rule = error.rule
         elif isinstance(error, LimitExceededError):
             self._limit = error.limit
+            if self._cut:
+                self._outcome = Outcome.CUT
 
     def aborted(self, reason: Abort | None) -> None:
         """`None`: the server itself is going down and took the request along.
@@ -191,28 +211,56 @@ class Ledger:
     def _first_byte_us(self) -> int:
         return self._head_at - max(self.progress.sent_us, self._sent_at) if self._head_at else 0
 
+    def meter(self) -> Callable[[], GatewayError | None] | None:
+        """What looks at the stream as it passes, for limits that may end it; None when there is none."""
+        return self._metered if self._hold is not None and self._hold.metered else None
+
+    def _metered(self) -> GatewayError | None:
+        claim = self._hold.spending(self._used(self._so_far())) if self._hold is not None else None
+        if claim is None:
+            return None
+        self._cut = True
+        return ended(claim)
+
     def usage(self) -> Usage:
         """What is charged: the provider's figures, else what can be told from what passed.
 
-        Nothing sent costs nothing. A stream is counted by its events, one token each; an answer in one piece by
-        its bytes, for there is nothing else to go by.
+        Nothing sent costs nothing. Asked once everything is over.
         """
-        if not self.progress.sent or self._call is None:
+        if self._usage is None:
+            self._usage = self._so_far()
+            if not self._usage.counted and self._permit is not None and self._usage.total:
+                self._tokens.learn(self._permit, self._usage, self.progress.events)
+        return self._usage
+
+    def _so_far(self) -> Usage:
+        """Never less than before: what a hold was told of is used."""
+        if not self.progress.sent or self._permit is None:
             return Usage(counted=False)
         if self.progress.usage is not None:
             return self.progress.usage
-        completion = self.progress.events
-        if not completion and self._task is not Action.EMBED:
-            completion = -(-self.bytes_out // BYTES_PER_TOKEN)
-        return Usage(-(-self._call.size // BYTES_PER_TOKEN), completion)
+        permit, progress = self._permit, self.progress
+        if self._prompt < 0:
+            self._prompt = self._tokens.of_prompt(permit)
+        self._told = max(self._told, self._tokens.of_answer(permit, progress.events, progress.text))
+        return Usage(self._prompt, self._told)
+
+    def _used(self, usage: Usage) -> Used:
+        size = self._call.size if self._call else 0
+        cost = self._cost(usage)
+        return Used(
+            usage.prompt_tokens, usage.completion_tokens, size + max(self.bytes_out, self.progress.size), cost
+        )
+
+    def _cost(self, usage: Usage) -> int:
+        price = self._price
+        return 0 if price is None else nanodollars(price, usage.prompt_tokens, usage.completion_tokens)
 
     def settle_hold(self) -> None:
         if self._hold is None:
             return
         if self.progress.sent:
-            usage = self.usage()
-            size = self._call.size if self._call else 0
-            self._hold.settle(Used(usage.prompt_tokens, usage.completion_tokens, size + self.bytes_out))
+            self._hold.settle(self._used(self.usage()))
         else:
             self._hold.refund()
 
@@ -252,4 +300,5 @@ class Ledger:
             stream_us=end - self._head_at if self._head_at else 0,
             relay_us=self.progress.relay_us,
             events=self.progress.events,
+            cost_nanodollars=self._cost(usage),
         )

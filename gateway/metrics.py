@@ -66,6 +66,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "orgate_requests_total": Family("counter", "Requests that ended, by outcome.", ("org", "task", "outcome")),
     "orgate_bytes_total": Family("counter", "Bytes of request and answer bodies.", ("org", "task", "direction")),
     "orgate_tokens_total": Family("counter", "Tokens settled.", ("org", "task", "kind")),
+    "orgate_spend_dollars_total": Family("counter", "Cost of these tokens by the price tables.", ("org", "task")),
     "orgate_unsent_total": Family(
         "counter", "Requests of which no byte reached an upstream.", ("org", "task", "outcome")
     ),
@@ -144,10 +145,19 @@ class _Histogram:
 class _Task:
     """What is counted for one organization and task, whatever the outcome."""
 
-    __slots__ = ("bytes_in", "bytes_out", "completion_tokens", "first_byte", "overhead", "prompt_tokens", "whole")
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "completion_tokens",
+        "first_byte",
+        "nanodollars",
+        "overhead",
+        "prompt_tokens",
+        "whole",
+    )
 
     def __init__(self) -> None:
-        self.bytes_in = self.bytes_out = self.prompt_tokens = self.completion_tokens = 0
+        self.bytes_in = self.bytes_out = self.prompt_tokens = self.completion_tokens = self.nanodollars = 0
         self.whole, self.first_byte, self.overhead = _Histogram(), _Histogram(), _Histogram()
 
 
@@ -198,6 +208,7 @@ class Counters:
         task.bytes_out += receipt.bytes_out
         task.prompt_tokens += receipt.prompt_tokens
         task.completion_tokens += receipt.completion_tokens
+        task.nanodollars += receipt.cost_nanodollars
         task.whole.put(receipt.total_us)
         if receipt.first_byte_us:
             task.first_byte.put(receipt.first_byte_us)
@@ -247,6 +258,7 @@ class Counters:
                 ("orgate_bytes_total", (*both, "out"), task.bytes_out),
                 ("orgate_tokens_total", (*both, "prompt"), task.prompt_tokens),
                 ("orgate_tokens_total", (*both, "completion"), task.completion_tokens),
+                ("orgate_spend_dollars_total", both, task.nanodollars / 1_000_000_000),
             ]
             for name, times in (
                 ("orgate_request_seconds", task.whole),

@@ -17,17 +17,18 @@ from gateway.inflight import Abort, Abortable, InFlight
 from gateway.lane import lane_of_call
 from gateway.latest import Latest, Place
 from gateway.ledger import Ledger
-from gateway.limits.claims import claims_for
+from gateway.limits.claims import claims_for, price_of
 from gateway.limits.headers import rate_limit_headers
 from gateway.limits.store import LimitStore
+from gateway.limits.tokens import Tokens
 from gateway.upstream.auth.authorizer import NO_KEY
 from gateway.upstream.relay import Relay, UpstreamRefusalError, is_event_stream, pass_on, read_answer
 from policies.facts import Action
 from policies.holds import hold_ms
 from policies.lanes import Lane
-from tenants.ids import OrgId
+from tenants.ids import PLATFORM, OrgId
 from tenants.models import CredentialKind, ModelAlias
-from tenants.snapshot import Snapshot
+from tenants.snapshot import Snapshot, Tenant
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -122,8 +123,10 @@ class Pipeline:
         clock: Clock,
         max_in_flight: int,
         keys_announced: bool = True,
+        tokens: Tokens | None = None,
     ) -> None:
-        """`keys_announced` False: keys are put there by other hands, and an upstream's `key_version` is silent."""
+        """`keys_announced` False: keys are put there by other hands, and an upstream's `key_version` is silent.
+        `tokens`: what is known of each model's already; None: nothing."""
         self._world = world
         self._authn = authn
         self._limits = limits
@@ -136,12 +139,13 @@ class Pipeline:
         self._clock = clock
         self._max_in_flight = max_in_flight
         self._latest = Latest()
+        self._tokens = tokens if tokens is not None else Tokens()
 
     async def complete(
         self, task: Action, inbound: Inbound, decode: Callable[[bytes], Call], answer: Answer
     ) -> None:
         """Serve one call to a model. Raises `GatewayError` with everything settled; the edge words it."""
-        ledger = Ledger(inbound.request_id, inbound.trace_id, task, self._clock)
+        ledger = Ledger(inbound.request_id, inbound.trace_id, task, self._clock, self._tokens)
         try:
             principal, snapshot = self._enter(inbound, ledger)
             tenant = resolve(principal, snapshot)
@@ -151,7 +155,7 @@ class Pipeline:
             permit = ledger.permitted(authorize(principal, tenant, call))
             if tenant.org.supersede or tenant.org.holds:
                 await self._wait_turn(permit, inbound, ledger)
-            reservation = await self._admit(permit, ledger)
+            reservation = await self._admit(permit, snapshot.tenants.get(PLATFORM), ledger)
             route = ledger.routed(await self._route(reservation, inbound))
             last, head = await self._answered(route, inbound, answer, ledger)
             ledger.served()
@@ -171,7 +175,7 @@ class Pipeline:
         self, inbound: Inbound, answer: Answer, render: Callable[[Sequence[ModelAlias]], bytes]
     ) -> None:
         """Stages 1, 2, 4 and 8 for a listing: nothing goes upstream and no limit is touched."""
-        ledger = Ledger(inbound.request_id, inbound.trace_id, Action.LIST_MODELS, self._clock)
+        ledger = Ledger(inbound.request_id, inbound.trace_id, Action.LIST_MODELS, self._clock, self._tokens)
         try:
             principal, snapshot = self._enter(inbound, ledger)
             body = render(visible_models(principal, resolve(principal, snapshot)))
@@ -219,9 +223,11 @@ class Pipeline:
             if left > 0:
                 await ledger.waiting(asyncio.sleep(left))
 
-    async def _admit(self, permit: Permit, ledger: Ledger) -> Reservation:
+    async def _admit(self, permit: Permit, platform: Tenant | None, ledger: Ledger) -> Reservation:
         """Stage 5. Between the grant and `ledger.admitted` nothing awaits: a cancel cannot lose a hold."""
-        return ledger.admitted(permit, await self._limits.reserve(claims_for(permit)))
+        claims = claims_for(permit, platform, self._clock.now(), self._tokens)
+        price = price_of(permit, platform)
+        return ledger.admitted(permit, await self._limits.reserve(claims), price)
 
     async def _route(self, reservation: Reservation, inbound: Inbound) -> Route:
         """Stage 6: the deployment behind the alias and its leased key, and by when it must be over."""
@@ -277,7 +283,8 @@ class Pipeline:
         try:
             if call.stream and is_event_stream(response):
                 await answer.start(200, self._head(inbound, ledger, route, EVENT_STREAM))
-                return await pass_on(response, call, ledger.progress, ledger.counting(answer.send)), None
+                send, meter = ledger.counting(answer.send), ledger.meter()
+                return await pass_on(response, call, ledger.progress, send, meter), None
             body = await read_answer(response, ledger.progress)
             ledger.body_arrived(len(body))
             return body, self._head(inbound, ledger, route, JSON)

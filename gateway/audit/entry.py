@@ -127,6 +127,7 @@ def from_receipt(receipt: Receipt, boot: str, seq: int, people: Mapping[Pair, st
         "total_us": total,
     }
     for name, number in (
+        ("cost_nanodollars", receipt.cost_nanodollars),
         ("events", receipt.events),
         ("held_us", receipt.held_us),
         ("queue_us", receipt.queue_us),

@@ -1,44 +1,115 @@
-"""Which limits apply to a permitted call, and how much it asks of each. Pure, but for what it remembers."""
+"""Which limits apply to a permitted call, and how much it asks of each. Pure, but for what it remembers.
+
+| unit | a call asks for |
+|---|---|
+| requests, concurrency | 1 |
+| input tokens | its prompt, as `gateway.limits.tokens` estimates it |
+| output tokens | as many answers as it wants, each as long as it says or else as the alias says |
+| tokens | both |
+| bytes | its own, and for each token of the answers `STREAM_BYTES` or `ANSWER_BYTES` |
+| spend | both by the price table, rounded up |
+
+What was used is settled afterwards, and what was asked for too much comes back then.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from gateway.errors import PriceUnknownError
 from gateway.exchange import Claim, Permit
+from gateway.limits.refusal import OF_PLATFORM
+from gateway.limits.tokens import MOST, Tokens
+from gateway.limits.windows import window_at
 from policies.facts import Action
-from tenants.ids import OrgId
-from tenants.models import Limit, LimitScope, LimitUnit
+from tenants.ids import PLATFORM, OrgId
+from tenants.models import Limit, LimitScope, LimitUnit, OnEnd, Price
+from tenants.snapshot import Tenant
 
-BYTES_PER_TOKEN = 4
-"""An estimate for code and English; what was really used is settled afterwards."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
-MOST = 2**53
-"""No estimate is larger: what every JSON reader agrees on, and beyond any limit."""
+ANSWER_BYTES = 16
+"""Of a whole answer for each token: text takes 4, but escaped or in another script up to four times as many."""
 
+STREAM_BYTES = 256
+"""Of a stream for each token: each may be an event of its own."""
+
+VECTOR_BYTES = 65_536
+"""Of an embedding's answer: one vector of 3,072 numbers, in decimal."""
+
+MILLION = 1_000_000
+"""Prices are for so many tokens."""
 
 REMEMBERED = 4_096
-"""Callers whose claims are kept ready: by organization, member, model and client."""
+"""Callers of one organization whose claims are kept ready, by member, model, client and teams; and as many
+organizations."""
 
-_ready: dict[tuple[OrgId, str, str, str], tuple[tuple[Limit, ...], tuple[Claim, ...], bool]] = {}
+_ALWAYS_ONE = frozenset({LimitUnit.REQUESTS, LimitUnit.CONCURRENCY})
+_INPUT = frozenset({LimitUnit.TOKENS, LimitUnit.INPUT_TOKENS, LimitUnit.SPEND})
+
+Who = tuple[str, str, str, tuple[str, ...]]
+Ready = tuple[tuple[Claim, ...], tuple[int, ...], bool]
+"""Claims; the places of those whose cost differs from call to call (theirs is 1 here); whether one of these counts
+the prompt's tokens."""
 
 
-def claims_for(permit: Permit) -> tuple[Claim, ...]:
-    """One claim for each limit of the permit's organization that applies to this member, model and client."""
-    limits = permit.tenant.limits
-    if not limits:
+class _Org:
+    """What is ready for one organization's callers, as long as nothing has changed and no window has ended."""
+
+    __slots__ = ("claims", "ends_s", "platform", "tenant")
+
+    def __init__(self, tenant: Tenant, platform: Tenant | None) -> None:
+        self.tenant = tenant
+        self.platform = platform
+        self.ends_s: float = 2**62
+        self.claims: dict[Who, Ready] = {}
+
+
+_ready: dict[OrgId, _Org] = {}
+
+
+def claims_for(permit: Permit, platform: Tenant | None, now_s: float, tokens: Tokens) -> tuple[Claim, ...]:
+    """One claim for each limit of the permit's organization that applies to this member, their teams, model,
+    client and upstream, and for each of the platform's. `now_s`: Unix seconds.
+
+    A limit that this call cannot touch makes no claim: output tokens of an embedding, spend at a price of 0.
+    Raises `PriceUnknownError` when a limit counts spend and the model has no price: it would be free, and the
+    limit would not be one.
+    """
+    tenant = permit.tenant
+    if not tenant.limits and (platform is None or not platform.limits):
         return ()
-    key = (permit.tenant.id, permit.principal.member, permit.alias.name, permit.principal.client)
-    ready = _ready.get(key)
-    if ready is None or ready[0] is not limits:  # never seen, or from before the last change of any limit
+    org = _ready.get(tenant.id)
+    # Another object when anything of it has changed: its limits, prices, upstreams, weight or time zone.
+    if org is None or org.tenant is not tenant or org.platform is not platform or now_s >= org.ends_s:
         if len(_ready) >= REMEMBERED:
             _ready.clear()
-        claims = _claims(permit)
-        ready = _ready[key] = limits, claims, any(claim.unit is LimitUnit.TOKENS for claim in claims)
-    if not ready[2]:
-        return ready[1]
-    tokens = estimate(permit)
-    return tuple([claim if claim.unit is not LimitUnit.TOKENS else costing(claim, tokens) for claim in ready[1]])
+        org = _ready[tenant.id] = _Org(tenant, platform)
+    principal = permit.principal
+    who = principal.member, permit.alias.name, principal.client, principal.teams
+    ready = org.claims.get(who)
+    if ready is None:
+        if len(org.claims) >= REMEMBERED:
+            org.claims.clear()
+        ready = org.claims[who] = _made_ready(permit, org, now_s)
+    return ready[0] if not ready[1] else _costed(permit, platform, ready, tokens)
 
 
-def costing(claim: Claim, cost: int) -> Claim:
+def price_of(permit: Permit, platform: Tenant | None) -> Price | None:
+    """What the call's model costs: by the organization's own table, else by the platform's."""
+    model = permit.alias.model
+    price = permit.tenant.prices.get(model)
+    return price if price is not None or platform is None else platform.prices.get(model)
+
+
+def nanodollars(price: Price, input_tokens: int, output_tokens: int) -> int:
+    """Rounded up."""
+    return -(-(input_tokens * price.input + output_tokens * price.output) // MILLION)
+
+
+def costing(claim: Claim, cost: int, least: int = -1) -> Claim:
     """The same bucket, another cost."""
     return Claim(
         claim.org,
@@ -50,44 +121,153 @@ def costing(claim: Claim, cost: int) -> Claim:
         claim.amount,
         claim.burst,
         claim.period_s,
+        claim.starts_s,
+        claim.ends_s,
+        least,
+        claim.on_outage,
+        claim.on_end,
+        claim.notify_at,
     )
 
 
-def _claims(permit: Permit) -> tuple[Claim, ...]:
-    return tuple(
-        Claim(
-            org=permit.tenant.id,
-            limit=limit.name,
-            scope=limit.scope,
-            subject=subject,
-            unit=limit.unit,
-            cost=1,
-            amount=limit.amount,
-            burst=limit.burst or limit.amount,
-            period_s=limit.period_s,
-        )
-        for limit in permit.tenant.limits
-        if (subject := _subject(limit, permit)) is not None
-    )
+def origin_of(url: str) -> str:
+    """Where a URL leads (RFC 6454 section 6.2): scheme, host and a port that is not the scheme's own."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port
+    name = f"[{host}]" if ":" in host else host
+    usual = {"https": 443, "http": 80}.get(parts.scheme)
+    return f"{parts.scheme}://{name}" + (f":{port}" if port not in (None, usual) else "")
 
 
-def estimate(permit: Permit) -> int:
-    """Tokens to reserve: the body's bytes by rule of thumb and the longest answers that may come."""
+def output_tokens(permit: Permit) -> int:
+    """As many as may come. An embedding has none."""
     call = permit.call
-    prompt = -(-call.size // BYTES_PER_TOKEN)
-    if call.task is Action.EMBED:  # an embedding has no completion
-        return prompt
-    answer = permit.alias.max_tokens if call.max_tokens is None else call.max_tokens
-    return min(prompt + call.answers * answer, MOST)
+    if call.task is Action.EMBED:
+        return 0
+    return min(call.answers * (permit.alias.max_tokens if call.max_tokens is None else call.max_tokens), MOST)
 
 
-def _subject(limit: Limit, permit: Permit) -> str | None:
-    """Whose bucket this call draws from; None: the limit is about somebody else."""
-    if limit.scope is LimitScope.ORG:
-        return ""
-    subject = {
-        LimitScope.MEMBER: permit.principal.member,
-        LimitScope.MODEL: permit.alias.name,
-        LimitScope.CLIENT: permit.principal.client,
-    }[limit.scope]
-    return subject if limit.subject in ("", subject) else None
+def _made_ready(permit: Permit, org: _Org, now_s: float) -> Ready:
+    claims = []
+    for claim in _claims(permit, org.platform, now_s):
+        claims.append(claim)
+        if claim.ends_s:
+            org.ends_s = min(org.ends_s, claim.ends_s)
+    differing = tuple([n for n, claim in enumerate(claims) if claim.unit not in _ALWAYS_ONE])
+    return tuple(claims), differing, any(claim.unit in _INPUT for claim in claims)
+
+
+def _claims(permit: Permit, platform: Tenant | None, now_s: float) -> Iterator[Claim]:
+    org = permit.tenant.org
+    for limit in permit.tenant.limits:
+        window = window_at(limit.window, org.timezone, now_s)
+        for subject in _subjects(limit, permit):
+            yield _claim(limit, org.id, limit.name, subject, window)
+    if platform is None or platform.id == org.id:
+        return
+    for limit in platform.limits:
+        if limit.scope is LimitScope.ORG:
+            if limit.subject in ("", org.id):
+                window = window_at(limit.window, org.timezone, now_s)
+                yield _claim(limit, org.id, OF_PLATFORM + limit.name, "", window, weight=org.weight)
+        elif limit.scope is LimitScope.UPSTREAM:
+            upstream = permit.tenant.upstreams.get(permit.alias.upstream)
+            origin = "" if upstream is None else origin_of(upstream.base_url)
+            if origin and (not limit.subject or origin_of(limit.subject) == origin):
+                # One bucket for all organizations: its days are the platform's, not each one's own.
+                window = window_at(limit.window, platform.org.timezone, now_s)
+                yield _claim(limit, PLATFORM, limit.name, origin, window)
+
+
+def _claim(
+    limit: Limit, org: OrgId, name: str, subject: str, window: tuple[int, int], *, weight: int = 1
+) -> Claim:
+    starts_s, ends_s = window
+    return Claim(
+        org=org,
+        limit=name,
+        scope=limit.scope,
+        subject=subject,
+        unit=limit.unit,
+        cost=1,
+        amount=min(limit.amount * weight, MOST),
+        burst=min((limit.burst or limit.amount) * weight, MOST),
+        period_s=limit.period_s,
+        starts_s=starts_s,
+        ends_s=ends_s,
+        on_outage=limit.on_outage,
+        on_end=limit.on_end,
+        notify_at=min(limit.notify_at, default=0) if ends_s else 0,
+    )
+
+
+def _subjects(limit: Limit, permit: Permit) -> Sequence[str]:
+    """Whose buckets this call draws from; none: the limit is about somebody else."""
+    found: Sequence[str]
+    match limit.scope:
+        case LimitScope.ORG:
+            return ("",)
+        case LimitScope.TEAM:
+            found = permit.principal.teams
+        case LimitScope.MEMBER:
+            found = (permit.principal.member,)
+        case LimitScope.MODEL:
+            found = (permit.alias.name,)
+        case LimitScope.CLIENT:
+            found = (permit.principal.client,)
+        case LimitScope.UPSTREAM:
+            found = (permit.alias.upstream,)
+    return found if not limit.subject else [subject for subject in found if subject == limit.subject]
+
+
+def _costed(permit: Permit, platform: Tenant | None, ready: Ready, tokens: Tokens) -> tuple[Claim, ...]:
+    """The claims with what this call costs. Those that it cannot touch are left out."""
+    claims, differing, counts_prompt = ready
+    prompt = tokens.of_prompt(permit) if counts_prompt else 0
+    answer = output_tokens(permit)
+    costed = list(claims)
+    untouched = False
+    for n in differing:
+        claim = claims[n]
+        cost, sent, step = _cost(permit, platform, claim, prompt, answer)
+        if not cost:
+            untouched = True
+        least = -1 if claim.on_end is OnEnd.FINISH else _least(permit, claim, cost, sent + step)
+        costed[n] = costing(claim, cost, least)
+    return tuple(costed if not untouched else [claim for claim in costed if claim.cost])
+
+
+def _cost(permit: Permit, platform: Tenant | None, claim: Claim, prompt: int, answer: int) -> tuple[int, int, int]:
+    """Of the whole call, of what it sends, and of one more token."""
+    unit = claim.unit
+    if unit is LimitUnit.TOKENS:
+        return min(prompt + answer, MOST), prompt, 1
+    if unit is LimitUnit.INPUT_TOKENS:
+        return prompt, prompt, 0
+    if unit is LimitUnit.OUTPUT_TOKENS:
+        return answer, 0, 1
+    if unit is LimitUnit.BYTES:
+        call = permit.call
+        each = STREAM_BYTES if call.stream else ANSWER_BYTES
+        coming = answer * each if answer else VECTOR_BYTES
+        return min(call.size + coming, MOST), call.size, each
+    price = price_of(permit, platform)
+    if price is None:
+        raise PriceUnknownError(
+            f"limit '{claim.limit}' counts money and the model '{permit.alias.name}' has no price; an admin must"
+            " set one",
+            retry_after_s=30,
+        )
+    sent = nanodollars(price, prompt, 0)
+    return min(nanodollars(price, prompt, answer), MOST), sent, nanodollars(price, 0, 1)
+
+
+def _least(permit: Permit, claim: Claim, cost: int, begun: int) -> int:
+    """With how much the call is admitted (see `OnEnd`), -1: with all of it. An answer that is no stream cannot be
+    ended in its middle: for one `CUT` is `FINISH`."""
+    if claim.on_end is OnEnd.DENY_NEXT:
+        return min(1, cost)
+    if claim.on_end is OnEnd.CUT and permit.call.stream:
+        return min(begun, cost)
+    return -1

@@ -29,7 +29,7 @@ from gateway.upstream.errors import ClientCertError, SaturatedError, TotalTimeou
 from gateway.upstream.fields import Header
 from gateway.upstream.stream import Outgoing
 from gateway.upstream.transport import UpstreamAnswer
-from gateway.upstream.usage import UsageTap, usage_of_answer
+from gateway.upstream.usage import UsageTap, around_text, text_of_answer, usage_of_answer
 from policies.facts import Action
 from tenants.models import CredentialKind, Upstream
 
@@ -37,6 +37,13 @@ ANSWER_LIMIT = 64 * 1024 * 1024
 """Bytes of an answer that is not a stream: it is held in memory until it is whole and known to be JSON."""
 
 ERROR_LIMIT = 64 * 1024
+
+METER_EVENTS = 8
+"""How many events of a stream pass between two looks at a limit that may end it."""
+METER_BYTES = 4 * 1024
+SAMPLE_AFTER = 2
+"""Events of a stream after which one piece of it tells how much of it is text: the first are like no other."""
+SAMPLE_BYTES = 4 * 1024
 
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _NO_EVENTS = "the model answered something that is not an event stream"
@@ -97,7 +104,19 @@ class Tokens(Protocol):
 class Progress:
     """What has happened so far, for settling at any moment. Written by the relay, read by stage 8."""
 
-    __slots__ = ("_clock", "done", "events", "relay_us", "sent", "sent_us", "usage")
+    __slots__ = (
+        "_around",
+        "_clock",
+        "_sample",
+        "_text",
+        "done",
+        "events",
+        "relay_us",
+        "sent",
+        "sent_us",
+        "size",
+        "usage",
+    )
 
     def __init__(self, clock: Callable[[], int]) -> None:
         """`clock`: microseconds that never go back (`gateway.clock.Clock.monotonic_us`)."""
@@ -108,6 +127,11 @@ class Progress:
         """When it was handed to a connection, on `clock`; the last time, if it was sent again. 0: it never was."""
         self.usage: Usage | None = None
         self.events = 0
+        self.size = 0
+        """Bytes of a stream that were handed on, or are about to be."""
+        self._sample = b""
+        self._around = (0, 0)
+        self._text = 0
         self.done = False
         """The stream's `[DONE]` has gone to the caller: it has the whole answer."""
         self.relay_us = 0
@@ -115,6 +139,22 @@ class Progress:
 
     def now_us(self) -> int:
         return self._clock()
+
+    @property
+    def text(self) -> int:
+        """Bytes of text in what has come of the answer, about: around it each event of a stream has as many."""
+        if self._sample:
+            self._around = around_text(self._sample)
+            self._sample = b""
+        around, seen = self._around
+        return max(self.size - self.events * around // seen, 0) if seen else self._text
+
+    def note_sample(self, piece: bytes) -> None:
+        """Kept until `text` looks at it, or else as long as the request."""
+        self._sample = piece[:SAMPLE_BYTES]
+
+    def note_text(self, size: int) -> None:
+        self._text = size
 
     def note_sent(self) -> None:
         self.sent = True
@@ -231,29 +271,51 @@ async def read_answer(answer: UpstreamAnswer, progress: Progress) -> bytes:
         progress.usage = usage_of_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise UpstreamError("the model answered something that is not JSON") from None
+    if progress.usage is None:
+        progress.note_text(text_of_answer(body))
     return body
 
 
 async def pass_on(
-    answer: UpstreamAnswer, call: Call, progress: Progress, send: Callable[[bytes], Awaitable[None]]
+    answer: UpstreamAnswer,
+    call: Call,
+    progress: Progress,
+    send: Callable[[bytes], Awaitable[None]],
+    meter: Callable[[], GatewayError | None] | None = None,
 ) -> bytes:
     """Send the answer's events on as they arrive; returns what is left to send last.
 
-    Closes nothing: the caller does, whatever happens here.
+    `meter` looks at `progress` now and then and gives what ends the stream, if anything does: the upstream's is
+    reset at once, what has come is sent, and that is raised. Else this closes nothing: the caller does, whatever
+    happens here.
     """
     tap = UsageTap(keep=call.include_usage)
     read, now_us = answer.stream.read, progress.now_us
     opening: bytes | None = b""
+    due_events, due_size = METER_EVENTS, METER_BYTES
+    sampled = False
     try:
         while data := await read():
             came_us = now_us()
             if opening is not None:
                 opening = _opening(opening + data)
             passed = tap.feed(data)
-            progress.events = tap.events
+            progress.events = events = tap.events
             if passed:
+                progress.size = size = progress.size + len(passed)
+                done = passed.endswith(_DONE)
+                if not sampled and events > SAMPLE_AFTER:
+                    sampled = True
+                    progress.note_sample(passed)
+                if meter is not None and not done and (events >= due_events or size >= due_size):
+                    due_events, due_size = events + METER_EVENTS, size + METER_BYTES
+                    progress.usage = tap.usage
+                    if (ended := meter()) is not None:
+                        answer.cancel()
+                        await send(passed)
+                        raise ended
                 await send(passed)
-                progress.done = passed.endswith(_DONE)
+                progress.done = done
             progress.relay_us += now_us() - came_us
     except httpx.HTTPError as error:
         raise translate(error, midway=True) from None

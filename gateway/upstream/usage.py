@@ -11,9 +11,13 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.exchange import Usage
+from gateway.texts import octets
 
 CARRY_LIMIT = 1024 * 1024
 """Bytes of an unfinished event kept at most; a longer one is passed on in pieces, its usage unseen."""
+
+READ_LIMIT = 256 * 1024
+"""Bytes of an answer without usage that are looked at for its text."""
 
 MAX_TOKENS = 2**31 - 1
 """An upstream is not trusted with arithmetic: a figure beyond this, or below 0, counts as not reported. A negative
@@ -35,12 +39,17 @@ class _Answer(Struct):
     usage: _Tokens | None = None
 
 
+class _Choices(Struct):
+    choices: Raw
+
+
 class _Chunk(Struct):
     usage: _Tokens | None = None
     choices: list[Raw] | None = None
 
 
 _answer = msgspec.json.Decoder(_Answer)
+_choices = msgspec.json.Decoder(_Choices)
 _chunk = msgspec.json.Decoder(_Chunk)
 _object = msgspec.json.Decoder(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
@@ -50,6 +59,33 @@ def usage_of_answer(body: bytes) -> Usage | None:
     """Usage of a whole JSON answer, None when it reports none. Raises `msgspec.DecodeError` on garbage."""
     tokens = _answer.decode(body).usage
     return None if tokens is None else _believable(tokens)
+
+
+def text_of_answer(body: bytes) -> int:
+    """Bytes of text in the choices of a whole JSON answer; of all of it when it has none that can be read, or is so
+    long that what is read of it could take many times its memory."""
+    if len(body) > READ_LIMIT:
+        return len(body)
+    try:
+        return octets(_choices.decode(body).choices)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return len(body)
+
+
+def around_text(piece: bytes) -> tuple[int, int]:
+    """Bytes in the events of a stream's `piece` that are no text, and how many events they are. Those that cannot
+    be read are passed over: `[DONE]`, and what is cut off."""
+    separator = _CRLF if _CRLF in piece else _LF
+    around = seen = 0
+    for event in piece.split(separator):
+        if event.startswith(b"data:"):
+            try:
+                text = octets(_choices.decode(event[5:]).choices)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                continue
+            around += len(event) + len(separator) - text
+            seen += 1
+    return around, seen
 
 
 class UsageTap:

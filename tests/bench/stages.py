@@ -26,14 +26,15 @@ from gateway.audit.spool import Spool
 from gateway.authn.verify import Authenticator
 from gateway.authorize.stage import authorize, resolve
 from gateway.clock import SystemClock
-from gateway.exchange import Credential, Hold, Permit, Receipt, Reservation, Route, SpoolUp, Used
+from gateway.exchange import Claim, Credential, Hold, Permit, Receipt, Reservation, Route, SpoolUp, Usage, Used
 from gateway.ledger import Ledger
 from gateway.limits.claims import claims_for
+from gateway.limits.headers import rate_limit_headers
 from gateway.limits.messages import SliceAnswer, SliceAsk
 from gateway.limits.owner import LimitOwner
 from gateway.limits.slices import SlicedLimits
+from gateway.limits.tokens import EXACT, Tokens
 from gateway.metrics import Counters
-from gateway.limits.headers import rate_limit_headers
 from gateway.secret import Secret
 from gateway.secrets.lease import KeyLeases
 from gateway.upstream.relay import Progress, Relay, read_answer
@@ -51,6 +52,7 @@ COUNT = 1_000
 STAGES = ("token", "decode", "policy", "limit", "route", "transport", "ledger", "audit", "metrics")
 
 _ACME = OrgId("acme")
+_USAGE = Usage(300, 20, counted=False)
 
 
 class _Keys:
@@ -106,13 +108,16 @@ class Stages:
         self._transports = TransportPool(allowed=(IPv4Network("127.0.0.0/8"),))
         self._relay = Relay(self._transports, _NoTokens(), clock.now)
         self._counters = Counters()
+        self._tokens = Tokens()
 
     async def measure(self) -> dict[str, float]:
         principal = self._authn.authenticate(self._bearer, "gateway.example", self._snapshot)
         tenant = resolve(principal, self._snapshot)
         call = self._decode(self._body)
         permit = authorize(principal, tenant, call)
-        hold = await self._limits.reserve(claims_for(permit))
+        for _ in range(EXACT):  # as after a worker's first few requests
+            self._tokens.learn(permit, _USAGE, 0)
+        hold = await self._limits.reserve(self._claims(permit))
         await self._keys.lease(_ACME, "rig", 1)
         route = self._route(Reservation(permit=permit, hold=hold))
         receipt = self._receipt(permit, hold, route)
@@ -133,9 +138,12 @@ class Stages:
 
     async def _limit(self, permit: Permit) -> None:
         """Mostly out of a slice; now and then the owner is asked, which here is in the same process."""
-        hold = await self._limits.reserve(claims_for(permit))
+        hold = await self._limits.reserve(self._claims(permit))
         rate_limit_headers(hold.standings)
         hold.settle(Used(20))
+
+    def _claims(self, permit: Permit) -> tuple[Claim, ...]:
+        return claims_for(permit, None, self._clock.now(), self._tokens)
 
     def _route(self, reservation: Reservation) -> Route:
         permit = reservation.permit
@@ -147,7 +155,7 @@ class Stages:
 
     def _receipt(self, permit: Permit, hold: Hold, route: Route) -> Receipt:
         """Everything a ledger is told of a request that is served."""
-        ledger = Ledger("req_0123456789abcdef01234567", "", Action.CHAT, self._clock)
+        ledger = Ledger("req_0123456789abcdef01234567", "", Action.CHAT, self._clock, self._tokens)
         ledger.entered(permit.principal, "bench/1")
         ledger.decoded(permit.call)
         ledger.permitted(permit)
@@ -156,6 +164,7 @@ class Stages:
         ledger.sending()
         ledger.progress.note_sent()
         ledger.head_arrived()
+        ledger.progress.usage = _USAGE
         ledger.body_arrived(600)
         ledger.split()
         ledger.served()

@@ -38,6 +38,7 @@ RECEIPT = Receipt(
     bytes_out=20,
     prompt_tokens=3,
     completion_tokens=4,
+    cost_nanodollars=250_000_000,
     overhead_us=300,
     first_byte_us=5_000,
     total_us=1_200_000,
@@ -73,6 +74,7 @@ def test_a_served_request_is_counted_with_its_bytes_and_tokens() -> None:
     assert count_of(counters, "orgate_bytes_total", **own, direction="out") == 40
     assert count_of(counters, "orgate_tokens_total", **own, kind="prompt") == 6
     assert count_of(counters, "orgate_tokens_total", **own, kind="completion") == 8
+    assert count_of(counters, "orgate_spend_dollars_total", **own) == 0.5
     assert count_of(counters, "orgate_request_seconds_count", **own) == 2
     assert count_of(counters, "orgate_request_seconds_sum", **own) == pytest.approx(2.4)
 

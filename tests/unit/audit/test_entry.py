@@ -134,7 +134,9 @@ def test_every_action_and_outcome_has_a_name(action: Action) -> None:
 
 def test_every_field_of_a_receipt_is_in_its_entry() -> None:
     texts: dict[str, Any] = {n: "x" for n in Receipt.__struct_fields__ if Receipt.__annotations__[n] == "str"}
-    later: dict[str, Any] = dict.fromkeys(("held_us", "queue_us", "stream_us", "relay_us", "events"), 1)
+    later: dict[str, Any] = dict.fromkeys(
+        ("held_us", "queue_us", "stream_us", "relay_us", "events", "cost_nanodollars"), 1
+    )
     entry = sealed(from_receipt(receipt(1, **texts, **later), "b", 1))
     assert not later.keys() & sealed(from_receipt(receipt(1), "b", 1)).keys()
     renamed = {"at_us": "@timestamp", "member": "actor"}

@@ -1,15 +1,47 @@
 from __future__ import annotations
 
-import pytest
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
 
+import pytest
+from msgspec import Raw, structs
+
+from gateway.errors import PriceUnknownError
 from gateway.exchange import Call, Claim, Permit, Principal
-from gateway.limits.claims import MOST, claims_for, estimate
+from gateway.limits.claims import (
+    ANSWER_BYTES,
+    STREAM_BYTES,
+    VECTOR_BYTES,
+    claims_for,
+    nanodollars,
+    origin_of,
+    price_of,
+)
+from gateway.limits.tokens import MOST, Tokens
 from policies.facts import Action, Role
-from tenants.ids import OrgId
-from tenants.models import Limit, LimitScope, LimitUnit, ModelAlias, Org
+from tenants.ids import PLATFORM, OrgId
+from tenants.models import (
+    Limit,
+    LimitScope,
+    LimitUnit,
+    ModelAlias,
+    OnEnd,
+    OnOutage,
+    Org,
+    Price,
+    Upstream,
+    Window,
+)
 from tenants.snapshot import Tenant, TenantRecord
 
 ACME = OrgId("acme")
+NOW = 1_795_000_000
+ALIAS = ModelAlias(ACME, "code", "up", "real-model", max_tokens=64)
+UP = Upstream(ACME, "up", "https://Model.Test:443/base")
+OWN = Price(ACME, "real-model", 3_000_000_000, 15_000_000_000)
+PROMPT = 100
+"""Tokens of every prompt here."""
 
 
 def permit(
@@ -18,27 +50,45 @@ def permit(
     max_tokens: int | None = None,
     task: Action = Action.COMPLETE,
     answers: int = 1,
+    stream: bool = True,
+    teams: tuple[str, ...] = (),
+    prices: tuple[Price, ...] = (OWN,),
+    timezone: str = "UTC",
+    weight: int = 1,
 ) -> Permit:
+    org = Org(ACME, "Acme", timezone=timezone, weight=weight)
     return Permit(
-        principal=Principal(ACME, "mem_1", frozenset({Role.MEMBER}), "orgate-editor", "jti", "aud", 0, 1),
-        tenant=Tenant(TenantRecord(Org(ACME, "Acme"), limits=limits)),
+        principal=Principal(
+            ACME, "mem_1", frozenset({Role.MEMBER}), "orgate-editor", "jti", "aud", 0, 1, teams=teams
+        ),
+        tenant=Tenant(TenantRecord(org, upstreams=(UP,), limits=limits, prices=prices)),
         call=Call(
             task=task,
             model="code",
-            stream=False,
+            stream=stream,
             include_usage=False,
             max_tokens=max_tokens,
             size=size,
-            fields={},
+            fields={"prompt": Raw(b'"' + b"x" * 38 + b'"'), "input": Raw(b'"' + b"x" * 38 + b'"')},
             answers=answers,
         ),
-        alias=ModelAlias(ACME, "code", "up", "real-model", max_tokens=64),
+        alias=ALIAS,
         rule="r",
     )
 
 
-def limit(scope: LimitScope, unit: LimitUnit = LimitUnit.REQUESTS, subject: str = "", burst: int = 0) -> Limit:
-    return Limit(ACME, f"{scope}-{unit}", scope, unit, 10, subject=subject, burst=burst)
+def platform(*limits: Limit, prices: tuple[Price, ...] = (), timezone: str = "UTC") -> Tenant:
+    org = Org(PLATFORM, "Platform", timezone=timezone)
+    return Tenant(TenantRecord(org, limits=limits, prices=prices))
+
+
+def limit(scope: LimitScope, unit: LimitUnit = LimitUnit.REQUESTS, **more: Any) -> Limit:
+    fields: dict[str, Any] = {"amount": 10, **more}
+    return Limit(org=ACME, name=f"{scope}-{unit}", scope=scope, unit=unit, **fields)
+
+
+def found(asked: Permit, shared: Tenant | None = None, now_s: float = NOW) -> tuple[Claim, ...]:
+    return claims_for(asked, shared, now_s, Tokens(lambda text: PROMPT))
 
 
 @pytest.mark.parametrize(
@@ -48,33 +98,212 @@ def limit(scope: LimitScope, unit: LimitUnit = LimitUnit.REQUESTS, subject: str 
         (LimitScope.MEMBER, "mem_1"),
         (LimitScope.MODEL, "code"),
         (LimitScope.CLIENT, "orgate-editor"),
+        (LimitScope.UPSTREAM, "up"),
     ],
 )
 def test_each_scope_has_its_own_bucket(scope: LimitScope, subject: str) -> None:
-    assert claims_for(permit(limit(scope, burst=25))) == (
+    assert found(permit(limit(scope, burst=25))) == (
         Claim(ACME, f"{scope}-requests", scope, subject, LimitUnit.REQUESTS, 1, 10, 25, 60),
     )
 
 
+def test_each_of_the_members_teams_has_a_bucket_and_others_have_not() -> None:
+    every, one = limit(LimitScope.TEAM), limit(LimitScope.TEAM, subject="red")
+    assert [c.subject for c in found(permit(every, one, teams=("blue", "red")))] == ["blue", "red", "red"]
+    assert found(permit(every, one)) == ()
+    assert [c.subject for c in found(permit(one, teams=("blue",)))] == []
+
+
 def test_a_limit_about_one_subject_leaves_others_alone() -> None:
-    mine, other = limit(LimitScope.MEMBER, subject="mem_1"), limit(LimitScope.MEMBER, subject="mem_2")
-    assert [claim.subject for claim in claims_for(permit(mine, other))] == ["mem_1"]
+    for scope, mine in ((LimitScope.MEMBER, "mem_1"), (LimitScope.UPSTREAM, "up"), (LimitScope.MODEL, "code")):
+        both = limit(scope, subject=mine), limit(scope, subject="other")
+        assert [claim.subject for claim in found(permit(*both))] == [mine]
 
 
-def test_each_unit_has_its_cost_and_a_burst_of_nothing_means_the_amount() -> None:
-    found = claims_for(permit(*(limit(LimitScope.ORG, unit) for unit in LimitUnit)))
-    assert {claim.unit: claim.cost for claim in found} == {
+def test_each_unit_has_its_cost() -> None:
+    costs = {c.unit: c.cost for c in found(permit(*(limit(LimitScope.ORG, unit) for unit in LimitUnit)))}
+    assert costs == {
         LimitUnit.REQUESTS: 1,
-        LimitUnit.TOKENS: 101 + 64,
         LimitUnit.CONCURRENCY: 1,
+        LimitUnit.INPUT_TOKENS: PROMPT,
+        LimitUnit.OUTPUT_TOKENS: 64,
+        LimitUnit.TOKENS: PROMPT + 64,
+        LimitUnit.BYTES: 401 + 64 * STREAM_BYTES,
+        LimitUnit.SPEND: PROMPT * 3_000 + 64 * 15_000,
     }
-    assert {claim.burst for claim in found} == {10}
 
 
-def test_tokens_are_estimated_from_the_body_and_the_longest_answer() -> None:
-    assert estimate(permit(size=400)) == 100 + 64
-    assert estimate(permit(size=401, max_tokens=5)) == 101 + 5
-    assert estimate(permit(size=401, max_tokens=5, answers=3)) == 101 + 15
-    assert estimate(permit(size=401, answers=3)) == 101 + 3 * 64
-    assert estimate(permit(max_tokens=10**7, answers=10**13)) == MOST
-    assert estimate(permit(size=401, task=Action.EMBED)) == 101
+def test_the_answer_is_as_long_as_the_call_or_the_alias_says_times_the_answers() -> None:
+    tokens = limit(LimitScope.ORG, LimitUnit.TOKENS)
+    for asked, cost in (
+        (permit(tokens, max_tokens=5), PROMPT + 5),
+        (permit(tokens, max_tokens=5, answers=3), PROMPT + 15),
+        (permit(tokens, answers=3), PROMPT + 3 * 64),
+        (permit(tokens, max_tokens=10**7, answers=10**13), MOST),
+        (permit(tokens, task=Action.EMBED), PROMPT),
+    ):
+        assert [claim.cost for claim in found(asked)] == [cost]
+
+
+def test_an_answer_in_one_piece_takes_fewer_bytes_than_a_stream() -> None:
+    octets = limit(LimitScope.ORG, LimitUnit.BYTES)
+    assert [c.cost for c in found(permit(octets, stream=False))] == [401 + 64 * ANSWER_BYTES]
+    assert [c.cost for c in found(permit(octets, stream=False, task=Action.EMBED))] == [401 + VECTOR_BYTES]
+
+
+def test_a_limit_that_a_call_cannot_touch_does_not_refuse_it() -> None:
+    """An empty budget of output tokens stops no embedding, an empty purse no model that costs nothing."""
+    free = Price(ACME, "real-model", 0, 0)
+    output, spend = limit(LimitScope.ORG, LimitUnit.OUTPUT_TOKENS), limit(LimitScope.ORG, LimitUnit.SPEND)
+    requests = limit(LimitScope.ORG)
+    asked = permit(output, requests, spend, task=Action.EMBED, prices=(free,))
+    assert [claim.unit for claim in found(asked)] == [LimitUnit.REQUESTS]
+
+
+def test_money_is_rounded_up_and_the_organizations_own_price_goes_first() -> None:
+    assert nanodollars(Price(ACME, "m", 1, 1), 0, 1) == 1
+    assert nanodollars(Price(ACME, "m", 250_000, 0), 4, 9) == 1
+    assert nanodollars(Price(ACME, "m", 250_000, 0), 5, 9) == 2
+    theirs = Price(PLATFORM, "real-model", 1, 1)
+    assert price_of(permit(), platform(prices=(theirs,))) == OWN
+    assert price_of(permit(prices=()), platform(prices=(theirs,))) == theirs
+    assert price_of(permit(prices=()), platform()) is None
+    assert price_of(permit(prices=()), None) is None
+
+
+def test_a_model_without_a_price_is_not_free_where_money_is_limited() -> None:
+    asked = permit(limit(LimitScope.ORG, LimitUnit.SPEND), prices=())
+    with pytest.raises(PriceUnknownError, match=r"'org-spend'.*'code' has no price"):
+        found(asked)
+    assert len(found(permit(limit(LimitScope.ORG, LimitUnit.TOKENS), prices=()))) == 1
+    other = limit(LimitScope.MEMBER, LimitUnit.SPEND, subject="mem_2")
+    assert found(permit(other, prices=())) == ()
+
+
+@pytest.mark.parametrize(
+    ("unit", "cut", "cost"),
+    [
+        (LimitUnit.TOKENS, PROMPT + 1, PROMPT + 64),
+        (LimitUnit.INPUT_TOKENS, PROMPT, PROMPT),
+        (LimitUnit.OUTPUT_TOKENS, 1, 64),
+        (LimitUnit.SPEND, PROMPT * 3_000 + 15_000, PROMPT * 3_000 + 64 * 15_000),
+        (LimitUnit.BYTES, 401 + STREAM_BYTES, 401 + 64 * STREAM_BYTES),
+    ],
+)
+def test_what_must_be_left_is_what_the_limit_says(unit: LimitUnit, cut: int, cost: int) -> None:
+    for on_end, enough in ((OnEnd.FINISH, cost), (OnEnd.CUT, cut), (OnEnd.DENY_NEXT, 1)):
+        (claim,) = found(permit(limit(LimitScope.ORG, unit, on_end=on_end)))
+        assert (claim.enough, claim.cost, claim.on_end) == (enough, cost, on_end)
+
+
+def test_what_is_no_stream_cannot_be_cut_and_needs_all_of_it() -> None:
+    (claim,) = found(permit(limit(LimitScope.ORG, LimitUnit.TOKENS, on_end=OnEnd.CUT), stream=False))
+    assert claim.enough == claim.cost == PROMPT + 64
+
+
+def test_a_limit_says_what_holds_in_an_outage() -> None:
+    (claim,) = found(permit(limit(LimitScope.ORG, LimitUnit.TOKENS, on_outage=OnOutage.DENY)))
+    assert claim.on_outage is OnOutage.DENY
+
+
+class TestBudgets:
+    BUDGET = limit(LimitScope.ORG, window=Window.DAY, period_s=0, notify_at=(90, 50))
+
+    def test_a_budget_is_of_the_day_that_it_is_where_the_organization_is(self) -> None:
+        (claim,) = found(permit(self.BUDGET, timezone="Asia/Tokyo"))
+        day = datetime.fromtimestamp(NOW, ZoneInfo("Asia/Tokyo")).replace(hour=0, minute=0, second=0)
+        assert (claim.starts_s, claim.ends_s) == (day.timestamp(), day.timestamp() + 86_400)
+        assert (claim.burst, claim.period_s, claim.notify_at) == (10, 0, 50)
+
+    def test_the_next_day_is_noticed_by_whoever_was_here_before(self) -> None:
+        asked, tokens = permit(self.BUDGET), Tokens(lambda text: PROMPT)
+        (first,) = claims_for(asked, None, NOW, tokens)
+        (same,) = claims_for(asked, None, first.ends_s - 0.001, tokens)
+        (after,) = claims_for(asked, None, first.ends_s, tokens)
+        assert same is first
+        assert after.starts_s == first.ends_s
+        assert claims_for(asked, None, first.ends_s + 1, tokens)[0] is after
+
+    def test_the_first_window_to_end_counts(self) -> None:
+        month = limit(LimitScope.MEMBER, window=Window.MONTH, period_s=0)
+        asked, tokens = permit(month, self.BUDGET), Tokens(lambda text: PROMPT)
+        first = claims_for(asked, None, NOW, tokens)
+        after = claims_for(asked, None, first[1].ends_s, tokens)
+        assert (after[0].starts_s, after[1].starts_s) == (first[0].starts_s, first[1].ends_s)
+
+
+class TestThePlatform:
+    def test_its_limit_on_organizations_is_in_each_ones_account_by_weight(self) -> None:
+        shared = platform(structs.replace(limit(LimitScope.ORG, burst=4), org=PLATFORM, name="fair"))
+        (claim,) = found(permit(weight=3), shared)
+        assert (claim.org, claim.limit, claim.scope, claim.subject) == (ACME, "platform/fair", "org", "")
+        assert (claim.amount, claim.burst) == (30, 12)
+
+    def test_no_weight_makes_more_than_can_be_counted(self) -> None:
+        most = structs.replace(limit(LimitScope.ORG), amount=MOST)
+        (claim,) = found(permit(weight=1000), platform(most))
+        assert claim.amount == claim.burst == MOST
+
+    def test_it_may_be_about_one_organization(self) -> None:
+        named = limit(LimitScope.ORG, subject="globex")
+        assert found(permit(), platform(named)) == ()
+        assert len(found(permit(), platform(structs.replace(named, subject="acme")))) == 1
+
+    @pytest.mark.parametrize("subject", ["", "https://model.test", "https://model.test:443"])
+    def test_its_limit_on_an_upstream_is_one_bucket_for_all(self, subject: str) -> None:
+        (claim,) = found(permit(weight=3), platform(limit(LimitScope.UPSTREAM, subject=subject)))
+        assert (claim.org, claim.limit, claim.subject) == (PLATFORM, "upstream-requests", "https://model.test")
+        assert (claim.amount, claim.burst) == (10, 10)
+
+    def test_another_origin_is_none_of_its_business(self) -> None:
+        for subject in ("https://model.test:8443", "http://model.test"):
+            assert found(permit(), platform(limit(LimitScope.UPSTREAM, subject=subject))) == ()
+
+    def test_days_of_what_all_share_are_the_platforms_own(self) -> None:
+        day: dict[str, Any] = {"window": Window.DAY, "period_s": 0}
+        shared = platform(
+            limit(LimitScope.UPSTREAM, **day), limit(LimitScope.ORG, **day), timezone="America/New_York"
+        )
+        upstream, org = found(permit(timezone="Asia/Tokyo"), shared)
+        assert datetime.fromtimestamp(upstream.starts_s, ZoneInfo("America/New_York")).hour == 0
+        assert datetime.fromtimestamp(org.starts_s, ZoneInfo("Asia/Tokyo")).hour == 0
+        assert datetime.fromtimestamp(org.starts_s, UTC).hour == 15
+
+    def test_an_alias_that_leads_nowhere_has_no_origin(self) -> None:
+        asked = structs.replace(permit(), alias=structs.replace(ALIAS, upstream="gone"))
+        assert found(asked, platform(limit(LimitScope.UPSTREAM))) == ()
+
+
+def test_what_changes_is_noticed_at_once() -> None:
+    first = permit(limit(LimitScope.ORG))
+    raised = permit(limit(LimitScope.ORG, amount=20))
+    assert [c.amount for c in found(first)] == [10]
+    assert [c.amount for c in found(raised)] == [20]
+    assert [c.amount for c in found(first)] == [10]
+    assert [c.limit for c in found(first, platform(limit(LimitScope.ORG)))] == [
+        "org-requests",
+        "platform/org-requests",
+    ]
+    assert len(found(first)) == 1
+    in_team = structs.replace(first, tenant=permit(limit(LimitScope.TEAM)).tenant)
+    for teams in (("a",), ("a", "b"), ()):
+        who = structs.replace(in_team.principal, teams=teams)
+        assert [c.subject for c in found(structs.replace(in_team, principal=who))] == list(teams)
+
+
+def test_what_is_ready_is_not_made_again() -> None:
+    asked, tokens = permit(limit(LimitScope.ORG), limit(LimitScope.MEMBER)), Tokens(lambda text: PROMPT)
+    assert claims_for(asked, None, NOW, tokens) is claims_for(asked, None, NOW + 1, tokens)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://Model.Test:443/base", "https://model.test"),
+        ("http://model.test:80", "http://model.test"),
+        ("https://model.test:8443/v1", "https://model.test:8443"),
+        ("http://[::1]:8000/", "http://[::1]:8000"),
+    ],
+)
+def test_an_origin_is_spelt_in_one_way(url: str, origin: str) -> None:
+    assert origin_of(url) == origin

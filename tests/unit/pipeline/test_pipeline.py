@@ -35,6 +35,7 @@ from tests.unit.pipeline.world import (
     BODY,
     KEY,
     PLAIN,
+    PROMPT,
     RECORD,
     RULE,
     USAGE,
@@ -101,7 +102,7 @@ async def test_a_json_answer_that_tells_no_usage_is_not_free(usage: bytes) -> No
     world.answers(200, FakeStream(body), "application/json")
     await run(world, FakeInbound(PLAIN))
     receipt = settled(world)
-    assert (receipt.prompt_tokens, receipt.completion_tokens) == (-(-len(PLAIN) // 4), -(-len(body) // 4))
+    assert (receipt.prompt_tokens, receipt.completion_tokens) == (PROMPT, 100)
     assert receipt.tokens_counted
     assert world.hold.ends == [receipt.prompt_tokens + receipt.completion_tokens]
 
@@ -222,8 +223,8 @@ async def test_a_refusal_that_quotes_the_key_is_not_shown() -> None:
     [
         (httpx.ConnectError("x"), UpstreamError, [None]),
         (httpx.ConnectTimeout("x"), UpstreamTimeoutError, [None]),
-        (httpx.ReadTimeout("x"), UpstreamTimeoutError, [12]),
-        (httpx.RemoteProtocolError("x"), UpstreamError, [12]),
+        (httpx.ReadTimeout("x"), UpstreamTimeoutError, [PROMPT]),
+        (httpx.RemoteProtocolError("x"), UpstreamError, [PROMPT]),
     ],
 )
 async def test_only_what_was_sent_is_charged(
@@ -234,7 +235,7 @@ async def test_only_what_was_sent_is_charged(
     world.raises(error)
     with pytest.raises(kind):
         await run(world)
-    assert world.hold.ends == ends  # 48 bytes of body are 12 tokens by the rule of thumb
+    assert world.hold.ends == ends
     settled(world)
 
 
@@ -254,7 +255,7 @@ async def test_an_upstream_that_dies_midway_is_charged_for_what_came() -> None:
     world.answers(200, FakeStream(b"data: {}\n\ndata: {}\n\n", httpx.RemoteProtocolError("x")))
     with pytest.raises(UpstreamError):
         await run(world)
-    assert world.hold.ends == [14]
+    assert world.hold.ends == [PROMPT + 2]
     assert settled(world).completion_tokens == 2
 
 
@@ -285,7 +286,7 @@ async def test_an_abort_midway_closes_the_upstream_and_settles_once(
     with pytest.raises(asyncio.CancelledError):
         await inbound.task
     assert stream.closed
-    assert world.hold.ends == [13]
+    assert world.hold.ends == [PROMPT + 1]
     receipt = settled(world)
     assert (receipt.outcome, receipt.status, receipt.tokens_counted) == (outcome, status, True)
 
@@ -338,7 +339,7 @@ async def test_a_cancel_before_the_head_settles_what_was_sent() -> None:
     inbound.abort(Abort.CLIENT)
     with pytest.raises(asyncio.CancelledError):
         await inbound.task
-    assert world.hold.ends == [12]
+    assert world.hold.ends == [PROMPT]
     receipt = settled(world)
     assert (receipt.outcome, receipt.sent) == (Outcome.CANCELLED_BY_CLIENT, True)
 

@@ -16,6 +16,7 @@ from gateway.errors import (
 )
 from gateway.exchange import Claim, Credential, Principal, Receipt, Standing, Used
 from gateway.inflight import Abort, InFlight
+from gateway.limits.tokens import Tokens
 from gateway.pipeline import Headers, Pipeline
 from gateway.secret import Secret
 from gateway.upstream.auth.grant import Grant
@@ -34,6 +35,8 @@ from tenants.snapshot import Snapshot, TenantRecord
 
 ACME = OrgId("acme")
 KEY = b"sk-upstream-secret"
+PROMPT = 5
+"""Tokens."""
 RULE = OrgRule(ACME, "all", Effect.ALLOW, (Role.MEMBER,), tuple(Action), ("*",))
 RECORD = TenantRecord(
     org=Org(ACME, "Acme"),
@@ -186,7 +189,12 @@ class World:
             observe=self.observed.append,
             clock=FakeClock(),
             max_in_flight=2,
+            tokens=Tokens(self.count),
         )
+
+    def count(self, text: str) -> int:
+        """The tokenizer: every prompt is as long."""
+        return PROMPT
 
     async def grant(self, upstream: Upstream, client: Client) -> Grant:
         """What token endpoints answer."""
