@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import DecodeError, Struct, ValidationError, json
 
-from cli.errors import RefusedError
+from cli.errors import CliError, RefusedError
 from cli.problems import refusal
 from gateway.secret import Secret
 
@@ -84,7 +84,7 @@ class AdminClient:
         headers = {"authorization": f"Bearer {self._bearer.token()}", "accept": "*/*"}
         with self._connection.stream(path, params=params, headers=headers) as answer:
             if answer.status_code >= 300:
-                raise refusal(answer.status_code, answer.read(), what=what, origin=self.origin, path=path)
+                raise self._refusal(answer, answer.read(), what, path)
             yield from answer.iter_bytes()
 
     def _answer(
@@ -108,8 +108,12 @@ class AdminClient:
             # before anything is done, so that the same request may be sent again.
             answer = send(self._bearer.token(refused=token))
         if answer.status_code >= 300:
-            raise refusal(answer.status_code, answer.content, what=what, origin=self.origin, path=path)
+            raise self._refusal(answer, answer.content, what, path)
         return Answer(answer.content, _version(answer.headers.get("etag", "")))
+
+    def _refusal(self, answer: httpx.Response, body: bytes, what: str, path: str) -> CliError:
+        again = answer.headers.get("retry-after", "")
+        return refusal(answer.status_code, body, what=what, origin=self.origin, path=path, retry_after=again)
 
 
 def _reveal(value: Any) -> str:

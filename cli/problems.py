@@ -34,7 +34,8 @@ def problem_of(status: int, body: bytes) -> Problem:
         return Problem(title=f"HTTP {status}", detail="the answer is not Orgate's: is a proxy in between?")
 
 
-_OF_AN_ORG = re.compile(r"/admin/v1/orgs/([^/]+)/(?:[a-z]+|audit/[a-z]+)")
+_SECONDS = re.compile(r"[0-9]{1,6}")
+_OF_AN_ORG = re.compile(r"/admin/v1/orgs/([^/]+)/(?:[a-z-]+|audit/[a-z]+)")
 """Paths that every organization has: 404 there is about the organization."""
 
 _CONFLICTS = {
@@ -44,8 +45,13 @@ _CONFLICTS = {
 """What to do about a 409, by the last word of the problem's type."""
 
 
-def refusal(status: int, body: bytes, *, what: str, origin: str, path: str = "") -> CliError:
-    """The error to raise for an answer of 400 or more to `what` (e.g. `model 'code'`), asked for at `path`."""
+def refusal(
+    status: int, body: bytes, *, what: str, origin: str, path: str = "", retry_after: str = ""
+) -> CliError:
+    """The error to raise for an answer of 400 or more to `what` (e.g. `model 'code'`), asked for at `path`.
+
+    `retry_after`: the answer's `Retry-After`; a number of seconds is told (RFC 9110 section 10.2.3).
+    """
     problem = problem_of(status, body)
     said = printable(problem.detail or problem.title)
     faults = "".join(f"\n  {printable(fault.field)}: {printable(fault.message)}" for fault in problem.errors)
@@ -70,8 +76,11 @@ def refusal(status: int, body: bytes, *, what: str, origin: str, path: str = "")
         return StaleVersionError(f"{what} was refused: {said}", "look at it with `show`, then try again")
     if status == 409:
         return RefusedError(f"{what} was refused: {said}", _CONFLICTS.get(problem.type.rpartition(":")[2], ""))
+    again = f"try again in {int(retry_after)} s" if _SECONDS.fullmatch(retry_after) else ""
     if status == 429:
-        return RefusedError(f"too many requests: {said}", "wait a moment, then try again")
+        return RefusedError(f"too many requests: {said}", again or "wait a moment, then try again")
+    if status == 503 and again:
+        return RefusedError(f"{origin} cannot do that now: {what}: {said}{trace}", again)
     if status >= 500:
         return RefusedError(
             f"{origin} failed on {what}: {said}{trace}", "look for the request in the server's log"

@@ -83,6 +83,13 @@ def policy(vault: VaultSettings, org: OrgId) -> str:
 
 def steps(vault: VaultSettings, org: OrgId, binding: Binding) -> list[Step]:
     """Everything for `org`, in order. Raises `SetupError`."""
+    for given, option, goes_with in (
+        (binding.service_account, "--service-account", ("kubernetes",)),
+        (binding.subject, "--subject", ("jwt",)),
+        (binding.audience, "--audience", ("jwt", "kubernetes")),
+    ):
+        if given and vault.auth not in goes_with:
+            raise SetupError(f"{option} goes with vault.auth = {' or '.join(goes_with)}, and it is {vault.auth}")
     role, auth = role_of(vault, org), f"auth/{vault.login_mount}"
     life = {"token_policies": [role], "token_ttl": TOKEN_TTL, "token_max_ttl": TOKEN_MAX_TTL}
     made = [

@@ -127,6 +127,27 @@ def test_a_refusal_of_no_words_ends_without_a_colon(signed_in: Cli, plane: Contr
     assert signed_in("model", "show", "code").err == "orgate: model 'code' was refused\n"
 
 
+@pytest.mark.parametrize(
+    ("status", "header", "says"),
+    [
+        (503, "7", "try again in 7 s"),
+        (429, "30", "try again in 30 s"),
+        (503, "", "the server's log"),
+        (503, "Fri, 31 Dec 1999 23:59:59 GMT", "the server's log"),
+        (429, "-1", "wait a moment"),
+        (500, "7", "the server's log"),
+    ],
+)
+def test_when_to_try_again_is_told_as_the_server_told_it(
+    signed_in: Cli, plane: ControlPlane, status: int, header: str, says: str
+) -> None:
+    answer, body, headers = _problem(status, request_id="req_9")
+    plane.script("GET", "/admin/v1/orgs/acme/models/code", (answer, body, {**headers, "retry-after": header}))
+    said = signed_in("model", "show", "code")
+    assert said.code == 1
+    assert says in said.err
+
+
 def test_an_ended_login_is_forgotten_and_not_tried_twice(signed_in: Cli, plane: ControlPlane) -> None:
     plane.families[0].alive = False
     said = signed_in("whoami")

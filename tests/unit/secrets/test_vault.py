@@ -388,6 +388,29 @@ def test_setup_asks_for_what_a_method_needs() -> None:
         steps(VaultSettings(auth="token"), ACME, Binding())
 
 
+@pytest.mark.parametrize(
+    ("auth", "binding", "said"),
+    [
+        (
+            "approle",
+            Binding(service_account="gateways/orgate"),
+            "--service-account goes with vault.auth = kubernetes",
+        ),
+        ("jwt", Binding("gateways/orgate", "x", "y"), "--service-account goes with .* it is jwt"),
+        ("kubernetes", Binding("gateways/orgate", subject="x"), "--subject goes with vault.auth = jwt"),
+        (
+            "approle",
+            Binding(audience="y"),
+            "--audience goes with vault.auth = jwt or kubernetes, and it is approle",
+        ),
+    ],
+)
+def test_setup_refuses_what_a_method_has_no_use_for(auth: str, binding: Binding, said: str) -> None:
+    """Silently left out, it would look as if only those pods could log in."""
+    with pytest.raises(SetupError, match=said):
+        steps(VaultSettings.model_validate({"auth": auth}), ACME, binding)
+
+
 def test_the_policy_names_one_organization_and_nothing_broader() -> None:
     text = policy(VaultSettings(mount="kv/models"), ACME)
     paths = [line.split('"')[1] for line in text.splitlines() if line.startswith("path")]
