@@ -14,6 +14,7 @@ from cli.examples import examples
 from cli.output import Column
 from cli.resources import Resource, body_of
 from cli.session import Session
+from cli.webhook import app as webhook
 from tenants.ids import OrgId
 from tenants.models import Limit, LimitScope, LimitUnit
 
@@ -25,6 +26,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+app.add_typer(webhook, name="webhook")
 
 
 class Period(StrEnum):

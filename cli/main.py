@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "key": ("cli.key", "", "Keys of upstreams: set, replaced, rotated on schedule, never shown."),
     "model": ("cli.model", "", "Model names that callers use, and what they lead to."),
     "limit": ("cli.limit", "", "Limits of requests, tokens and concurrency."),
+    "price": ("cli.price", "", "What models cost, for limits of spend."),
     "policy": ("cli.policy", "", "Rules that say who may use which model for what."),
     "audit": ("cli.audit", "", "The audit log: follow, export, verify; erase a person."),
 }
