@@ -126,6 +126,7 @@ class Account:
 
     def seed(self, used: Sequence[Standings], clock_us: int) -> None:
         now = self._at(clock_us)
+        self._end_silent(now)
         for known in used:
             # One that is of this epoch is what the bucket itself said, perhaps of what has been lent since.
             if known.ends_s > 0 and known.unit is not LimitUnit.CONCURRENCY and known.at_us < self._began_us:
