@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from msgspec import DecodeError, Struct, ValidationError, json
 
 from cli.errors import CliError, RefusedError
+from cli.output import printable
 from cli.problems import refusal
 from gateway.secret import Secret
 
@@ -20,10 +21,12 @@ T = TypeVar("T")
 
 
 class Answer(Struct, frozen=True):
-    """A successful answer. `version` is its ETag as a number, 0 without one."""
+    """A successful answer. `version` is its ETag as a number, 0 without one. `remarks`: what was written stands,
+    and is perhaps not what was meant."""
 
     body: bytes
     version: int = 0
+    remarks: tuple[str, ...] = ()
 
     def decode(self, kind: type[T]) -> T:
         try:
@@ -55,6 +58,9 @@ class Client(Protocol):
     def download(self, path: str, *, what: str, params: Mapping[str, str | int]) -> Iterator[bytes]:
         """The body of an answer, piece by piece as it comes."""
 
+    def stream(self, method: str, path: str, body: Any, *, what: str) -> Iterator[bytes]:
+        """The same of a question with a body, which changes nothing."""
+
 
 class AdminClient:
     """Asks the server, as the person of `bearer`. Renews the token once when the server refuses it."""
@@ -81,8 +87,18 @@ class AdminClient:
         return self._answer(method, path, what=what, headers=headers, content=content)
 
     def download(self, path: str, *, what: str, params: Mapping[str, str | int]) -> Iterator[bytes]:
+        return self._pieces("GET", path, what=what, params=params)
+
+    def stream(self, method: str, path: str, body: Any, *, what: str) -> Iterator[bytes]:
+        return self._pieces(method, path, what=what, params={}, content=json.encode(body))
+
+    def _pieces(
+        self, method: str, path: str, *, what: str, params: Mapping[str, str | int], content: bytes | None = None
+    ) -> Iterator[bytes]:
         headers = {"authorization": f"Bearer {self._bearer.token()}", "accept": "*/*"}
-        with self._connection.stream(path, params=params, headers=headers) as answer:
+        if content is not None:
+            headers["content-type"] = "application/json"
+        with self._connection.stream(method, path, params=params, headers=headers, content=content) as answer:
             if answer.status_code >= 300:
                 raise self._refusal(answer, answer.read(), what, path)
             yield from answer.iter_bytes()
@@ -109,7 +125,12 @@ class AdminClient:
             answer = send(self._bearer.token(refused=token))
         if answer.status_code >= 300:
             raise self._refusal(answer, answer.content, what, path)
-        return Answer(answer.content, _version(answer.headers.get("etag", "")))
+        remarks = answer.headers.get("x-orgate-remark", "")
+        return Answer(
+            answer.content,
+            _version(answer.headers.get("etag", "")),
+            tuple(printable(remark) for remark in remarks.split("; ") if remark),
+        )
 
     def _refusal(self, answer: httpx.Response, body: bytes, what: str, path: str) -> CliError:
         again = answer.headers.get("retry-after", "")

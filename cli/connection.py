@@ -58,11 +58,17 @@ class Connection:
 
     @contextmanager
     def stream(
-        self, path: str, *, params: Mapping[str, str | int], headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int],
+        headers: Mapping[str, str],
+        content: bytes | None = None,
     ) -> Iterator[httpx.Response]:
-        """A GET whose body is read inside the block, piece by piece."""
+        """A request whose answer is read inside the block, piece by piece."""
         try:
-            with self._client.stream("GET", path, params=params, headers=headers) as answer:
+            with self._client.stream(method, path, params=params, headers=headers, content=content) as answer:
                 yield answer
         except httpx.TransportError as error:
             raise _unreachable(self.origin, error) from None

@@ -41,6 +41,9 @@ class DryRunClient:
     def download(self, path: str, *, what: str, params: Mapping[str, str | int]) -> Iterator[bytes]:
         return self._reader.download(path, what=what, params=params)
 
+    def stream(self, method: str, path: str, body: Any, *, what: str) -> Iterator[bytes]:
+        return self._reader.stream(method, path, body, what=what)
+
     def tell(self, out: Printer) -> None:
         """Print the plan: in order, complete, and as a document when one is asked for."""
         if out.form is Format.TABLE:

@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "upstream": ("cli.upstream", "", "Model servers an organization may use."),
     "key": ("cli.key", "", "Keys of upstreams: set, replaced, rotated on schedule, never shown."),
     "model": ("cli.model", "", "Model names that callers use, and what they lead to."),
-    "limit": ("cli.limit", "", "Limits of requests, tokens and concurrency."),
+    "limit": ("cli.limit", "", "Limits and budgets of requests, tokens, bytes, money and concurrency."),
     "price": ("cli.price", "", "What models cost, for limits of spend."),
     "policy": ("cli.policy", "", "Rules that say who may use which model for what."),
     "audit": ("cli.audit", "", "The audit log: follow, export, verify; erase a person."),

@@ -107,6 +107,16 @@ Holds = Annotated[
 ]
 
 
+Timezone = Annotated[
+    str | None,
+    typer.Option(help="Where its days, weeks and months begin: an IANA name.", metavar="ZONE"),
+]
+Weight = Annotated[
+    int | None,
+    typer.Option(help="Its part of what organizations share, beside the others' (operators only).", min=1),
+]
+
+
 @command(
     app,
     examples(
@@ -114,6 +124,8 @@ Holds = Annotated[
         "orgate org set acme --host acme.gateway.example",
         "orgate org set --supersede --deadline-ms 20000",
         "orgate org set --hold 'copilot.vim/1.4.*=3'",
+        "orgate org set --timezone Europe/Berlin",
+        "orgate org set acme --weight 4",
     ),
     name="set",
     writes=True,
@@ -129,12 +141,16 @@ def set_(
     deadline_ms: DeadlineMs = None,
     hold: Holds = None,
     no_holds: Annotated[bool, typer.Option("--no-holds", help="Hold no client any more.")] = False,
+    timezone: Timezone = None,
+    weight: Weight = None,
 ) -> None:
     """Change an organization's name, host names, or what its requests are subject to."""
-    if (name, supersede, deadline_ms) == (None, None, None) and not (host or no_hosts or hold or no_holds):
+    values = (name, supersede, deadline_ms, timezone, weight)
+    if all(value is None for value in values) and not (host or no_hosts or hold or no_holds):
         raise UsageError(
             "nothing to change",
-            "give --name, --host, --no-hosts, --supersede, --no-supersede, --deadline-ms, --hold or --no-holds",
+            "give --name, --host, --no-hosts, --supersede, --no-supersede, --deadline-ms, --hold, --no-holds,"
+            " --timezone or --weight",
         )
     if hold and no_holds:
         raise UsageError("--hold and --no-holds are given together", "--hold replaces all holds there are")
@@ -147,6 +163,8 @@ def set_(
             supersede=was.supersede if supersede is None else supersede,
             deadline_ms=was.deadline_ms if deadline_ms is None else deadline_ms,
             holds=() if no_holds else tuple(hold) if hold else was.holds,
+            timezone=timezone or was.timezone,
+            weight=weight or was.weight,
         )
 
     key = _id(session, which)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from msgspec import Struct, convert, structs, to_builtins
 
-from cli.client import Client
+from cli.client import Answer, Client
 from cli.errors import StaleVersionError
 from cli.output import Printer, cell
 
@@ -67,8 +67,7 @@ class Resource(Generic[T]):
         return answer.decode(self._kind), answer.version
 
     def create(self, body: Mapping[str, Any], key: str) -> T | None:
-        answer = self._client.write("POST", self.path, body, what=self.what(key))
-        return None if answer is None else answer.decode(self._kind)
+        return self._made(self._client.write("POST", self.path, body, what=self.what(key)))
 
     def change(self, key: str, edit: Callable[[T], T]) -> T | None:
         """GET, `edit`, PUT with If-Match. When somebody else wrote in between, what they changed is shown and
@@ -93,8 +92,15 @@ class Resource(Generic[T]):
         raise StaleVersionError(f"{self.what(key)} keeps changing; nothing was written", "try again")
 
     def replace(self, key: str, item: T, version: int) -> T | None:
-        answer = self._client.write("PUT", self.at(key), body_of(item), what=self.what(key), version=version)
-        return None if answer is None else answer.decode(self._kind)
+        body = body_of(item)
+        return self._made(self._client.write("PUT", self.at(key), body, what=self.what(key), version=version))
+
+    def _made(self, answer: Answer | None) -> T | None:
+        if answer is None:
+            return None
+        for remark in answer.remarks:
+            self._out.say(f"note: {remark}")
+        return answer.decode(self._kind)
 
     def delete(self, key: str) -> bool:
         """Delete the version that is there now. False when nothing was sent."""

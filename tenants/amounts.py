@@ -43,6 +43,11 @@ class AmountError(ValueError):
     """A text that is no amount of that unit. The message says what is, and is safe to show."""
 
 
+def is_amount(text: str) -> bool:
+    """Whether it looks like one, of whatever unit."""
+    return _NUMBER.fullmatch(text.strip()) is not None
+
+
 def parse(text: str, unit: LimitUnit) -> int:
     """Whole units. Spend is in dollars, to nine decimals; others are whole, `k`, `M` and `G` being powers of ten
     and, for bytes, `KiB`, `MiB`, `GiB` powers of two."""

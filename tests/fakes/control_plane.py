@@ -86,6 +86,8 @@ class ControlPlane:
         self.schedules: dict[tuple[str, str], dict[str, Any]] = {}
         self.certs: dict[tuple[str, str], str] = {}
         self.roles = ["owner"]
+        self.buckets: list[dict[str, Any]] = []
+        self.report: dict[str, Any] | None = None
         self.chain = Chain()
         self.lines: list[bytes] = []
         self.checkpoint = ""
@@ -295,11 +297,34 @@ class ControlPlane:
                 return 200, {"sessions": 2}, {}
             case ["orgs", org, "members", key, verb]:
                 return self._state(org, "members", key, verb)
+            case ["orgs", org, "limits", key, "reset"]:
+                return 200, {"buckets": 1}, {}
+            case ["orgs", org, "limits", key, "usage"]:
+                return 200, self._used(seen, org, key), {}
+            case ["orgs", org, "limits-usage"]:
+                return 200, self._used(seen, org, ""), {}
+            case ["orgs", org, "limits-simulation"]:
+                return 200, self._simulated(body), {"content-type": "application/jsonl"}
             case ["orgs", org, kind]:
                 return self._collection(seen, org, kind, "id" if kind == "members" else "name", body)
             case ["orgs", org, kind, key]:
                 return self._item(seen, org, kind, key, body)
         raise Refused(404, "There is nothing here, or it is not yours to see.")
+
+    def _used(self, seen: Seen, org: str, limit: str) -> dict[str, Any]:
+        """What `buckets` says, narrowed as the query asks."""
+        if limit and limit not in self.items.get((org, "limits"), {}):
+            raise Refused(404, "There is nothing here, or it is not yours to see.")
+        wanted = {k: v for k, v in {**seen.query, "limit": limit}.items() if v and k != "top"}
+        found = [one for one in self.buckets if all(one[k] == v for k, v in wanted.items())]
+        return {"items": found[: int(seen.query.get("top", 100))], "buckets": len(found)}
+
+    def _simulated(self, body: Any) -> str:
+        lines = [{"read": 1, "of": 2}, {"read": 2, "of": 2}]
+        if self.report is not None:
+            said = {"since": 1_795_000_000, "until": 1_795_086_400, **self.report}
+            lines.append({"report": {"limit": {"org": "acme", **body["limit"]}, **said}})  # type: ignore[dict-item]
+        return "".join(json.dumps(line) + "\n" for line in lines)
 
     def _collection(self, seen: Seen, org: str, kind: str, name: str, body: Any) -> Answer:
         items = self.items.setdefault((org, kind), {})

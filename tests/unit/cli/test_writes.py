@@ -54,6 +54,8 @@ WRITES: list[tuple[str, ...]] = [
     ("limit", "set", "r", "--amount", "7"),
     ("limit", "set", "new", "--scope", "org", "--unit", "tokens", "--amount", "7", "--per", "day"),
     ("limit", "delete", "r", "--yes"),
+    ("limit", "reset", "r", "--yes"),
+    ("org", "set", "--timezone", "Europe/Berlin", "--weight", "4"),
     ("policy", "apply", "rules.yaml", "--yes"),
     ("upstream", "cert", "set", "vllm", "--cert", "gw.pem", "--key", "gw.key"),
     ("upstream", "cert", "remove", "vllm", "--yes"),
