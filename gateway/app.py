@@ -24,6 +24,7 @@ from litestar.exceptions import HTTPException
 from msgspec import ValidationError
 
 from gateway.api.admin.app import admin_app
+from gateway.api.admin.caller import WRITES, WRITES_PER_MINUTE
 from gateway.api.admin.dependencies import AdminDependencies
 from gateway.api.bus import bus_routes, slices_over
 from gateway.api.data.app import PublicApp
@@ -55,11 +56,14 @@ from gateway.fallback import Fallback
 from gateway.hardening import keep_memory_private
 from gateway.inflight import InFlight
 from gateway.limits.accounts import LimitOwner
+from gateway.limits.keeper import BudgetKeeper
 from gateway.limits.slices import SlicedLimits
+from gateway.limits.store import SliceAdmin, SliceStore
 from gateway.limits.undertaker import Undertaker
 from gateway.listeners import admin_server, bus_server, public_tree
 from gateway.oauth.service import OAuthService
 from gateway.oauth.sql import SqlOAuthStore
+from gateway.oauth.throttle import throttles
 from gateway.oauth.tokens import TokenSigner
 from gateway.ownkeys import OwnKeys, Unlocked
 from gateway.pipeline import Pipeline
@@ -84,6 +88,7 @@ from gateway.upstream.transport import TransportPool
 from gateway.upstream.urls import url_fault
 from gateway.upstream_metrics import WorkerCounters
 from gateway.webhooks import WebhookPost, Webhooks
+from tenants.budgets import Notice
 from tenants.ids import OrgId
 from tenants.snapshot import Snapshot
 from tenants.sql.store import SqlControlStore, open_store, sqlite_url
@@ -174,14 +179,6 @@ def worker() -> Litestar:
             if holds
         ]
 
-    def degraded() -> Sequence[str]:
-        return ["the store of limits cannot be asked: each limit's on_outage holds"] if limits.away else []
-
-    def counted() -> MetricsUp:
-        for name, labels, more in limits.counted():
-            counters.add(name, labels, more)
-        return counters.message(boot, boot, (*in_flight.gauges(), *limits.gauges()))
-
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async def forward(up: SpoolUp) -> int:
@@ -198,7 +195,7 @@ def worker() -> Litestar:
             idle_s=settings.server.idle_timeout_s,
             most=settings.server.max_connections,
         )
-        reporting = _report(bus, counted)
+        reporting = _report(bus, lambda: _counted(boot, counters, limits, in_flight))
         others = [asyncio.create_task(work) for work in (reporting, limits.run(), house)]
         drain.install()
         tell_ready()
@@ -219,7 +216,7 @@ def worker() -> Litestar:
 
     return PublicApp(
         direct=data.handlers(),
-        route_handlers=[*control_routes(bus), *health_routes(unready, degraded)],
+        route_handlers=[*control_routes(bus), *health_routes(unready, lambda: _degraded(limits))],
         lifespan=[lifespan],
         exception_handlers={HTTPException: refuse_http},
         openapi_config=None,
@@ -231,6 +228,16 @@ def _keep(snapshot: Snapshot, transports: TransportPool, leases: KeyLeases | Sou
     """Connections and keys of upstreams that are gone go too."""
     transports.keep(snapshot.upstreams)
     leases.keep(snapshot.upstreams)
+
+
+def _degraded(limits: SlicedLimits) -> Sequence[str]:
+    return ["the store of limits cannot be asked: each limit's on_outage holds"] if limits.away else []
+
+
+def _counted(boot: str, counters: WorkerCounters, limits: SlicedLimits, in_flight: InFlight) -> MetricsUp:
+    for name, labels, more in limits.counted():
+        counters.add(name, labels, more)
+    return counters.message(boot, boot, (*in_flight.gauges(), *limits.gauges()))
 
 
 async def _report(bus: BusClient, counted: Callable[[], MetricsUp]) -> None:
@@ -285,12 +292,11 @@ async def control(settings: Settings) -> None:
     store.subscribe(sequencer.nudge)
     await publisher.sync()
     owner = LimitOwner(lambda: int(clock.now() * 1_000_000))
-    undertaker = Undertaker(_limit_books(settings), owner)
-    hub.on_leave(undertaker.left)
     metrics = ControlMetrics(clock.now)
     hub.on_leave(metrics.last_used.left)
     transports = _transports(settings, clock)
     webhooks = _webhooks(settings, store, sealed, clock)
+    keeper, deliveries = await _budgets(store, hub, owner=owner, metrics=metrics, webhooks=webhooks, clock=clock)
 
     def unready() -> Sequence[str]:
         reasons = [] if sequencer.healthy else [f"the audit log cannot be written: {sequencer.reason}"]
@@ -310,10 +316,12 @@ async def control(settings: Settings) -> None:
         streams=LiveStreams(hub, publisher),
         probe=UpstreamProbe(transports, clock.monotonic_us, _client_tokens(settings, clock), clock.now),
         webhooks=webhooks,
+        limits=keeper,
         check_url=lambda url: url_fault(url, settings.upstreams.networks()),
         metrics=metrics.exposition,
         unready=unready,
         clock=clock.now,
+        writes=throttles(clock.now)(WRITES, WRITES_PER_MINUTE, 60.0),
         commands=Commands(settings.secrets.mint_commands, settings.secrets.mint_timeout_s),
         count_rotation=metrics.count_rotation,
         key_used_at=metrics.last_used.at,
@@ -346,10 +354,11 @@ async def control(settings: Settings) -> None:
             sequencer.drain_outbox(store),
             deps.erasure.keep_clean(),
             _recover_spools(settings, sequencer, hub),
-            undertaker.run(),
+            _undertaker(settings, owner, hub).run(),
             deps.rotations.run(),
             oauth.keep_rotated(),
-            Deliveries(store.budgets, webhooks, clock, random.random, metrics.count_attempt).run(),
+            keeper.run(),
+            deliveries.run(),
             _save_last_used(store, metrics.last_used),
             *own.upkeep(),
             keep_house(settings.admin.port, set, idle_s=ADMIN_IDLE_S, most=ADMIN_CONNECTIONS),
@@ -366,7 +375,7 @@ async def control(settings: Settings) -> None:
             server.stop()  # type: ignore[no-untyped-call]  # granian leaves it untyped
         await _end([stopping, *tasks])
         with contextlib.suppress(Exception):  # what cannot be drained now is drained at the next start
-            await sequencer.drain_once(store)
+            await _write_down(keeper, sequencer, store)
         await sequencer.close()
         await transports.aclose()
         await keys.aclose()
@@ -391,6 +400,40 @@ async def _audit_log(
 def _webhooks(settings: Settings, store: SqlControlStore, sealed: SealedFile, clock: Clock) -> Webhooks:
     posting = WebhookPost(clock, allowed=settings.upstreams.networks())
     return Webhooks(store.webhooks, SealedWebhooks(sealed), posting.post, clock, secrets.token_bytes)
+
+
+async def _write_down(keeper: BudgetKeeper, sequencer: Sequencer, store: SqlControlStore) -> None:
+    """The last round, when workers have given back what they were lent, and the entries it may have made."""
+    await keeper.round()
+    await sequencer.drain_once(store)
+
+
+async def _budgets(
+    store: SqlControlStore,
+    hub: Hub,
+    *,
+    owner: SliceAdmin,
+    metrics: ControlMetrics,
+    webhooks: Webhooks,
+    clock: Clock,
+) -> tuple[BudgetKeeper, Deliveries]:
+    """What keeps budgets and tells of them. When this returns they are as they were, and no worker has been
+    served."""
+    deliveries = Deliveries(store.budgets, webhooks, clock, random.random, metrics.count_attempt)
+
+    def told(notice: Notice) -> None:
+        metrics.count_threshold(notice.org, notice.limit, notice.percent)
+        deliveries.wake()
+
+    keeper = BudgetKeeper(owner, store.budgets, lambda: hub.snapshot, clock, told)
+    await keeper.restore()
+    return keeper, deliveries
+
+
+def _undertaker(settings: Settings, limits: SliceStore, hub: Hub) -> Undertaker:
+    undertaker = Undertaker(_limit_books(settings), limits)
+    hub.on_leave(undertaker.left)
+    return undertaker
 
 
 async def _save_last_used(store: SqlControlStore, last_used: LastUsed) -> None:

@@ -19,7 +19,7 @@ from gateway.oauth.errors import (
 )
 from gateway.oauth.passwords import Passwords, check_password
 from gateway.oauth.store import Attempts, OAuthStore, StoredInvitation
-from gateway.oauth.throttle import Throttle
+from gateway.oauth.throttle import Throttles
 from tenants.ids import PLATFORM, InvalidIdError, MemberId, OrgId
 from tenants.ids import org_id as parse_org
 from tenants.models import Member, State
@@ -53,6 +53,7 @@ class Accounts:
         passwords: Passwords,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
+        throttle: Throttles,
         invitation_url: str,
     ) -> None:
         self._store = store
@@ -61,7 +62,7 @@ class Accounts:
         self._clock = clock
         self._random = random
         self._invitation_url = invitation_url
-        self._addresses = Throttle(FAILURES_PER_ADDRESS, PERIOD_S, clock)
+        self._addresses = throttle("wrong-passwords", FAILURES_PER_ADDRESS, PERIOD_S)
 
     async def sign_in(self, org: str, email: str, password: str, caller: Caller) -> Member:
         """The active member these belong to.
@@ -70,7 +71,7 @@ class Accounts:
         has failed too often. Every attempt is charged before the password is looked at: a thousand guesses at
         once count as a thousand.
         """
-        self._addresses.check(caller.address)
+        await self._addresses.check(caller.address)
         account = _account(org, email)
         await self._charge(account)
         # The same questions are asked of the store whether or not there is such an account.
@@ -80,7 +81,7 @@ class Accounts:
         stored = await self._store.password(where, member_id)
         right = await self._passwords.verify(stored, password)
         if found is None or stored is None or not right:
-            self._addresses.charge(caller.address)
+            await self._addresses.charge(caller.address)
             raise await self._refusal(where, member_id, "credentials", caller)
         # From here on the caller has proven who it is: the lock-out is lifted whatever else is wrong.
         await self._store.forgive(account)
@@ -123,7 +124,7 @@ class Accounts:
 
         Raises `InvalidRequestError` for the password (the invitation stays good), `InvalidGrantError` otherwise.
         """
-        self._addresses.check(caller.address)
+        await self._addresses.check(caller.address)
         if password != again:
             raise InvalidRequestError("the two passwords differ")
         check_password(password)
@@ -131,7 +132,7 @@ class Accounts:
         invitation = await self._store.invitation(_code_digest(code), now)
         member = await self._find(org, email)
         if invitation is None or member is None or (invitation.org, invitation.member) != (member.org, member.id):
-            self._addresses.charge(caller.address)
+            await self._addresses.charge(caller.address)
             raise InvalidGrantError(
                 "the invitation is not for this account, or it was used, replaced or has expired"
             )

@@ -19,7 +19,7 @@ from gateway.oauth.errors import (
     TemporarilyUnavailableError,
 )
 from gateway.oauth.store import DeviceGrant, DeviceStatus, DuplicateUserCodeError, Family, OAuthStore
-from gateway.oauth.throttle import Throttle
+from gateway.oauth.throttle import Throttles
 from tenants.models import Member
 
 ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 section 6.1: no vowels, no digits, 34.5 bits in eight letters
@@ -56,6 +56,7 @@ class DeviceFlow:
         key: ServerKey,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
+        throttle: Throttles,
         page_url: str,
         interval_s: int,
         expires_s: int,
@@ -67,13 +68,13 @@ class DeviceFlow:
         self._page_url = page_url
         self._interval_s = interval_s
         self._expires_s = expires_s
-        self._starts = Throttle(STARTS_PER_ADDRESS, PERIOD_S, clock)
-        self._wrong = Throttle(WRONG_CODES_PER_MEMBER, PERIOD_S, clock)
+        self._starts = throttle("device-starts", STARTS_PER_ADDRESS, PERIOD_S)
+        self._wrong = throttle("wrong-user-codes", WRONG_CODES_PER_MEMBER, PERIOD_S)
 
     async def start(self, client: str, resource: str, scope: str, caller: Caller) -> DeviceAuthorization:
         """Begin. Raises `TooManyAttemptsError`, `TemporarilyUnavailableError`."""
-        self._starts.check(caller.address)
-        self._starts.charge(caller.address)
+        await self._starts.check(caller.address)
+        await self._starts.charge(caller.address)
         now = self._clock()
         if await self._store.pending_devices(now) >= MAX_PENDING:
             raise TemporarilyUnavailableError("too many sign-ins are waiting", retry_after_s=30)
@@ -105,13 +106,13 @@ class DeviceFlow:
     async def decide(self, user_code: str, member: Member, *, approve: bool) -> DeviceGrant:
         """`member`, who has just signed in, says yes or no. Raises `InvalidGrantError`, `TooManyAttemptsError`."""
         key = f"{member.org}/{member.id}"
-        self._wrong.check(key)
+        await self._wrong.check(key)
         status = DeviceStatus.APPROVED if approve else DeviceStatus.DENIED
         decided = await self._store.decide(
             self._code_digest(user_code), status, member.org, member.id, self._clock()
         )
         if decided is None:
-            self._wrong.charge(key)
+            await self._wrong.charge(key)
             raise InvalidGrantError("this code is unknown, was used, or has expired; start again on the device")
         return decided
 

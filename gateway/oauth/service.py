@@ -32,6 +32,7 @@ from gateway.oauth.refresh import RefreshTokens, ReusedError
 from gateway.oauth.revocation import Revoker
 from gateway.oauth.signing import KeyStore
 from gateway.oauth.store import AuthorizationCode, DeviceStatus, OAuthStore
+from gateway.oauth.throttle import Counter, throttles
 from gateway.oauth.tokens import AccessToken, AccessTokens, TokenSigner
 from gateway.secret import Secret
 from gateway.settings import Settings
@@ -82,7 +83,10 @@ class OAuthService:
         clock: Callable[[], float],
         hasher: PasswordHasher | None = None,
         random: Callable[[int], bytes] = os.urandom,
+        counter: Counter | None = None,
     ) -> None:
+        """`counter`: where attempts are counted for all nodes together; None: here."""
+        throttle = throttles(clock, counter)
         self.config = config
         self.signing = signing
         self._control = control
@@ -95,6 +99,7 @@ class OAuthService:
             passwords=Passwords(hasher),
             clock=clock,
             random=random,
+            throttle=throttle,
             invitation_url=f"{config.base}/oauth/invitation",
         )
         self._devices = DeviceFlow(
@@ -102,6 +107,7 @@ class OAuthService:
             key=key,
             clock=clock,
             random=random,
+            throttle=throttle,
             page_url=f"{config.base}/oauth/device",
             interval_s=config.device_interval_s,
             expires_s=config.device_expires_s,
@@ -130,6 +136,7 @@ class OAuthService:
         clock: Callable[[], float],
         hasher: PasswordHasher | None = None,
         device_interval_s: int = 5,
+        counter: Counter | None = None,
     ) -> OAuthService:
         """Load the HMAC key, making it at the first start. Control process only; `clock` gives Unix seconds."""
         secret = await secrets.load(HMAC_NAME)
@@ -147,7 +154,16 @@ class OAuthService:
             device_interval_s=device_interval_s,
         )
         key = ServerKey(secret)
-        return cls(config, control=control, store=store, signing=signing, key=key, clock=clock, hasher=hasher)
+        return cls(
+            config,
+            control=control,
+            store=store,
+            signing=signing,
+            key=key,
+            clock=clock,
+            hasher=hasher,
+            counter=counter,
+        )
 
     def metadata(self) -> dict[str, Any]:
         """RFC 8414 section 2. Names what exists and nothing else."""

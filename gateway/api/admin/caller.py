@@ -17,8 +17,9 @@ from litestar.params import SkipValidation
 
 from gateway.api.admin.dependencies import AdminDependencies
 from gateway.api.admin.requestid import request_id
-from gateway.errors import ForbiddenError, UnauthenticatedError
+from gateway.errors import ForbiddenError, LimitExceededError, UnauthenticatedError, UnavailableError
 from gateway.exchange import Principal
+from gateway.oauth.errors import TemporarilyUnavailableError, TooManyAttemptsError
 from policies.facts import Role
 from tenants.ids import InvalidIdError, OrgId, org_id
 from tenants.models import Member, State
@@ -27,6 +28,10 @@ from tenants.store import Actor, NotFoundError, OrgStore, StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
+WRITES: Final = "admin-writes"
+WRITES_PER_MINUTE: Final = 1_200
+"""Of one member: far beyond what people and scripts do, and less than what would keep the store busy."""
+_READING: Final = frozenset({"GET", "HEAD"})
 OPERATION: Final = "operation"
 PUBLIC: Final = "public"
 """Keys of a handler's `opt`: what it does, or that anyone may. A handler with neither is shut."""
@@ -99,7 +104,10 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     if operation is Operation.METRICS_READ and _is_local(connection):
         return
     deps: AdminDependencies = connection.app.state.dependencies
-    connection.scope["state"]["caller"] = await _admit(deps, connection, operation)
+    caller = await _admit(deps, connection, operation)
+    if connection.scope.get("method") not in _READING:
+        await _count_write(deps, caller)
+    connection.scope["state"]["caller"] = caller
 
 
 async def _admit(
@@ -140,6 +148,20 @@ async def _admit(
         # Changes and exports write entries of their own: what an operator looks at is written down here.
         await visitor.store.note("operator.access", operation, visitor.actor, {})
     return visitor
+
+
+async def _count_write(deps: AdminDependencies, caller: Caller) -> None:
+    """What writes is counted for all nodes together; what cannot be counted is not written."""
+    key = f"{caller.principal.org}/{caller.principal.member}"
+    try:
+        await deps.writes.check(key)
+        await deps.writes.charge(key)
+    except TooManyAttemptsError as error:
+        wait = error.retry_after_s or 1
+        text = f"too many changes in a short time; try again in {wait} s"
+        raise LimitExceededError(text, limit=WRITES, scope="member", retry_after_s=wait) from None
+    except TemporarilyUnavailableError as error:
+        raise UnavailableError("writes cannot be counted now", retry_after_s=error.retry_after_s or 1) from None
 
 
 async def _member(deps: AdminDependencies, principal: Principal) -> Member:

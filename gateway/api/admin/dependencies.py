@@ -17,6 +17,7 @@ from gateway.exchange import Credential, Principal
 from gateway.limits.protocol import Standings
 from gateway.limits.store import SliceAdmin
 from gateway.oauth.published import SigningKey
+from gateway.oauth.throttle import Throttle
 from gateway.secret import Secret
 from gateway.secrets.mint import Commands
 from gateway.secrets.rotation import KeyRotations
@@ -111,6 +112,7 @@ class AdminDependencies:
     `check_url` says what is wrong with an upstream's URL as a target (private address), or None. `metrics`
     gives the text exposition, `unready` the reasons why this process should not be asked now, if any.
     `count_rotation` is told each outcome of an upstream's rotation, `key_used_at` says when its key was last used.
+    `writes` counts the changes of each member.
     """
 
     store: ControlStore
@@ -128,6 +130,7 @@ class AdminDependencies:
     metrics: Callable[[], str]
     unready: Callable[[], Sequence[str]]
     clock: Callable[[], float]
+    writes: Throttle
     limits: SliceAdmin = field(default_factory=NoLimits)
     commands: Commands = field(default_factory=Commands)
     count_rotation: Callable[[OrgId, str, str], None] = lambda *_: None

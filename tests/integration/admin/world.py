@@ -27,6 +27,7 @@ from gateway.exchange import Credential
 from gateway.limits.accounts import LimitOwner
 from gateway.metrics import Metrics
 from gateway.oauth.published import KeyUse, SigningKey
+from gateway.oauth.throttle import MemoryThrottle
 from gateway.secret import Secret
 from gateway.secrets.datakeys import DataKeys
 from gateway.secrets.sealed import SealedCerts, SealedFile, SealedWebhooks
@@ -152,6 +153,7 @@ class World:
         self.publisher = Publisher(store, self.hub, clock, lambda: tokens.jwks("server"))
         self.streams = SpiedStreams(self.hub, self.publisher)
         self.sessions = FakeSessions()
+        self.writes = MemoryThrottle(1_200, 60, lambda: self.clock.seconds)
         self.probe = FakeProbe()
         self.receiver = FakeReceiver()
         self.metrics = Metrics()
@@ -171,6 +173,7 @@ class World:
             keys=self.keys,
             certs=self.certs,
             sessions=self.sessions,
+            writes=self.writes,
             verifier=Authenticator(tokens.ISSUER, AUDIENCE, clock.now),
             audit=LogReader(self.sequencer, self.people),
             people=self.people,
