@@ -36,7 +36,7 @@ SCARCE = 8
 part of what is wanted. Otherwise each request is judged here."""
 
 KEPT_US = 60_000_000
-"""No bucket of a store that began less than so long ago is forgotten: workers that come late compare what they
+"""Nothing of a store that began less than so long ago is forgotten: workers that come late compare what they
 know with what others said."""
 
 Key = tuple[str, str, str, int]
@@ -138,13 +138,14 @@ class Account:
         Returns whether nothing at all is left."""
         now = self._at(clock_us)
         self._end_silent(now)
-        if now - self._began_us >= KEPT_US:
-            for _ in range(min(n, len(self._buckets))):
-                key, found = next(iter(self._buckets.items()))
-                if found.as_new(now):
-                    del self._buckets[key]
-                else:
-                    self._buckets.move_to_end(key)
+        if now - self._began_us < KEPT_US:
+            return False
+        for _ in range(min(n, len(self._buckets))):
+            key, found = next(iter(self._buckets.items()))
+            if found.as_new(now):
+                del self._buckets[key]
+            else:
+                self._buckets.move_to_end(key)
         return not self._buckets and not self._sessions
 
     def _at(self, clock_us: int) -> int:

@@ -10,13 +10,14 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gateway.limits.accounts import LimitOwner
+from gateway.limits.account import Account
 from gateway.limits.protocol import Part, SliceAnswer, SliceAsk, Standings, Wish
 from gateway.limits.redis import RedisSlices
 from gateway.limits.redis_library import GIVEN_CLOCK, library
@@ -158,8 +159,10 @@ class Both:
     sessions: dict[int, tuple[str, str, int]] = field(default_factory=dict)
     epochs: tuple[str, str] = ("", "")
 
-    def __post_init__(self) -> None:
-        self.owner = LimitOwner(lambda: self.clock_us)
+    @cached_property
+    def account(self) -> Account:
+        """It begins when it is first spoken to."""
+        return Account(self.clock_us)
 
     async def move(self, move: Move) -> None:
         match move:
@@ -172,7 +175,7 @@ class Both:
             case ("reset", str(limit), subject):
                 assert subject is None or isinstance(subject, str)
                 count = await self.redis.reset(ORG, limit, subject)
-                assert await self.owner.reset(ORG, limit, subject) == count
+                assert self.account.reset(limit, subject, self.clock_us) == count
             case ("seed", Part() as part, int(level), int(ago_us)):
                 at_us = self.clock_us - ago_us
                 known = Standings(
@@ -190,7 +193,7 @@ class Both:
                     0,
                     at_us,
                 )
-                await self.owner.seed(ORG, [known])
+                self.account.seed([known], self.clock_us)
                 await self.redis.seed(ORG, [known])
         await self.compare()
 
@@ -224,14 +227,14 @@ class Both:
             self.sessions.pop(said.worker, None)
 
     async def ask(self, first: SliceAsk, second: SliceAsk) -> tuple[SliceAnswer, SliceAnswer]:
-        one, two = self.owner.answer(first), await self.redis.ask(second)
+        one, two = self.account.answer(first, self.clock_us), await self.redis.ask(second)
         assert replace(one, session="", epoch="") == replace(two, session="", epoch="")
         assert (one.session == "") == (two.session == "")
         self.epochs = one.epoch, two.epoch
         return one, two
 
     async def compare(self) -> None:
-        one, two = await self.owner.usage(ORG), await self.redis.usage(ORG)
+        one, two = self.account.usage(self.clock_us), await self.redis.usage(ORG)
         assert _worth_knowing(one) == _worth_knowing(two)
 
 
