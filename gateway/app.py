@@ -57,9 +57,12 @@ from gateway.hardening import keep_memory_private
 from gateway.inflight import InFlight
 from gateway.limits.accounts import LimitOwner
 from gateway.limits.keeper import BudgetKeeper
+from gateway.limits.redis import RedisSlices
+from gateway.limits.redis_open import open_slices
 from gateway.limits.slices import SlicedLimits
 from gateway.limits.store import SliceAdmin, SliceStore
 from gateway.limits.undertaker import Undertaker
+from gateway.limits_settings import LimitsSettingsError
 from gateway.listeners import admin_server, bus_server, public_tree
 from gateway.oauth.service import OAuthService
 from gateway.oauth.sql import SqlOAuthStore
@@ -131,8 +134,9 @@ def worker() -> Litestar:
         reader=Fallback(settings.database, clock.now),
         max_staleness_s=settings.server.max_staleness_s,
     )
+    buckets = _in_redis(settings) or slices_over(bus)
     limits = SlicedLimits(
-        boot, slices_over(bus), workers=settings.server.workers, clock=clock, folder=_limit_books(settings)
+        boot, buckets, workers=settings.server.workers, clock=clock, folder=_limit_books(settings)
     )
     spool = Spool(_spools(settings), boot, settings.audit.spool_bytes, settings.audit.fsync_ms)
     counters = WorkerCounters(transports.gauges)
@@ -187,6 +191,7 @@ def worker() -> Litestar:
         bus.start()
         async with asyncio.timeout(FIRST_SNAPSHOT_S):
             await bus.known()
+        await _warm(buckets)
         settle_heap()
         forwarding = asyncio.create_task(spool.run(forward))
         house = keep_house(
@@ -204,6 +209,7 @@ def worker() -> Litestar:
         finally:
             await drain.aclose()
             await limits.close()
+            await _leave(buckets)
             spool.stop()
             with contextlib.suppress(TimeoutError):  # what is left on disk is recovered by the control process
                 async with asyncio.timeout(5):
@@ -291,12 +297,12 @@ async def control(settings: Settings) -> None:
     store.subscribe(publisher.wake)
     store.subscribe(sequencer.nudge)
     await publisher.sync()
-    owner = LimitOwner(lambda: int(clock.now() * 1_000_000))
+    owner, buckets = _limit_stores(settings, clock)
     metrics = ControlMetrics(clock.now)
     hub.on_leave(metrics.last_used.left)
     transports = _transports(settings, clock)
     webhooks = _webhooks(settings, store, sealed, clock)
-    keeper, deliveries = await _budgets(store, hub, owner=owner, metrics=metrics, webhooks=webhooks, clock=clock)
+    keeper, deliveries = await _budgets(store, hub, owner=buckets, metrics=metrics, webhooks=webhooks, clock=clock)
 
     def unready() -> Sequence[str]:
         reasons = [] if sequencer.healthy else [f"the audit log cannot be written: {sequencer.reason}"]
@@ -354,7 +360,7 @@ async def control(settings: Settings) -> None:
             sequencer.drain_outbox(store),
             deps.erasure.keep_clean(),
             _recover_spools(settings, sequencer, hub),
-            _undertaker(settings, owner, hub).run(),
+            _undertaker(settings, buckets, hub).run(),
             deps.rotations.run(),
             oauth.keep_rotated(),
             keeper.run(),
@@ -375,7 +381,7 @@ async def control(settings: Settings) -> None:
             server.stop()  # type: ignore[no-untyped-call]  # granian leaves it untyped
         await _end([stopping, *tasks])
         with contextlib.suppress(Exception):  # what cannot be drained now is drained at the next start
-            await _write_down(keeper, sequencer, store)
+            await _write_down(keeper, buckets, sequencer, store)
         await sequencer.close()
         await transports.aclose()
         await keys.aclose()
@@ -402,9 +408,12 @@ def _webhooks(settings: Settings, store: SqlControlStore, sealed: SealedFile, cl
     return Webhooks(store.webhooks, SealedWebhooks(sealed), posting.post, clock, secrets.token_bytes)
 
 
-async def _write_down(keeper: BudgetKeeper, sequencer: Sequencer, store: SqlControlStore) -> None:
+async def _write_down(
+    keeper: BudgetKeeper, buckets: SliceAdmin, sequencer: Sequencer, store: SqlControlStore
+) -> None:
     """The last round, when workers have given back what they were lent, and the entries it may have made."""
     await keeper.round()
+    await _leave(buckets)
     await sequencer.drain_once(store)
 
 
@@ -434,6 +443,27 @@ def _undertaker(settings: Settings, limits: SliceStore, hub: Hub) -> Undertaker:
     undertaker = Undertaker(_limit_books(settings), limits)
     hub.on_leave(undertaker.left)
     return undertaker
+
+
+def _in_redis(settings: Settings) -> RedisSlices | None:
+    """The store of the limits that several nodes share; None: the control process of this one has them."""
+    return open_slices(settings.limits, settings.home) if settings.limits.store == "redis" else None
+
+
+def _limit_stores(settings: Settings, clock: Clock) -> tuple[LimitOwner, LimitOwner | RedisSlices]:
+    """The owner that workers reach over the bus, and the one that counts."""
+    owner = LimitOwner(lambda: int(clock.now() * 1_000_000))
+    return owner, _in_redis(settings) or owner
+
+
+async def _warm(buckets: object) -> None:
+    if isinstance(buckets, RedisSlices):
+        await buckets.warm()
+
+
+async def _leave(buckets: object) -> None:
+    if isinstance(buckets, RedisSlices):
+        await buckets.aclose()
 
 
 async def _save_last_used(store: SqlControlStore, last_used: LastUsed) -> None:
@@ -556,7 +586,7 @@ def main(part: str, parent: int) -> int:
     }
     try:
         parts[part]()
-    except (DamagedError, StoreError, StoreUnavailableError) as error:
+    except (DamagedError, LimitsSettingsError, StoreError, StoreUnavailableError) as error:
         log.critical("%s", error)
         return HOPELESS
     return 0

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gateway.limits_settings import LimitsSettings, limits_faults
 from gateway.vault_settings import VaultSettings, vault_faults
 
 ENV_PREFIX = "ORGATE_"
@@ -271,6 +272,7 @@ class Settings(_Section):
     store: Store = Store()
     secrets: Secrets = Secrets()
     vault: VaultSettings = VaultSettings()
+    limits: LimitsSettings = LimitsSettings()
     audit: Audit = Audit()
     upstreams: Upstreams = Upstreams()
 
@@ -322,7 +324,7 @@ def validated(found: dict[str, Any]) -> Settings:
     except ValidationError as error:
         faults = [_fault(item) for item in error.errors(include_url=False, include_context=False)]
         raise SettingsError(faults) from None
-    if wrong := _secrets_faults(settings):
+    if wrong := _secrets_faults(settings) + limits_faults(settings.limits, settings.home):
         raise SettingsError(wrong)
     return settings
 
@@ -358,7 +360,7 @@ def _override(found: dict[str, Any], environ: dict[str, str]) -> list[str]:
         if isinstance(table, dict):
             table[key] = (
                 [part.strip() for part in value.split(",") if part.strip()]
-                if key in ("allow_networks", "mint_commands")
+                if key in ("addresses", "allow_networks", "mint_commands")
                 else value
             )
     return unknown
