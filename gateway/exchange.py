@@ -189,7 +189,7 @@ class Route(Struct, frozen=True):
     """Where an admitted call goes, under which model name, with which key.
 
     `ends`: the event loop's clock, seconds, by which the whole answer must have passed; `lane`: its place in line
-    when the upstream is full, lower first.
+    when the upstream is full, lower first; `weight`: its organization's part of the turns in a lane.
     """
 
     reservation: Reservation
@@ -198,6 +198,7 @@ class Route(Struct, frozen=True):
     credential: Credential
     ends: float = math.inf
     lane: int = 0
+    weight: int = 1
 
 
 class Outcome(StrEnum):

@@ -9,7 +9,8 @@ from tenants.ids import OrgId
 
 SHARE = 4
 """An organization may hold this many times what is left free: one alone four fifths of all, a second one four
-fifths of the rest. (Choudhury and Hahne, "Dynamic queue length thresholds", 1998.)"""
+fifths of the rest. Beside a heavier one it may hold as many times fewer as it is lighter. (Choudhury and Hahne,
+"Dynamic queue length thresholds", 1998.)"""
 
 
 class Abort(Enum):
@@ -38,19 +39,27 @@ class InFlight:
     `closed`: the worker is on its way out and takes no request any more.
     """
 
-    __slots__ = ("_counts", "_held", "closed", "count")
+    __slots__ = ("_counts", "_heaviest", "_held", "_weights", "closed", "count")
 
     def __init__(self) -> None:
         self._held: dict[OrgId, dict[str, set[Abortable]]] = {}
         self._counts: dict[OrgId, int] = {}
+        self._weights: dict[OrgId, int] = {}
+        """Of those that have anything in flight, when it is not 1."""
+        self._heaviest = 1
+        """Of these, or of one that was heavier when it came, until any of them leaves."""
         self.closed = False
         self.count = 0
 
-    def has_room(self, org: OrgId, most: int) -> bool:
+    def has_room(self, org: OrgId, most: int, weight: int = 1) -> bool:
         """Whether one more of `org` leaves room for others, where `most` may be in flight in all."""
-        return self._counts.get(org, 0) < SHARE * (most - self.count)
+        heaviest = max(weight, self._heaviest)
+        return self._counts.get(org, 0) * heaviest < SHARE * weight * (most - self.count)
 
-    def enter(self, org: OrgId, member: str, request: Abortable) -> None:
+    def enter(self, org: OrgId, member: str, request: Abortable, weight: int = 1) -> None:
+        if weight != 1:
+            self._weights[org] = weight
+            self._heaviest = max(weight, self._heaviest)
         self._held.setdefault(org, {}).setdefault(member, set()).add(request)
         self._counts[org] = self._counts.get(org, 0) + 1
         self.count += 1
@@ -65,6 +74,8 @@ class InFlight:
             del members[member]
             if not members:
                 del self._held[org], self._counts[org]
+                if self._weights.pop(org, None) is not None:
+                    self._heaviest = max(self._weights.values(), default=1)
 
     def reset(self, org: OrgId, member: str = "") -> int:
         """End what `org` (or one `member` of it) has in flight; returns how many were told to end."""

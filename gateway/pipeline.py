@@ -198,12 +198,14 @@ class Pipeline:
             raise UnavailableError("the gateway has too many requests in flight", retry_after_s=1)
         snapshot = self._world.snapshot
         principal = self._authn.authenticate(inbound.authorization, inbound.host, snapshot)
-        if not self._in_flight.has_room(principal.org, self._max_in_flight):
+        tenant = snapshot.tenants.get(principal.org)
+        weight = 1 if tenant is None else tenant.org.weight
+        if not self._in_flight.has_room(principal.org, self._max_in_flight, weight):
             # A body may be minutes in coming, and no limit is asked before it is there.
             raise UnavailableError("your organization has too many requests in flight", retry_after_s=1)
         self._receipts.admit()
         ledger.entered(principal, inbound.client_version)
-        self._in_flight.enter(principal.org, principal.member, inbound)
+        self._in_flight.enter(principal.org, principal.member, inbound, weight)
         inbound.check()
         return principal, snapshot
 
@@ -255,6 +257,7 @@ class Pipeline:
             credential=credential,
             ends=inbound.ends,
             lane=lane_of_call(permit.call, inbound.lane),
+            weight=permit.tenant.org.weight,
         )
 
     async def _answered(

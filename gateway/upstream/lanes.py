@@ -5,7 +5,7 @@ The order of turns:
 1. the lowest lane goes first (`policies.lanes`);
 2. at the latest every `STRIDE`th turn goes to a lower-ranking lane in which somebody waits who can be served:
    to the one whose next has waited longest. So a lane gets 1/STRIDE of the turns however busy those before it;
-3. inside a lane organizations take turns, each one request;
+3. inside a lane organizations take turns, each one request; one of twice the weight has twice the turns;
 4. inside an organization the one who came first goes first.
 
 Who cannot be served yet (no stream free on its own connections) is passed over and keeps its place.
@@ -14,7 +14,7 @@ Who cannot be served yet (no stream free on its own connections) is passed over 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import ceil
 from typing import Generic, TypeVar
 
@@ -32,14 +32,16 @@ MEMORY_S = 10.0
 
 
 class Place(Generic[F]):
-    """One request's place in line. `flow`: what must be ready for it, its connections; turns go round by `org`."""
+    """One request's place in line. `flow`: what must be ready for it, its connections; turns go round by `org`, to
+    each as often as its `weight` beside the others'."""
 
-    __slots__ = ("flow", "lane", "number", "org")
+    __slots__ = ("flow", "lane", "number", "org", "weight")
 
-    def __init__(self, lane: int, org: str, flow: F) -> None:
+    def __init__(self, lane: int, org: str, flow: F, weight: int = 1) -> None:
         self.lane = lane
         self.org = org
         self.flow = flow
+        self.weight = weight
         self.number = 0
         """In order of arrival in its line; 0: not in line."""
 
@@ -57,6 +59,10 @@ class Line(Generic[F]):
             OrderedDict() for _ in range(LANES)
         ]
         self._counts: dict[tuple[int, str], int] = {}
+        self._credits: dict[tuple[int, str], int] = {}
+        """What an organization that waits has saved up for its next turn (see `_weigh`)."""
+        self._weighted = False
+        """Somebody has had another weight than 1."""
         self._flows: dict[F, int] = {}
         self._last = 0
         self._passed = 0
@@ -86,6 +92,8 @@ class Line(Generic[F]):
         self._counts[key] = self._counts.get(key, 0) + 1
         self._flows[place.flow] = self._flows.get(place.flow, 0) + 1
         self.waiting += 1
+        if place.weight != 1:
+            self._weighted = True
 
     def leave(self, place: Place[F]) -> None:
         """Give the place up, at any moment. Does nothing when it is no longer in line."""
@@ -105,6 +113,7 @@ class Line(Generic[F]):
         self._counts[key] -= 1
         if not self._counts[key]:
             del self._counts[key]
+            self._credits.pop(key, None)
         self._flows[place.flow] -= 1
         if not self._flows[place.flow]:
             del self._flows[place.flow]
@@ -131,6 +140,8 @@ class Line(Generic[F]):
             self._passed = min(self._passed + 1, STRIDE - 1)
         else:
             self._passed = 0
+        if self._weighted:
+            chosen = self._weigh(chosen.lane, ready)
         self.leave(chosen)
         orgs = self._lanes[chosen.lane]
         if chosen.org in orgs:
@@ -138,6 +149,10 @@ class Line(Generic[F]):
         return chosen
 
     def _head(self, lane: int, ready: Callable[[F], bool]) -> Place[F] | None:
+        return next(self._heads(lane, ready), None)
+
+    def _heads(self, lane: int, ready: Callable[[F], bool]) -> Iterator[Place[F]]:
+        """The next of each organization that can be served, in the order of their turns."""
         for flows in self._lanes[lane].values():
             best: Place[F] | None = None
             for flow, places in flows.items():
@@ -145,8 +160,28 @@ class Line(Generic[F]):
                 if head is not None and (best is None or head.number < best.number) and ready(flow):
                     best = head
             if best is not None:
-                return best
-        return None
+                yield best
+
+    def _weigh(self, lane: int, ready: Callable[[F], bool]) -> Place[F]:
+        """Whose turn it is by weight, of a lane in which somebody can be served.
+
+        In a round each who can be served saves up its weight; a turn costs as much as the heaviest's. So the
+        heaviest has one in every round, others as much more seldom as they are lighter, and with equal weights it
+        is one after the other. (Deficit round robin: Shreedhar and Varghese, 1995.)
+        """
+        heads = list(self._heads(lane, ready))
+        price = max(head.weight for head in heads)
+        saved = self._credits
+        rounds = min(max(-(-(price - saved.get((lane, h.org), 0)) // h.weight), 0) for h in heads)
+        chosen: Place[F] | None = None
+        for head in heads:
+            key = lane, head.org
+            saved[key] = saved.get(key, 0) + rounds * head.weight
+            if chosen is None and saved[key] >= price:
+                chosen = head
+        assert chosen is not None  # noqa: S101  # so many rounds were needed for one of them
+        saved[lane, chosen.org] -= price
+        return chosen
 
 
 class Pace:

@@ -81,9 +81,9 @@ class _Waiter(Place[Member]):
 
     __slots__ = ("_loop", "ends", "turn")
 
-    def __init__(self, lane: int, org: str, pool: Member, loop: asyncio.AbstractEventLoop, ends: float) -> None:
-        super().__init__(lane, org, pool)
-        self._loop = loop
+    def __init__(self, lane: int, pool: Member, ends: float, weight: int) -> None:
+        super().__init__(lane, pool.org, pool, weight)
+        self._loop = loop = asyncio.get_running_loop()
         self.ends = ends
         self.turn: asyncio.Future[Connection] = loop.create_future()
 
@@ -150,8 +150,8 @@ class ConnectionPool:
             self._grow()
         return connection
 
-    async def acquire(self, lane: int = 0, ends: float = math.inf) -> Connection:
-        """Wait for what `take` gives, until `ends` (the loop's clock).
+    async def acquire(self, lane: int = 0, ends: float = math.inf, weight: int = 1) -> Connection:
+        """Wait for what `take` gives, until `ends` (the loop's clock). `weight`: see `lanes`.
 
         Raises `TimeoutError` then, `SaturatedError` when too many wait already, and what dialling raised when no
         other connection is left to wait for. In all these cases nothing has been sent.
@@ -163,7 +163,7 @@ class ConnectionPool:
             raise self._expired(lane)
         if not self._line.waiting:
             self._share.pace.begin(now)
-        waiter = _Waiter(lane, self.org, self, self._loop, ends)
+        waiter = _Waiter(lane, self, ends, weight)
         gauges = self._gauges
         gauges.waiting += 1
         gauges.queue[lane] += 1

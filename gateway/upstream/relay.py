@@ -76,6 +76,7 @@ class Transport(Protocol):
         *,
         ends: float = math.inf,
         lane: int = 0,
+        weight: int = 1,
         block: bytes = b"",
     ) -> Outgoing: ...
 
@@ -224,6 +225,7 @@ class Relay:
                 upstream_body(call, route.model),
                 ends=route.ends,
                 lane=route.lane,
+                weight=route.weight,
                 block=outline.block,
             )
             if outline.sign is not None:

@@ -23,7 +23,8 @@ TIME_LEFT = b"x-request-timeout-ms"
 class Outgoing(NamedTuple):
     """A request ready to be written. Header names are lower-case; `deadline`: the loop's clock, seconds, by
     which the head of the answer must be there; `idle_s`: the longest silence after that; `ends`: the same clock,
-    by which everything must be there; `lane`: its place in line when the upstream is full, lower first.
+    by which everything must be there; `lane`: its place in line when the upstream is full, lower first;
+    `weight`: its organization's part of the turns there.
 
     `block`: method, origin, path and `headers` as HPACK, where they were coded before (`fields.encode`; else
     empty). `extra`: headers of this request alone. The connection adds the body's length and what is left
@@ -40,6 +41,7 @@ class Outgoing(NamedTuple):
     lane: int = 0
     extra: tuple[Header, ...] = ()
     block: bytes = b""
+    weight: int = 1
 
     @property
     def first_due(self) -> float:

@@ -155,6 +155,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         *,
         ends: float = math.inf,
         lane: int = 0,
+        weight: int = 1,
         block: bytes = b"",
     ) -> Outgoing:
         """A request to this upstream with the times it may take, from now on. See `Outgoing`."""
@@ -170,6 +171,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             lane,
             (),
             block,
+            weight,
         )
 
     async def open(
@@ -215,7 +217,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
     async def _queued(self, outgoing: Outgoing) -> Connection:
         try:
-            return await self._pool.acquire(outgoing.lane, outgoing.first_due)
+            return await self._pool.acquire(outgoing.lane, outgoing.first_due, outgoing.weight)
         except TimeoutError:
             self.gauges.timeouts += 1
             if outgoing.ends <= outgoing.deadline:

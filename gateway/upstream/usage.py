@@ -62,8 +62,8 @@ def usage_of_answer(body: bytes) -> Usage | None:
 
 
 def text_of_answer(body: bytes) -> int:
-    """Bytes of text in the choices of a whole JSON answer; of all of it when it has none that can be read, or is so
-    long that what is read of it could take many times its memory."""
+    """Bytes of text in the choices of a whole JSON answer; of all of it when it has none that can be read, or is
+    so long that what is read of it could take many times its memory."""
     if len(body) > READ_LIMIT:
         return len(body)
     try:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from msgspec import structs
 
 from gateway.api.data.openai import decoder
 from gateway.errors import (
@@ -381,3 +382,11 @@ async def test_an_unexpected_fault_is_settled_as_failed() -> None:
     with pytest.raises(KeyError):
         await run(world)
     assert settled(world).outcome is Outcome.FAILED
+
+
+async def test_an_organizations_weight_goes_with_its_requests() -> None:
+    world = World()
+    world.snapshot = Snapshot(1, [structs.replace(RECORD, org=Org(ACME, "Acme", weight=5))])
+    world.answers(200, FakeStream(USAGE))
+    await run(world)
+    assert [outgoing.weight for outgoing in world.outgoing] == [5]

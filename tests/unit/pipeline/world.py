@@ -124,9 +124,10 @@ class FakeTransport:
         *,
         ends: float = math.inf,
         lane: int = 0,
+        weight: int = 1,
         block: bytes = b"",
     ) -> Outgoing:
-        return Outgoing(method, path, headers, body, math.inf, math.inf, ends, lane, (), block)
+        return Outgoing(method, path, headers, body, math.inf, math.inf, ends, lane, (), block, weight)
 
     async def open(
         self,

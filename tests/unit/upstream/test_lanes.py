@@ -176,3 +176,53 @@ def test_pace_keeps_what_it_measured_a_moment_ago_and_forgets_the_rest() -> None
     assert pace.retry_after_s(49, 2.0) == 5
     pace.begin(1_000)
     assert pace.retry_after_s(49, 1_001) == 1
+
+
+def weighted(*waiting: tuple[str, int, int]) -> Line[Flow]:
+    """(organization, its weight, how many of its requests wait)."""
+    line: Line[Flow] = Line()
+    for org, weight, count in waiting:
+        for _ in range(count):
+            line.join(Place(0, org, org, weight))
+    return line
+
+
+def turns(line: Line[Flow], count: int, ready: Callable[[Flow], bool] = lambda _: True) -> list[str]:
+    return [place.org for _ in range(count) if (place := line.next(ready)) is not None]
+
+
+def test_one_of_twice_the_weight_has_twice_the_turns_and_they_are_spread() -> None:
+    assert turns(weighted(("a", 1, 20), ("b", 2, 20)), 9) == ["b", "a", "b", "b", "a", "b", "b", "a", "b"]
+
+
+def test_equal_weights_are_one_after_the_other_whatever_they_are() -> None:
+    assert turns(weighted(("a", 7, 3), ("b", 7, 3), ("c", 7, 3)), 9) == ["a", "b", "c"] * 3
+
+
+def test_the_lightest_is_never_starved() -> None:
+    found = turns(weighted(("a", 1, 5), ("b", 1000, 3_100)), 3_003)
+    assert found.count("a") == 3
+
+
+def test_who_waits_alone_is_served_whatever_its_weight() -> None:
+    line = weighted(("a", 1, 5), ("b", 1000, 5))
+    assert turns(line, 5, lambda flow: flow == "a") == ["a"] * 5
+    assert turns(line, 5) == ["b"] * 5
+
+
+def test_nothing_is_saved_up_by_who_does_not_wait() -> None:
+    line = weighted(("a", 1, 1), ("b", 3, 9))
+    turns(line, 10)
+    for org, weight in (("b", 3), ("a", 1)):
+        for _ in range(8):
+            line.join(Place(0, org, org, weight))
+    assert turns(line, 8).count("a") == 2
+
+
+@given(st.lists(st.integers(1, 50), min_size=2, max_size=6))
+def test_turns_are_as_the_weights_are(weights: list[int]) -> None:
+    total, rounds = sum(weights), 20
+    line = weighted(*((str(n), weight, rounds * weight + 100) for n, weight in enumerate(weights)))
+    found = Counter(turns(line, rounds * total))
+    for n, weight in enumerate(weights):
+        assert abs(found[str(n)] - rounds * weight) <= len(weights) + 1
