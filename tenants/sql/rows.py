@@ -80,6 +80,11 @@ def fields(kind: type[Struct]) -> dict[str, Any]:
     return _fields[kind]
 
 
+def _shown(value: Any) -> str | int | bool | Sequence[str]:
+    """As an entry's detail may hold it: a list is of text."""
+    return [str(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 def describe(old: Struct | None, new: Struct) -> dict[str, str | int | bool | Sequence[str]]:
     """The detail of a change: what was created, or which fields changed and what they are now."""
     before: dict[str, Any] = msgspec.to_builtins(old) if old is not None else {}
@@ -87,6 +92,6 @@ def describe(old: Struct | None, new: Struct) -> dict[str, str | int | bool | Se
     changed = [name for name in after if name not in _SERVER_SET and after[name] != before.get(name)]
     unshown = _UNSHOWN | {"name"} if isinstance(new, Member) else _UNSHOWN
     shown: dict[str, str | int | bool | Sequence[str]] = {
-        name: after[name] for name in changed if name not in unshown
+        name: _shown(after[name]) for name in changed if name not in unshown
     }
     return shown if old is None else {"changed": changed, **shown}

@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from policies.facts import Role
 from tenants.ids import PLATFORM, OrgId
-from tenants.models import Member, Revocation, State
+from tenants.models import Member, Revocation, State, Window
 from tenants.revocations import LEEWAY_S, LONGEST_TOKEN_S
 from tenants.sql.store import SqlControlStore
 from tenants.store import InvalidItemError, InvalidQueryError, NotFoundError, VersionMismatchError
@@ -117,6 +117,15 @@ async def test_a_change_says_nothing_of_a_person_but_the_id(acme: SqlControlStor
     text = msgspec.json.encode(queued).decode().lower()
     assert "secret.example" not in text
     assert "canary" not in text
+
+
+async def test_a_list_of_numbers_is_text_in_a_change(acme: SqlControlStore) -> None:
+    """An entry's lists are of text: one that cannot be read back would hold up all that come after it."""
+    budget = limit("acme", amount=100, period_s=0, window=Window.DAY, notify_at=(80, 95))
+    await acme.for_org(ACME).limits.create(budget, OPERATOR)
+    await acme.for_org(ACME).limits.replace(structs.replace(budget, notify_at=(50,)), 1, OPERATOR)
+    made, changed = (await acme.outbox())[-2:]
+    assert (made.detail["notify_at"], changed.detail["notify_at"]) == (["80", "95"], ["50"])
 
 
 async def test_a_change_names_a_ca_and_does_not_quote_it(acme: SqlControlStore) -> None:
