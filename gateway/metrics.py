@@ -107,6 +107,21 @@ FAMILIES: Final[Mapping[str, Family]] = {
         " overlap. `refused`: so was the one from before.",
         (*_UPSTREAM, "outcome"),
     ),
+    "orgate_limit_messages_total": Family(
+        "counter", "Messages to the store of limits that were answered; each carries many requests.", ("org",)
+    ),
+    "orgate_limit_resends_total": Family(
+        "counter", "Messages that were sent again, because no answer had come.", ("org",)
+    ),
+    "orgate_limit_refusals_total": Family(
+        "counter",
+        "Requests that a limit refused, by who said so: the `store`, the `worker` because the store had just said"
+        " so, the worker in an `outage` of the store.",
+        ("org", "by"),
+    ),
+    "orgate_limit_accounts_away": Family(
+        "gauge", "Accounts of organizations whose store of limits cannot be asked, in all workers together.", ()
+    ),
     "orgate_limit_thresholds_total": Family(
         "counter", "Budgets of which so many percent were used, once each window.", ("org", "limit", "percent")
     ),

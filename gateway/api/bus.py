@@ -35,7 +35,8 @@ from gateway.bus.messages import (
     SpoolUp,
 )
 from gateway.errors import GatewayError
-from gateway.limits.messages import SliceAnswer, SliceAsk
+from gateway.limits.protocol import SliceAnswer, SliceAsk
+from gateway.limits.store import SliceStore
 
 log = logging.getLogger("orgate.bus")
 
@@ -47,19 +48,23 @@ T = TypeVar("T", bound=Struct)
 
 
 class SliceOwner(Protocol):
-    """Owns the buckets: `gateway.limits.owner.LimitOwner`."""
+    """Owns the buckets: `gateway.limits.accounts.LimitOwner`."""
 
     def answer(self, ask: SliceAsk) -> SliceAnswer: ...
     def left(self, worker: str) -> None: ...
 
 
-def slices_over(bus: BusClient) -> Callable[[SliceAsk], Awaitable[SliceAnswer]]:
-    """The `ask` of `gateway.limits.slices.SlicedLimits`, over `bus`."""
+def slices_over(bus: BusClient) -> SliceStore:
+    """The store of `gateway.limits.slices.SlicedLimits`, over `bus`: the owner in the control process."""
+    return _OverBus(bus)
 
-    async def ask(message: SliceAsk) -> SliceAnswer:
-        return await bus.ask_slices(message, SliceAnswer)
 
-    return ask
+class _OverBus:
+    def __init__(self, bus: BusClient) -> None:
+        self._bus = bus
+
+    async def ask(self, message: SliceAsk) -> SliceAnswer:
+        return await self._bus.ask_slices(message, SliceAnswer)
 
 
 def bus_routes(

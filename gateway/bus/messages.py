@@ -2,7 +2,7 @@
 
 `GET /bus/v1/stream?worker=<id>` begins with a full `DeltaDown`, then deltas, resets, and a `Beat` every
 250 ms so that a worker notices within a second that it has lost touch. What `POST /bus/v1/slices` carries is
-the limits' own (`gateway.limits.messages`).
+the limits' own (`gateway.limits.protocol`).
 """
 
 from __future__ import annotations

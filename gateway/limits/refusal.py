@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from gateway.errors import LimitExceededError, QuotaExceededError, UnavailableError
 from gateway.exchange import Claim, Standing
 from gateway.limits.headers import rate_limit_headers
-from gateway.limits.messages import Refused
+from gateway.limits.table import Refused
 from tenants.amounts import dollars
 from tenants.ids import PLATFORM, OrgId
 from tenants.models import LimitUnit

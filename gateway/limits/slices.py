@@ -1,327 +1,428 @@
-"""A worker's limits: spends what it was lent, and asks the owner whenever that is not enough."""
+"""A worker's limits: spends what it was lent, and asks the store whenever that is not enough."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from gateway.errors import GatewayError, UnavailableError
-from gateway.exchange import Claim, Hold, Standing, Used
-from gateway.limits.claims import costing
-from gateway.limits.messages import Ahead, Refused, SliceAnswer, SliceAsk
-from gateway.limits.parcel import NEVER, Local, Parcel
-from gateway.limits.refusal import exceeded
-from gateway.limits.table import Key, key_of, standings
-from tenants.models import LimitUnit
+from gateway.clock import Clock, SystemClock
+from gateway.errors import UnavailableError
+from gateway.exchange import Claim, Hold
+from gateway.limits.asking import Asker, Message, Refuser
+from gateway.limits.book import Book
+from gateway.limits.headers import standings
+from gateway.limits.hold import SlicedHold
+from gateway.limits.local import Bucket, same
+from gateway.limits.outage import Refusal, admit, reconcile
+from gateway.limits.refusal import owner, refused, undecided
+from gateway.limits.session import Key, Session
+from gateway.limits.store import SliceStore
+from tenants.ids import PLATFORM, OrgId
+from tenants.models import LimitUnit, OnOutage
 
 log = logging.getLogger("orgate.limits")
 
-TICK_S = 0.2
-"""How often unused parts of slices return."""
+TICK_S = 0.25
+"""How often unused parts of slices return, and how often a store that did not answer is asked again: by one
+account of the worker's, whatever the number of requests."""
 
-SLOW_TICKS = 5
-"""In so many ticks also what came back to busy buckets returns, and the owner hears of slots still in use."""
+SLOW_TICKS = 4
+"""In so many ticks also what came back to busy buckets returns, and each lease is renewed."""
 
 SOON_S = 0.005
 """How long what comes back to a scarce bucket waits for more of it: others may be refused meanwhile."""
 
-BATCH = 256
-"""Requests asked about in one message."""
+PACE_S = 0.004
+"""From one message about a scarce bucket to the next, when several requests wanted of it at once: all that come in
+between share a message."""
 
-Batch = list[tuple[tuple[Claim, ...], asyncio.Future[Hold]]]
+CLOSING = 32
+"""Accounts that are closed at the same time."""
+
+Found = tuple[Sequence[Bucket], Sequence[int]]
+Sample = tuple[str, tuple[str, ...], float]
 
 
 class SlicedLimits:
-    """The `LimitStore` of a worker. `ask` carries a message to the owner and raises `UnavailableError`.
+    """The `LimitStore` of a worker, on any `SliceStore`.
 
-    `worker` is unique to this process (a restarted worker takes another). Nobody is refused without the owner
-    having said so just now. One message is under way at a time; requests that wait meanwhile share the next.
-    A slice that runs low is renewed while the rest of it is spent, so that at a steady rate nobody waits.
-    When the owner cannot be asked, what is left of the slices is spent, then `UnavailableError` is raised.
-    If this process dies, the owner charges what it was lent and frees its slots.
+    `worker` is unique to this process (a restarted worker takes another); `workers`: how many are expected to
+    share an account, at least. `folder`: where this worker's book is kept for `undertaker.bury`; None: nowhere.
+    `spread` gives a number from 0 to 1: ticks are not everybody's at the same time.
+
+    One message is under way for each account at a time; requests that wait meanwhile share the next. A slice that
+    runs low is renewed while the rest of it is spent, so that at a steady rate nobody waits. Who is refused would
+    have been by the store within the last 25 ms.
+    Memory: accounts and buckets that are in use, and for a few seconds after.
+    If this process dies, the undertaker says what was spent, else the store ends its sessions after a lease.
     """
 
-    def __init__(self, worker: str, ask: Callable[[SliceAsk], Awaitable[SliceAnswer]]) -> None:
+    def __init__(
+        self,
+        worker: str,
+        store: SliceStore,
+        *,
+        workers: int = 1,
+        clock: Clock | None = None,
+        folder: Path | None = None,
+        spread: Callable[[], float] = random.random,
+    ) -> None:
         self._worker = worker
-        self._ask = ask
-        self._locals: dict[Key, Local] = {}
-        self._waiting: Batch = []
-        self._asking: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
+        self._store = store
+        self._workers = workers
+        self._clock = clock or SystemClock()
+        self._spread = spread
+        self._book = Book(folder / worker if folder is not None else None)
+        self._buckets: dict[Key, Bucket] = {}
+        self._sessions: dict[OrgId, Session] = {}
+        self._asking: dict[Session, asyncio.Task[None]] = {}
+        self._away: dict[Session, None] = {}
         self._soon: asyncio.TimerHandle | None = None
-        self._owed: set[Key] = set()
-        self._low: set[Key] = set()
-        self._session = ""
-        self._seq = 0
-        self._seen = 0
+        self._counted: dict[tuple[str, tuple[str, ...]], float] = {}
         self._ticks = 0
         self._closed = False
 
     async def reserve(self, claims: Sequence[Claim]) -> Hold:
         wanted = claims if type(claims) is tuple else tuple(claims)
-        if (hold := self._spend(wanted)) is not None:
-            return hold
+        if (found := self._spend(wanted)) is not None:
+            return SlicedHold(self, wanted, found, [bucket.left + bucket.avail for bucket in found])
         if self._closed:
-            raise _unavailable()
-        future: asyncio.Future[Hold] = asyncio.get_running_loop().create_future()
-        self._waiting.append((wanted, future))
-        self._begin()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            # Granted in the same instant as the caller went away: nobody else knows of this hold.
-            if future.done() and not future.cancelled() and future.exception() is None:
-                future.result().refund()
-            raise
+            raise _stopping()
+        at, units = await self._reserve(wanted)
+        return SlicedHold(self, wanted, at, [bucket.left + bucket.avail for bucket in at], units)
 
     async def run(self) -> None:
-        """Return what is not used, until cancelled."""
+        """Return what is not used, renew leases, ask a store that is away; until cancelled."""
         while True:
-            await asyncio.sleep(TICK_S)
-            await self.sync()
+            await asyncio.sleep(TICK_S * (0.75 + self._spread() / 2))
+            self._tick()
 
     async def sync(self) -> None:
-        """One tick: give unused parts and what came back to the owner; keep them when it cannot be asked."""
-        self._ticks += 1
-        slow = self._ticks % SLOW_TICKS == 0
-        idle: list[Local] = []
-        busy: list[Local] = []
-        for key, local in list(self._locals.items()):
-            if (not local.used or slow) and (local.avail or local.back):
-                (busy if local.used and not local.scarce else idle).append(local)
-            elif not (local.used or local.out or self._turn.locked()):  # a message under way may put some back
-                local.gone = True
-                del self._locals[key]
-            local.used = False
-        if idle or busy or (slow and any(local.out for local in self._locals.values())):
-            await self._exchange([], idle, busy)
+        """One tick, to its end."""
+        self._tick()
+        await self.settled()
+
+    async def settled(self) -> None:
+        """Until no message is under way and nobody waits."""
+        while self._asking:
+            await asyncio.gather(*self._asking.values())
 
     async def close(self) -> None:
-        """Give everything back. What requests still in flight settle afterwards is not told any more."""
+        """Give everything back. What requests still in flight settle afterwards is not told any more; what could
+        not be told now, the undertaker finds."""
         self._closed = True
         if self._soon is not None:
             self._soon.cancel()
-        while self._asking is not None:
-            await self._asking
-        await self._exchange([], list(self._locals.values()), [])
+        await self.settled()
+        turns = asyncio.Semaphore(CLOSING)
+        await asyncio.gather(*(self._end(session, turns) for session in list(self._sessions.values())))
+        await self.settled()
+        told = not any(session.opened for session in self._sessions.values())
+        for bucket in self._buckets.values():
+            bucket.gone = True  # for what settles from now on
+        self._buckets.clear()
+        self._book.close(keep=not told)
 
-    # What `_SlicedHold` calls: synchronous.
+    @property
+    def away(self) -> bool:
+        """Whether the store cannot be asked, for any account."""
+        return bool(self._away)
 
-    def charge(self, claim: Claim, at: Local, reserved: int, used: int) -> None:
-        """`used` instead of `reserved`; for concurrency, 0 instead of the slot. `at` is where it was taken."""
-        local = self._local(claim) if at.gone else at
-        if local is not at and (local.slots or at.slots):
-            return  # the limit has been another one meanwhile: its bucket knows nothing of this slot
-        if claim.unit is LimitUnit.CONCURRENCY:
-            local.avail += reserved - used
-        elif used > reserved:
-            local.avail -= used - reserved
+    @property
+    def denying(self) -> bool:
+        """Whether a limit of the platform's denies because of that: this worker serves hardly anybody then."""
+        return any(
+            bucket.claim.on_outage is OnOutage.DENY and owner(bucket.claim) == "platform"
+            for session in self._away
+            for bucket in session.own
+        )
+
+    def counted(self) -> tuple[Sample, ...]:
+        """What was counted since the last time this was asked."""
+        counted, self._counted = self._counted, {}
+        return tuple([(name, labels, value) for (name, labels), value in counted.items()])
+
+    def gauges(self) -> tuple[Sample, ...]:
+        """`orgate_limit_accounts_away` of this moment."""
+        return (("orgate_limit_accounts_away", (), len(self._away)),)
+
+    # What holds, and those that wait, call: synchronous.
+
+    def now_ms(self) -> int:
+        return int(self._clock.now() * 1_000)
+
+    def spent(self, bucket: Bucket, units: int) -> None:
+        bucket.total = total = bucket.total + units
+        self._book.words[bucket.word] = total
+
+    def charge(self, claim: Claim, bucket: Bucket, units: int, before: int, after: int) -> None:
+        more = after - before
+        if self._closed:
+            return
+        if bucket.gone:
+            # Its reservation is the store's again: this is used of what is there now, and debt beyond that.
+            bucket = self._session(claim.org).bucket(claim)
+            inside = 0
         else:
-            local.back += reserved - used
-        local.remaining += reserved - used
-        if local.scarce and not self._closed:
-            self._owed.add(key_of(claim))
-            if self._soon is None:
-                self._soon = asyncio.get_running_loop().call_later(SOON_S, self._begin)
+            bucket.session.wake(bucket)
+            inside = min(more, max(units - before, 0)) if more > 0 else 0
+        self.spent(bucket, more)
+        bucket.open -= inside
+        if more > 0:
+            bucket.avail -= more - inside
+        else:
+            # Through the store, and not to be spent here: the bucket may have refilled since.
+            bucket.back -= more
+            bucket.refused_until_us = 0
+            self._owe(bucket)
 
-    def _spend(self, claims: tuple[Claim, ...]) -> Hold | None:
+    def release(self, bucket: Bucket, units: int) -> None:
+        if not bucket.gone and not self._closed:
+            bucket.open -= units
+            if bucket.give(units):
+                self._owe(bucket)
+
+    def ask(self, asker: Asker) -> None:
+        claims = asker.claims
+        if (found := self._spend(claims)) is not None:
+            asker.granted(found, [claim.cost for claim in claims])
+            return
+        session = self._session(claims[0].org)
+        if session.away:
+            self._fall_back(session, asker)
+        elif (no := session.refusal(claims, self._clock.monotonic_us())) is not None:
+            asker.refused(*no, by="worker")
+        else:
+            session.waiting.append(asker)
+            self._begin(session)
+
+    # Stage 5, when the slices do not do.
+
+    async def _reserve(self, claims: tuple[Claim, ...]) -> Found:
+        org = claims[0].org
+        if all(claim.org == org for claim in claims):
+            return await self._wait_for(claims)
+        # One message is about one account. What organizations share first: it is the scarcer.
+        orgs = sorted({claim.org for claim in claims}, key=lambda each: each != PLATFORM)
+        taken: dict[Claim, tuple[Bucket, int]] = {}
+        try:
+            for each in orgs:
+                group = tuple([claim for claim in claims if claim.org == each])
+                at, units = await self._wait_for(group)
+                taken.update(zip(group, zip(at, units, strict=True), strict=True))
+        except BaseException:
+            self._give_back([(claim, *found) for claim, found in taken.items()])
+            raise
+        return [taken[claim][0] for claim in claims], [taken[claim][1] for claim in claims]
+
+    async def _wait_for(self, claims: tuple[Claim, ...]) -> Found:
+        """Claims of one account."""
+        future: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        self.ask(_Waiter(self, claims, future))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # Granted in the same instant as the caller went away: nobody else knows of it.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._give_back(list(zip(claims, *future.result(), strict=True)))
+            raise
+
+    def _spend(self, claims: tuple[Claim, ...]) -> list[Bucket] | None:
         """All of `claims` out of the slices, or nothing."""
+        buckets = self._buckets
         found = []
         for claim in claims:
-            local = self._locals.get((claim.org, claim.limit, claim.subject))
-            if local is None:
-                local = self._local(claim)
-            local.used = True
-            if local.avail < claim.cost or not (local.claim is claim or _same(local.claim, claim)):
+            bucket = buckets.get((claim.org, claim.limit, claim.subject, claim.starts_s))
+            if bucket is None:
                 return None
-            found.append(local)
-        remaining = []
-        for local, claim in zip(found, claims, strict=True):
-            local.claim = claim
-            local.avail = avail = local.avail - claim.cost
-            local.remaining = left = local.remaining - claim.cost
-            remaining.append(left)
-            if avail < local.low:
-                local.low = NEVER
-                self._low.add(key_of(claim))
-                self._begin()
-            local.spare = min(local.spare, avail)
-        return _SlicedHold(self, claims, found, remaining)
-
-    def _hold(self, claims: tuple[Claim, ...]) -> Hold:
-        found = [self._local(claim) for claim in claims]
-        return _SlicedHold(self, claims, found, [local.remaining for local in found])
-
-    def _local(self, claim: Claim) -> Local:
-        key = key_of(claim)
-        local = self._locals.get(key)
-        if local is None:
-            local = self._locals[key] = Local(claim)
-        return local
-
-    def _begin(self) -> None:
-        if self._asking is None:
-            self._asking = asyncio.get_running_loop().create_task(self._ask_for_waiting())
-
-    async def _ask_for_waiting(self) -> None:
-        try:
-            while self._waiting or self._owed or self._low:
-                if self._soon is not None:
-                    self._soon.cancel()
-                    self._soon = None
-                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                owed, low = self._known(self._owed), self._known(self._low)
-                await self._exchange(batch, owed, [], low)
-        finally:
-            self._asking = None
-
-    def _known(self, keys: set[Key]) -> list[Local]:
-        found = [self._locals[key] for key in keys if key in self._locals]
-        keys.clear()
+            bucket.used = True
+            if bucket.avail < claim.cost or not (bucket.claim is claim or same(bucket.claim, claim)):
+                return None
+            found.append(bucket)
+        words = self._book.words
+        for bucket, claim in zip(found, claims, strict=True):
+            cost = claim.cost
+            bucket.claim = claim
+            bucket.avail = avail = bucket.avail - cost
+            if claim.unit is LimitUnit.REQUESTS:
+                bucket.total = total = bucket.total + cost
+                words[bucket.word] = total
+            else:
+                bucket.open += cost
+                if bucket.slots and avail < bucket.spare:
+                    bucket.spare = avail
+            if avail < bucket.low:
+                bucket.low = -1
+                bucket.session.low[bucket] = None
+                self._begin(bucket.session)
         return found
 
-    async def _exchange(
-        self, batch: Batch, idle: Sequence[Local], busy: Sequence[Local], low: Sequence[Local] = ()
-    ) -> None:
-        """One message and its answer, applied. A message whose answer did not come has never been.
-
-        All of `idle` returns, and of `busy` what came back to it or was not needed; `low` gets more on top.
-        """
-        async with self._turn:
-            batch = [(claims, future) for claims, future in batch if not future.done()]
-            asked = [self._renewed(claim) for claims, _ in batch for claim in claims]
-            parcel = Parcel([*idle, *asked], busy, low)
-            try:
-                answer = await self._asked(tuple([claims for claims, _ in batch]), parcel)
-            except BaseException as error:
-                parcel.put_back()
-                self._serve_alone(batch)
-                if not isinstance(error, Exception):
-                    raise  # cancelled
-                if not isinstance(error, GatewayError):
-                    log.exception("the owner of the limits cannot be asked")
-                return
-            parcel.arrived()
-            self._apply(answer, batch, parcel)
-
-    def _renewed(self, claim: Claim) -> Local:
-        """The bucket of `claim`, with the amounts as the newest request knows them."""
-        local = self._local(claim)
-        if local.claim.unit is not claim.unit:
-            local.gone = True
-            local = self._locals[key_of(claim)] = Local(claim)
-        local.claim = claim
-        return local
-
-    async def _asked(self, asks: tuple[tuple[Claim, ...], ...], parcel: Parcel) -> SliceAnswer:
-        back, parts = parcel.back(), parcel.ahead()
-        answer = await self._send(asks, back, parts)
-        if not answer.known:
-            # The owner was restarted, or had taken this worker for dead: it is told again what is out here.
-            self._session = ""
-            answer = await self._send(asks, back, parts)
-        if len(answer.results) != len(asks):
-            raise _unavailable()  # known by nobody, or overtaken by another process with this worker's name
-        self._session = answer.session
-        return answer
-
-    async def _send(
-        self, asks: tuple[tuple[Claim, ...], ...], back: tuple[Claim, ...], ahead: tuple[Ahead, ...]
-    ) -> SliceAnswer:
-        out = () if self._session else self._locals.values()
-        held = tuple(costing(local.claim, local.out) for local in out if local.out)
-        self._seq += 1
-        seq = self._seq
-        ask = SliceAsk(self._worker, self._session, seq, self._seen, asks, back, held, ahead)
-        answer = await self._ask(ask)
-        if answer.known:
-            self._seen = seq
-        return answer
-
-    def _apply(self, answer: SliceAnswer, batch: Batch, parcel: Parcel) -> None:
-        granted = []
-        for (claims, future), result in zip(batch, answer.results, strict=True):
-            if isinstance(result, Refused):
-                if not future.done():
-                    future.set_exception(exceeded(result))
-                continue
-            for claim in claims:
-                local = self._local(claim)
-                if local.slots:
-                    local.out += claim.cost
-            granted.append((claims, future))
-        for part in answer.slices:
-            if (found := self._locals.get((part.org, part.limit, part.subject))) is not None:
-                parcel.take(found, part)
-        for claims, future in granted:
-            hold = self._hold(claims)
-            if future.done():  # the caller went away while the owner was asked
-                hold.refund()
+    def _give_back(self, taken: Sequence[tuple[Claim, Bucket, int]]) -> None:
+        for claim, bucket, units in taken:
+            if claim.unit is LimitUnit.REQUESTS:
+                self.charge(claim, bucket, units, units, 0)
             else:
-                future.set_result(hold)
+                self.release(bucket, units)
 
-    def _serve_alone(self, batch: Batch) -> None:
-        """The owner cannot be asked: spend what there is here."""
-        for claims, future in batch:
-            if future.done():
+    def _fall_back(self, session: Session, asker: Asker) -> None:
+        try:
+            at, units = admit(session, asker.claims, self._clock.monotonic_us())
+        except Refusal as no:
+            asker.refused(no.claim, no.wait_us, by="outage")
+        else:
+            asker.granted(at, units)
+
+    def refusal(self, claims: Sequence[Claim], no: Claim, wait_us: int | None, by: Refuser) -> Exception:
+        """In words; and counted."""
+        self._count("orgate_limit_refusals_total", (no.org, by))
+        if wait_us is None:
+            return undecided(no)
+        left = [self._session(claim.org).bucket(claim).remaining for claim in claims]
+        return refused(no, wait_us, standings(claims, left, self.now_ms()), left=left[claims.index(no)])
+
+    # Messages.
+
+    def _session(self, org: OrgId) -> Session:
+        session = self._sessions.get(org)
+        if session is None:
+            session = Session(
+                org, self._worker, self._workers, buckets=self._buckets, book=self._book, spend=self._spend
+            )
+            self._sessions[org] = session
+        return session
+
+    def _begin(self, session: Session) -> None:
+        if session not in self._asking and not session.away:
+            self._send(session)
+
+    def _send(self, session: Session) -> None:
+        self._asking[session] = asyncio.get_running_loop().create_task(self._talk(session))
+
+    def _owe(self, bucket: Bucket) -> None:
+        bucket.session.owed[bucket] = None
+        if bucket.scarce and self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(SOON_S, self._pay)
+
+    def _pay(self) -> None:
+        self._soon = None
+        for session in self._sessions.values():
+            if session.owed:
+                self._begin(session)
+
+    async def _talk(self, session: Session) -> None:
+        """Messages of one account, until nothing is due or one is not answered."""
+        loop = asyncio.get_running_loop()
+        try:
+            while session.due:
+                message = session.next_message(self._clock.monotonic_us())
+                if message is None:
+                    break
+                began = loop.time()
+                if not await self._exchange(session, message):
+                    return
+                if len(message.asked) > 1 and any(b.scarce for one in message.asked for b in one.buckets):
+                    await asyncio.sleep(max(began + PACE_S - loop.time(), 0))
+        finally:
+            del self._asking[session]
+
+    async def _exchange(self, session: Session, message: Message) -> bool:
+        """Send, and take the answer. False: there was none; the message stays under way."""
+        if message.times:
+            self._count("orgate_limit_resends_total", (session.org,))
+        message.times += 1
+        reason = ""
+        try:
+            answer = await self._store.ask(message.ask)
+            now = self._clock.monotonic_us()
+            reconcile(session, now)
+            session.take(answer, now)
+        except UnavailableError as error:
+            reason = error.message
+        except Exception:
+            log.exception("limits: the store's answer cannot be made use of")
+            reason = "its answer makes no sense"
+        if reason:
+            self._gone(session, message, reason)
+            return False
+        self._count("orgate_limit_messages_total", (session.org,))
+        if session.away:
+            self._back(session)
+        return True
+
+    def _gone(self, session: Session, message: Message, reason: str) -> None:
+        if not self._away:
+            log.warning("limits: the store cannot be asked (%s); each limit's on_outage holds", reason)
+        session.away = True
+        self._away[session] = None
+        for asker in session.failed(message):
+            self._fall_back(session, asker)
+
+    def _back(self, session: Session) -> None:
+        session.away = False
+        del self._away[session]
+        if not self._away:
+            log.info("limits: the store answers again")
+        for other in list(self._away):  # one has found it answering: the others need not wait for their turn
+            if other not in self._asking:
+                self._send(other)
+
+    def _tick(self) -> None:
+        if self._closed:
+            return
+        self._ticks += 1
+        slow = self._ticks % SLOW_TICKS == 0
+        now = self._clock.monotonic_us()
+        if self._away and (asked := next(iter(self._away))) not in self._asking:
+            del self._away[asked]
+            self._away[asked] = None  # the next tick asks another
+            self._send(asked)
+        for session in list(self._sessions.values()):
+            if session.away:
                 continue
-            if (hold := self._spend(claims)) is not None:
-                future.set_result(hold)
-            else:
-                future.set_exception(_unavailable())
+            if session.tick(now, slow=slow):
+                if session.due:
+                    self._begin(session)
+            elif session not in self._asking:
+                session.leave()
+                del self._sessions[session.org]
+
+    async def _end(self, session: Session, turns: asyncio.Semaphore) -> None:
+        """Close one account. A message that has not been answered yet goes first."""
+        async with turns:
+            if session.opened:
+                session.closing = True
+                if session not in self._asking:
+                    self._send(session)
+                await self._asking[session]
+
+    def _count(self, name: str, labels: tuple[str, ...]) -> None:
+        key = (name, labels)
+        self._counted[key] = self._counted.get(key, 0) + 1
 
 
-class _SlicedHold:
-    __slots__ = ("_at", "_claims", "_limits", "_open", "_remaining")
+class _Waiter:
+    """A request that waits for its claims on one account."""
 
-    def __init__(
-        self, limits: SlicedLimits, claims: tuple[Claim, ...], at: Sequence[Local], remaining: Sequence[int]
-    ) -> None:
+    __slots__ = ("_future", "_limits", "claims")
+
+    def __init__(self, limits: SlicedLimits, claims: tuple[Claim, ...], future: asyncio.Future[Found]) -> None:
         self._limits = limits
-        self._claims = claims
-        self._at = at
-        self._remaining = remaining
-        self._open = True
+        self._future = future
+        self.claims = claims
 
     @property
-    def standings(self) -> tuple[Standing, ...]:
-        """As of the moment when all was granted."""
-        return standings(self._claims, self._remaining)
+    def gone(self) -> bool:
+        return self._future.done()
 
-    @property
-    def metered(self) -> bool:
-        return False
+    def granted(self, buckets: Sequence[Bucket], units: Sequence[int]) -> None:
+        self._future.set_result((buckets, units))
 
-    def spending(self, used: Used) -> Claim | None:
-        return None
-
-    def settle(self, used: Used) -> None:
-        self._close()
-        for claim, at in zip(self._claims, self._at, strict=True):
-            if claim.unit is not LimitUnit.REQUESTS:
-                self._limits.charge(claim, at, claim.cost, used.of(claim.unit))
-
-    def refund(self) -> None:
-        self._close()
-        for claim, at in zip(self._claims, self._at, strict=True):
-            self._limits.charge(claim, at, claim.cost, 0)
-
-    def _close(self) -> None:
-        if not self._open:
-            raise RuntimeError("this hold has been settled or refunded already")
-        self._open = False
+    def refused(self, claim: Claim, wait_us: int | None, *, by: Refuser) -> None:
+        self._future.set_exception(self._limits.refusal(self.claims, claim, wait_us, by))
 
 
-def _same(one: Claim, other: Claim) -> bool:
-    """Whether both say the same of their bucket; a changed limit is asked about before it is spent from."""
-    return (
-        one.unit is other.unit
-        and one.amount == other.amount
-        and one.burst == other.burst
-        and one.period_s == other.period_s
-    )
-
-
-def _unavailable() -> UnavailableError:
-    return UnavailableError("limits cannot be asked", retry_after_s=1)
+def _stopping() -> UnavailableError:
+    return UnavailableError("limits cannot be asked: the gateway is stopping", retry_after_s=1)

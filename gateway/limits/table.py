@@ -10,14 +10,31 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Protocol
 
+from msgspec import Struct
+
 from gateway.exchange import Claim, Standing
 from gateway.limits import bucket
 from gateway.limits.bucket import Rate
-from gateway.limits.messages import Refused
 from tenants.ids import OrgId
 from tenants.models import LimitUnit
 
 Key = tuple[OrgId, str, str]
+
+
+class Refused(Struct, frozen=True):
+    """`limit` said no for longest; nothing was taken. `wait_us`: until it would say yes to one alone on it.
+
+    `never`: the claim is larger than the bucket ever holds.
+    """
+
+    limit: str
+    scope: str
+    unit: str
+    cost: int
+    most: int
+    wait_us: int
+    never: bool = False
+
 
 SLOT_WAIT_US = 1_000_000
 """Nobody knows when a request in flight ends: ask again in a second."""

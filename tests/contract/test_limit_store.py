@@ -10,9 +10,9 @@ import pytest
 
 from gateway.errors import LimitExceededError
 from gateway.exchange import Claim, Hold, Used
+from gateway.limits.accounts import LimitOwner
 from gateway.limits.memory import MemoryLimits
-from gateway.limits.messages import SliceAnswer, SliceAsk
-from gateway.limits.owner import LimitOwner
+from gateway.limits.protocol import SliceAnswer, SliceAsk
 from gateway.limits.slices import SLOW_TICKS, SlicedLimits
 from gateway.limits.store import LimitStore
 from tenants.ids import OrgId
@@ -28,6 +28,12 @@ class FakeClock:
 
     def __call__(self) -> int:
         return self.now_us
+
+    def monotonic_us(self) -> int:
+        return self.now_us
+
+    def now(self) -> float:
+        return self.now_us / SECOND
 
     def advance(self, seconds: float) -> None:
         self.now_us += int(seconds * SECOND)
@@ -76,6 +82,17 @@ class Turns:
         return await next(self._next).reserve(claims)
 
 
+class Wire:
+    """Between workers and the owner."""
+
+    def __init__(self, owner: LimitOwner) -> None:
+        self._owner = owner
+
+    async def ask(self, message: SliceAsk) -> SliceAnswer:
+        await asyncio.sleep(0)  # as over a wire: others run meanwhile
+        return self._owner.answer(message)
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
@@ -87,13 +104,8 @@ async def store(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncGenera
         yield MemoryLimits(clock)
         return
     count = int(request.param[-1])
-    owner = LimitOwner(clock, workers=count)
-
-    async def ask(message: SliceAsk) -> SliceAnswer:
-        await asyncio.sleep(0)  # as over a wire: others run meanwhile
-        return owner.answer(message)
-
-    workers = [SlicedLimits(f"w{number}", ask) for number in range(count)]
+    wire = Wire(LimitOwner(clock))
+    workers = [SlicedLimits(f"w{number}", wire, workers=count, clock=clock) for number in range(count)]
     yield Turns(workers)
     for worker in workers:
         await worker.close()
@@ -162,6 +174,7 @@ async def test_who_waits_for_retry_after_succeeds(store: LimitStore, clock: Fake
 
 async def test_a_second_too_early_is_refused(store: LimitStore, clock: FakeClock) -> None:
     await store.reserve([claim(amount=1, period_s=60)])
+    await settled(store)
     clock.advance(59.999999)
     with pytest.raises(LimitExceededError) as refusal:
         await store.reserve([claim(amount=1, period_s=60)])

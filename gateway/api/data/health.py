@@ -13,8 +13,11 @@ from gateway.api.data.openai import error_body
 from gateway.errors import BadRequestError, GatewayError, NotFoundError
 
 
-def health_routes(unready: Callable[[], Sequence[str]]) -> list[HTTPRouteHandler]:
-    """`unready` gives the reasons why this worker should not be asked now, none when it should."""
+def health_routes(
+    unready: Callable[[], Sequence[str]], degraded: Callable[[], Sequence[str]] = lambda: ()
+) -> list[HTTPRouteHandler]:
+    """`unready` gives the reasons why this worker should not be asked now, none when it should; `degraded` what is
+    not as it should be while it is asked all the same."""
 
     @get(
         "/livez",
@@ -29,7 +32,10 @@ def health_routes(unready: Callable[[], Sequence[str]]) -> list[HTTPRouteHandler
     @get("/readyz", include_in_schema=False, opt={"tenancy": "none"}, sync_to_thread=False)
     def readyz() -> Response[bytes]:
         reasons = list(unready())
-        body = msgspec.json.encode({"status": "unready" if reasons else "ready", "reasons": reasons})
+        said: dict[str, object] = {"status": "unready" if reasons else "ready", "reasons": reasons}
+        if notes := list(degraded()):
+            said["degraded"] = notes
+        body = msgspec.json.encode(said)
         return Response(body, status_code=503 if reasons else 200, media_type="application/json")
 
     return [livez, readyz]

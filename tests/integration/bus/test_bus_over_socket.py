@@ -23,7 +23,7 @@ from gateway.bus.publisher import Publisher
 from gateway.clock import SystemClock
 from gateway.errors import UnavailableError
 from gateway.exchange import Claim, Outcome, Receipt
-from gateway.limits.owner import LimitOwner
+from gateway.limits.accounts import LimitOwner
 from gateway.limits.slices import SlicedLimits
 from policies.facts import Action
 from tenants.ids import PLATFORM, OrgId

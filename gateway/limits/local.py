@@ -1,0 +1,214 @@
+"""One bucket as a worker knows it: what is in its hands, what it has to say, what it may spend.
+
+`hands` is what the store counts as being in this worker's hands, to the unit, once every message so far has been
+answered. It is always `avail` + `open` + what was spent and given back and has not been answered yet. So `avail`
+below zero is what was used beyond it: a debt here until the store has taken it over.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.exchange import Claim
+from gateway.limits.protocol import Part
+from tenants.models import LimitUnit
+
+if TYPE_CHECKING:
+    from gateway.limits.outage import Stand
+    from gateway.limits.session import Session
+
+NEVER = -1
+"""Of `low`: nothing is so low. Of a wait: no time is long enough."""
+
+AHEAD = 64
+"""A slice is as much as so many requests like the one that asked, to begin with."""
+
+MOST_AHEAD = 4_096
+AGAIN_US = 500_000
+"""A slice that was spent within this time is followed by one twice as large, so that a busy bucket costs a message
+every second or so and not for every 64 requests."""
+
+PAUSE_US = 4 * AGAIN_US
+"""One that was not spent within this time is followed by one as at the beginning."""
+
+SLOTS_AHEAD = 16
+
+SCARCE = 8
+"""With less left than so many requests of each worker, no more than as many are wanted ahead."""
+
+LOW = 4
+"""A slice is renewed when less than this part of it is left."""
+
+REFUSED_US = 25_000
+"""For so long at most a bucket that had too little is not asked again: what others gave back may be in it."""
+
+
+class Bucket:
+    __slots__ = (
+        "acked",
+        "ahead",
+        "ahead_at_us",
+        "at",
+        "avail",
+        "back",
+        "claim",
+        "gone",
+        "hands",
+        "known_us",
+        "left",
+        "left_at_us",
+        "low",
+        "open",
+        "open_said",
+        "ready_us",
+        "refused_least",
+        "refused_until_us",
+        "scarce",
+        "sent",
+        "session",
+        "slots",
+        "spare",
+        "stand",
+        "total",
+        "used",
+        "word",
+    )
+
+    def __init__(self, session: Session, claim: Claim) -> None:
+        self.session = session
+        self.claim = claim  # as last seen: its amount and period, and what a request costs
+        self.slots = claim.unit is LimitUnit.CONCURRENCY
+        self.at = 0  # its place in the book
+        self.word = 0  # where `total` is written
+        self.hands = 0
+        self.avail = 0  # to spend
+        self.open = 0  # reserved by requests in flight, and not used yet; a request itself is used once admitted
+        self.back = 0  # returns with the next message
+        self.total = 0  # spent in all
+        self.sent = 0  # of these, said
+        self.acked = 0  # of these, answered
+        self.open_said = 0
+        self.left = 0  # what the store had left at its last answer, nobody's slices among it
+        self.left_at_us = -1  # when that was, by the store's clock
+        self.known_us = 0  # and by this worker's
+        self.low = NEVER  # with less to spend than this, more is asked for, before a request has to wait for it
+        self.ahead = 0
+        self.ahead_at_us = 0
+        self.scarce = True  # the store lends none of it: every request is judged there
+        self.used = True  # since the last tick
+        self.spare = 0  # slots: the fewest to spend since the last slow tick
+        self.refused_least = 0
+        self.refused_until_us = 0  # until then nobody asks again for `refused_least` or more
+        self.ready_us = 0  # when `refused_least` is there
+        self.stand: Stand | None = None  # what holds while the store cannot be asked
+        self.gone = False  # its session was lost: reservations from then have nothing here any more
+
+    @property
+    def unsaid(self) -> bool:
+        return self.total != self.sent or self.back != 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether forgetting it forgets nothing."""
+        return not (self.open or self.avail or self.back or self.hands or self.total != self.acked or self.stand)
+
+    @property
+    def remaining(self) -> int:
+        """What a caller is told is left: the store's, and what is here."""
+        return self.left + self.avail
+
+    def part(self, want: int = 0) -> Part:
+        """What there is to say of it. Nothing of it is under way."""
+        claim = self.claim
+        spent, back = self.total - self.sent, self.back
+        return Part(
+            claim.limit,
+            claim.subject,
+            claim.unit,
+            claim.amount,
+            claim.burst,
+            claim.period_s,
+            claim.starts_s,
+            claim.ends_s,
+            spent=spent,
+            back=back,
+            open=max(min(self.open, self.hands - spent - back), 0),
+            want=want,
+            left=self.left,
+            left_at_us=self.left_at_us,
+            held=self.hands,
+        )
+
+    def heard(self, spent: int, back: int, lent: int) -> None:
+        """The store has counted a message: as it does, so is done here."""
+        hands = self.hands - spent - back
+        if hands < 0:
+            self.avail -= hands  # the debt is the bucket's own now
+            hands = 0
+        self.hands = hands + lent
+        self.avail += lent
+
+    def give(self, units: int) -> bool:
+        """`units` that are in hands and nobody's are free again. Whether others should hear of it soon."""
+        self.refused_until_us = 0
+        if self.avail < 0:
+            paid = min(units, -self.avail)
+            self.avail += paid
+            units -= paid
+            if self.stand is not None:
+                self.stand.give(paid)
+        if not self.scarce:
+            self.avail += units
+            return False
+        self.back += units
+        return units > 0
+
+    def wait_us(self, claim: Claim, now_us: int) -> int:
+        """Until the store has as much as `claim` needs, by what it said when it last refused. 0: ask it."""
+        least = claim.enough
+        if now_us >= self.refused_until_us or least < self.refused_least:
+            return 0
+        if self.ready_us == NEVER:
+            return NEVER
+        wait = max(self.ready_us - now_us, 1)
+        more = least - self.refused_least
+        if more and not self.slots:
+            if least > (claim.amount if claim.ends_s else claim.burst):
+                return NEVER
+            if not claim.ends_s:
+                wait += -(-more * max(claim.period_s, 1) * 1_000_000 // claim.amount)
+        return wait
+
+    def refuse(self, least: int, wait_us: int, now_us: int) -> None:
+        """The store has just refused `least`."""
+        self.refused_least = least
+        self.ready_us = NEVER if wait_us < 0 else now_us + wait_us
+        self.refused_until_us = now_us + (REFUSED_US if wait_us < 0 else min(wait_us, REFUSED_US))
+
+    def want(self, workers: int, now_us: int) -> int:
+        """How much to ask for ahead."""
+        cost = max(self.claim.cost, 1)
+        if self.slots:
+            return SLOTS_AHEAD * cost
+        since = now_us - self.ahead_at_us
+        if self.ahead and since < PAUSE_US:
+            if since < AGAIN_US:
+                self.ahead = min(self.ahead * 2, MOST_AHEAD)
+        else:
+            self.ahead = AHEAD
+        self.ahead_at_us = now_us
+        most = self.ahead * cost
+        if self.left_at_us >= 0:
+            most = min(most, self.left // (2 * workers))
+        return max(most, SCARCE * cost)
+
+
+def same(one: Claim, other: Claim) -> bool:
+    """Whether both say the same of their bucket; a changed limit is asked about before it is spent from."""
+    return (
+        one.amount == other.amount
+        and one.unit is other.unit
+        and one.burst == other.burst
+        and one.period_s == other.period_s
+        and one.ends_s == other.ends_s
+    )

@@ -1,0 +1,450 @@
+"""A worker's use of one account: what the next message says, and what its answer changes. Does no I/O.
+
+One message is under way at a time, and stays so until it is answered: it may have been counted, so nothing of it
+is said again in another. Nothing here awaits: what is granted is known in the step in which somebody is told.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from gateway.exchange import Claim
+from gateway.limits.asking import Asked, Asker, Message
+from gateway.limits.book import AccountLine, Book
+from gateway.limits.local import LOW, NEVER, Bucket, same
+from gateway.limits.protocol import Result, SliceAnswer, SliceAsk, Wish
+from tenants.ids import OrgId
+from tenants.models import LimitUnit
+
+BATCH = 256
+"""Requests in one message."""
+
+IDLE_TICKS = 8
+"""An account without buckets is closed after so many."""
+
+REST_US = 60_000_000
+MOST_RESTING = 4_096
+"""For so long, and so many, a bucket of which nothing is here any more is remembered for a store that loses what
+it knew: rates of a minute have refilled by then, and budgets are written down by the control process."""
+
+Key = tuple[OrgId, str, str, int]
+
+
+def key_of(claim: Claim) -> Key:
+    return claim.org, claim.limit, claim.subject, claim.starts_s
+
+
+class Session:
+    """`buckets`: of all accounts of this worker, by key. `spend` takes claims out of the slices, if they do."""
+
+    def __init__(
+        self,
+        org: OrgId,
+        worker: str,
+        workers: int,
+        *,
+        buckets: dict[Key, Bucket],
+        book: Book,
+        spend: Callable[[tuple[Claim, ...]], list[Bucket] | None],
+    ) -> None:
+        self.org = org
+        self.own: dict[Bucket, None] = {}
+        self.resting: dict[Bucket, int] = {}  # since when; nothing of them is here
+        self.message: Message | None = None
+        self.waiting: deque[Asker] = deque()
+        self.owed: dict[Bucket, None] = {}  # something is to be said of them soon
+        self.low: dict[Bucket, None] = {}  # more is to be asked for, ahead
+        self.all = False  # all there is to say of any bucket is due; and be it nothing, the lease is renewed
+        self.closing = False
+        self.away = False  # the last message was not answered
+        self._worker = worker
+        self._expected = workers
+        self._sessions = 1
+        self._session = ""
+        self._epoch = ""
+        self._seq = 0
+        self._rebuilding = False
+        self._idle = 0
+        self._buckets = buckets
+        self._book = book
+        self._spend = spend
+        self._at = book.account(org, worker)
+
+    @property
+    def workers(self) -> int:
+        """How many share the account, as far as is known."""
+        return max(self._sessions, self._expected)
+
+    @property
+    def opened(self) -> bool:
+        """Whether the store may know of it."""
+        return self._seq > 0
+
+    @property
+    def due(self) -> bool:
+        """Whether there is anything to send."""
+        return bool(self.message or self.waiting or self.owed or self.low or self.all or self.closing)
+
+    def bucket(self, claim: Claim) -> Bucket:
+        key = key_of(claim)
+        bucket = self._buckets.get(key)
+        # A limit of the same name that counted something else has another bucket, which ends by itself.
+        if bucket is None or bucket.slots is not (claim.unit is LimitUnit.CONCURRENCY):
+            bucket = self._buckets[key] = Bucket(self, claim)
+            self._book_in(bucket)
+        elif bucket in self.resting:
+            self.wake(bucket)
+        return bucket
+
+    def wake(self, bucket: Bucket) -> None:
+        """There is something of it here again."""
+        if bucket in self.resting:
+            del self.resting[bucket]
+            self._book_in(bucket)
+
+    def _book_in(self, bucket: Bucket) -> None:
+        bucket.at = at = self._book.bucket(self._at, bucket.part())
+        bucket.word = at + 1
+        bucket.used = True
+        self._book.words[at + 1 : at + 4] = memoryview(array("q", (bucket.total, bucket.sent, bucket.acked)))
+        self.own[bucket] = None
+
+    def adopt(self, claim: Claim) -> Bucket:
+        """The bucket of `claim`, with its limit as `claim` knows it. What is in hands of another limit is returned
+        before it is spent from."""
+        bucket = self.bucket(claim)
+        if bucket.claim is not claim:
+            changed = not same(bucket.claim, claim)
+            bucket.claim = claim
+            if changed:
+                self._book.rename(bucket.at, self._at, bucket.part())
+                bucket.refused_until_us = 0
+                if bucket.avail > 0:
+                    bucket.back += bucket.avail
+                    bucket.avail = 0
+        return bucket
+
+    def spent(self, bucket: Bucket, units: int) -> None:
+        """`units` more are spent; fewer, when it is negative."""
+        bucket.total += units
+        self._book.words[bucket.word] = bucket.total
+
+    def refusal(self, claims: Sequence[Claim], now_us: int) -> tuple[Claim, int] | None:
+        """The claim that the store would refuse for longest, as far as is known without asking it again."""
+        longest: tuple[Claim, int] | None = None
+        for claim in claims:
+            bucket = self._buckets.get(key_of(claim))
+            if bucket is None or not same(bucket.claim, claim) or bucket.avail >= claim.cost:
+                continue
+            wait = bucket.wait_us(claim, now_us)
+            if wait and (longest is None or (longest[1] != NEVER and (wait == NEVER or wait > longest[1]))):
+                longest = claim, wait
+        return longest
+
+    # What is to be said.
+
+    def next_message(self, now_us: int) -> Message | None:
+        """The one under way, else one that says what is due. None: nothing is."""
+        if self.message is not None:
+            return self.message
+        if self.waiting:
+            self.closing = False
+        elif self.closing:
+            for bucket in self.own:
+                bucket.avail = min(bucket.avail, 0)  # comes back by itself, and is spent no more
+                bucket.low = NEVER
+        asked: list[Asked] = []
+        while self.waiting and len(asked) < BATCH:
+            if (one := self._look(self.waiting.popleft(), now_us)) is not None:
+                asked.append(one)
+        wished = dict.fromkeys([one.buckets[place] for one in asked for place in one.wishes])
+        for bucket in wished:
+            if bucket.avail > 0:  # not enough for somebody: the store judges the whole
+                bucket.back += bucket.avail
+                bucket.avail = 0
+        more = wished if self.closing else wished | {bucket: None for bucket in self.low if bucket in self.own}
+        retaken = [bucket for bucket in self.own if bucket.slots and bucket.avail < 0 and not self.closing]
+        named = list(more | dict.fromkeys(self._named()) | dict.fromkeys(retaken))
+        if not (named or self.all or self.closing):
+            self._settle_flags()
+            return None
+        self._settle_flags()
+        workers = self.workers
+        parts = tuple([bucket.part(bucket.want(workers, now_us) if bucket in more else 0) for bucket in named])
+        places = {bucket: place for place, bucket in enumerate(named)}
+        requests = [(Wish(places[bucket], 0, -bucket.avail),) for bucket in retaken]
+        requests += [one.wished(places) for one in asked]
+        self._seq += 1
+        ask = SliceAsk(
+            self.org,
+            self._worker,
+            self._session,
+            self._epoch,
+            self._seq,
+            workers,
+            parts,
+            tuple(requests),
+            self.closing,
+        )
+        said = [(bucket, part.spent, part.back) for bucket, part in zip(named, parts, strict=True)]
+        self.message = Message(ask, said, retaken, asked)
+        words = self._book.words
+        for bucket in named:
+            bucket.sent = words[bucket.at + 2] = bucket.total
+            bucket.back = 0
+        words[self._at + 1] = self._seq
+        return self.message
+
+    def _named(self) -> Iterable[Bucket]:
+        if self._rebuilding:
+            for bucket in list(self.resting):
+                self.wake(bucket)
+            return list(self.own)
+        if self.all or self.closing:
+            return [bucket for bucket in self.own if bucket.unsaid or bucket.open_said != bucket.open]
+        return [bucket for bucket in self.owed if bucket in self.own]
+
+    def _settle_flags(self) -> None:
+        self.owed.clear()
+        self.low.clear()
+        self.all = self._rebuilding = False
+
+    def _look(self, asker: Asker, now_us: int) -> Asked | None:
+        """What `asker` lacks; None when there is nothing to ask for it."""
+        if asker.gone:
+            return None
+        if (found := self._spend(asker.claims)) is not None:
+            asker.granted(found, [claim.cost for claim in asker.claims])
+            return None
+        if (no := self.refusal(asker.claims, now_us)) is not None:
+            asker.refused(*no, by="worker")
+            return None
+        one = Asked(asker)
+        for place, claim in enumerate(asker.claims):
+            bucket = self.adopt(claim)
+            bucket.used = True
+            one.buckets.append(bucket)
+            if 0 < claim.cost <= bucket.avail:
+                bucket.avail -= claim.cost
+                bucket.open += claim.cost
+                one.units.append(claim.cost)
+            else:
+                one.units.append(0)
+                one.wishes.append(place)
+        return one
+
+    # What was answered.
+
+    def take(self, answer: SliceAnswer, now_us: int) -> None:
+        """The answer to the message under way. Raises `ValueError` when it cannot be the answer to it."""
+        message = self.message
+        if message is None or (
+            answer.known
+            and (len(answer.slices) != len(message.said) or len(answer.results) != len(message.ask.requests))
+        ):
+            raise ValueError("this does not answer what was asked")
+        self.message = None
+        if not answer.known:
+            self._lost(message, answer.epoch)
+            return
+        self._sessions = answer.sessions
+        words = self._book.words
+        for (bucket, spent, back), part, piece in zip(message.said, message.ask.parts, answer.slices, strict=True):
+            bucket.heard(spent, back, piece.lent)
+            bucket.open_said = part.open
+            bucket.acked = words[bucket.at + 3] = bucket.sent
+            bucket.left, bucket.left_at_us, bucket.known_us = piece.left, answer.now_us, now_us
+            if part.want:
+                bucket.scarce = piece.lent == 0
+                bucket.low = bucket.avail // LOW if piece.lent and not bucket.slots else NEVER
+                bucket.spare = bucket.avail
+        if message.ask.close:
+            self._closed()
+        elif answer.session != self._session:
+            self._session, self._epoch = answer.session, answer.epoch
+            self._write_session()
+        else:
+            words[self._at + 2] = self._seq
+        again = len(message.retaken)
+        for bucket, result in zip(message.retaken, answer.results[:again], strict=True):
+            for units in result.granted:
+                bucket.hands += units
+                bucket.avail += units
+        for one, result in zip(message.asked, answer.results[again:], strict=True):
+            if result.granted:
+                self._grant(one, result)
+            else:
+                self._refuse(one, result, message, now_us)
+
+    def failed(self, message: Message) -> list[Asker]:
+        """`message` was not answered, and is said again later. Returns who will not wait for that."""
+        for one in message.asked:
+            self._undo(one)
+        waiting = [*(one.asker for one in message.asked), *self.waiting]
+        self.waiting.clear()
+        return [asker for asker in waiting if not asker.gone]
+
+    def _grant(self, one: Asked, result: Result) -> None:
+        for place, units in zip(one.wishes, result.granted, strict=True):
+            bucket = one.buckets[place]
+            bucket.hands += units
+            bucket.open += units
+            one.units[place] = units
+        if one.asker.gone:
+            self._undo(one)
+            return
+        for claim, bucket, units in zip(one.asker.claims, one.buckets, one.units, strict=True):
+            if claim.unit is LimitUnit.REQUESTS:
+                bucket.open -= units
+                self.spent(bucket, units)
+        one.asker.granted(one.buckets, one.units)
+
+    def _refuse(self, one: Asked, result: Result, message: Message, now_us: int) -> None:
+        bucket = message.said[result.part][0]
+        claims = one.asker.claims
+        claim = next(claims[place] for place in one.wishes if one.buckets[place] is bucket)
+        self._undo(one)
+        bucket.refuse(claim.enough, result.wait_us, now_us)
+        if not one.asker.gone:
+            one.asker.refused(claim, result.wait_us, by="store")
+
+    def _undo(self, one: Asked) -> None:
+        """What was reserved for it is free again."""
+        for place, bucket in enumerate(one.buckets):
+            if units := one.units[place]:
+                one.units[place] = 0
+                bucket.open -= units
+                if bucket.give(units):
+                    self.owed[bucket] = None
+
+    # When it ends.
+
+    def _lost(self, message: Message, epoch: str) -> None:
+        """The store does not know the session. What the message said is to be said again, in a new one."""
+        words = self._book.words
+        for bucket, _, back in message.said:
+            bucket.sent = words[bucket.at + 2] = bucket.acked
+            bucket.back += back
+        if message.ask.close:
+            self._closed()
+            return
+        for one in message.asked:
+            self._undo(one)
+        self.waiting.extendleft([one.asker for one in reversed(message.asked) if not one.asker.gone])
+        if epoch == self._epoch or not self._epoch:
+            self._expired()
+        else:
+            self._rebuilding = True
+            for bucket in self.own:
+                if bucket.slots and bucket.avail < 0:
+                    bucket.hands -= bucket.avail  # in use, and to be said so
+                    bucket.avail = 0
+        self.all = True
+        self._session, self._seq = "", 0
+        self._write_session()
+
+    def _expired(self) -> None:
+        """Nothing was heard of this worker for longer than a lease. The store has counted as spent what was in its
+        hands, but for what it knew to be reserved: that has come back, and what is used of it is a debt."""
+        words = self._book.words
+        for old in list(self.own):
+            if old.slots:
+                old.hands = old.back = 0
+                old.avail = -old.open
+                old.scarce = True
+                continue
+            unsaid = old.total - old.acked
+            charged = old.hands - old.open_said
+            debt = min(unsaid, 0) or max(unsaid - charged, 0)  # what was to be taken back still is
+            new = Bucket(self, old.claim)
+            new.at, new.word = old.at, old.word
+            new.left, new.left_at_us, new.known_us = old.left, old.left_at_us, old.known_us
+            new.total = old.total
+            new.avail, new.back = min(-debt, 0), max(-debt, 0)
+            new.sent = new.acked = words[old.at + 2] = words[old.at + 3] = old.total - debt
+            old.gone = True
+            del self.own[old]
+            self.own[new] = None
+            if self._buckets.get(key := key_of(old.claim)) is old:
+                self._buckets[key] = new
+        self.owed.clear()
+        self.low.clear()
+
+    def _closed(self) -> None:
+        """All that was in its hands is the store's again."""
+        for bucket in [*self.own, *self.resting]:
+            self.forget(bucket)
+        self.closing = False
+        self._session, self._seq = "", 0
+        self._write_session()
+
+    def _write_session(self) -> None:
+        line = AccountLine(self.org, self._worker, self._session, self._epoch)
+        self._book.session(self._at, line, self._seq)
+
+    def forget(self, bucket: Bucket) -> None:
+        bucket.gone = True
+        if bucket in self.own:
+            self._put_down(bucket)
+        self.resting.pop(bucket, None)
+        if self._buckets.get(key := key_of(bucket.claim)) is bucket:
+            del self._buckets[key]
+
+    def _put_down(self, bucket: Bucket) -> None:
+        del self.own[bucket]
+        self.owed.pop(bucket, None)
+        self.low.pop(bucket, None)
+        self._book.free(bucket.at)
+
+    def leave(self) -> None:
+        """It is used no more."""
+        self._book.free(self._at)
+
+    # Now and then.
+
+    def tick(self, now_us: int, *, slow: bool) -> bool:
+        """Return what is not used. `slow`: also what came back to busy buckets, and half the slots that nobody
+        needed. False: there is nothing here at all, and the session may be left."""
+        for bucket in list(self.own):
+            if not bucket.used:
+                self._unused(bucket, now_us)
+            elif slow and bucket.slots and bucket.avail > 0:
+                # Half of them: what is needed at peaks must not be asked for at each of them.
+                spare = (max(min(bucket.spare, bucket.avail), 0) + 1) // 2
+                bucket.back += spare
+                bucket.avail -= spare
+                bucket.spare = bucket.avail
+            bucket.used = False
+        if slow:
+            self._forget_old(now_us)
+            self.all = self.all or any(bucket.hands or bucket.unsaid for bucket in self.own)
+        if self.own or self.resting or self.due:
+            self._idle = 0
+            return True
+        self._idle += 1
+        if self.opened and self._idle >= IDLE_TICKS:
+            self.closing = True
+        return self.opened
+
+    def _unused(self, bucket: Bucket, now_us: int) -> None:
+        if bucket.avail > 0:
+            bucket.back += bucket.avail
+            bucket.avail = 0
+        bucket.low, bucket.scarce = NEVER, True
+        if bucket.unsaid:
+            self.owed[bucket] = None
+        elif bucket.empty and self.message is None and now_us >= bucket.refused_until_us:
+            if bucket.slots or bucket.left_at_us < 0:
+                self.forget(bucket)
+            else:
+                self._put_down(bucket)
+                self.resting[bucket] = now_us
+
+    def _forget_old(self, now_us: int) -> None:
+        while self.resting:
+            oldest = next(iter(self.resting))
+            if now_us - self.resting[oldest] < REST_US and len(self.resting) <= MOST_RESTING:
+                break
+            self.forget(oldest)
