@@ -172,7 +172,7 @@ def _orgs(caller: Caller, subject: str | None) -> list[OrgId]:
 
 def _answer(caller: Caller, found: Iterable[Standings], top: int) -> LimitUse:
     now = int(caller.deps.clock())
-    buckets = [_bucket(one, now, caller.org) for one in found]
+    buckets = [bucket for one in found if (bucket := _bucket(one, now, caller.org)).used > 0 or bucket.lent]
     buckets.sort(key=lambda one: (-_share(one), one.limit, one.subject))
     return LimitUse(tuple(buckets[:top]), len(buckets))
 

@@ -149,6 +149,16 @@ async def test_usage_tells_each_bucket_and_the_fullest_use_first(world: World) -
     assert (await world.ask("GET", f"{LIMITS}/none/usage")).status_code == 404
 
 
+async def test_buckets_that_are_full_again_are_not_in_use(world: World) -> None:
+    await fill(world)
+    await draw(world, "fair", "mem_a", 1, amount=6_000, burst=6_000)
+    await draw(world, "slots", "mem_a", 1, unit=LimitUnit.CONCURRENCY, period_s=0)
+    used = (await world.ask("GET", "/orgs/acme/limits-usage")).json()["items"]
+    assert [(item["limit"], item["lent"]) for item in used] == [("slots", 1), ("fair", 1)]
+    world.clock.seconds += 3
+    assert (await world.ask("GET", "/orgs/acme/limits-usage")).json() == {"items": [], "buckets": 0}
+
+
 async def test_a_budget_tells_what_is_used_and_when_it_begins_anew(world: World) -> None:
     await fill(world)
     now = int(world.clock.seconds)
