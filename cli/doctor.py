@@ -44,6 +44,8 @@ def examine(file: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UT
         settings.secrets.signing,
     ):
         found.append(_vault(settings))
+    if settings.limits.store == "redis":
+        found += _redis(settings)
     for name, listener in (("public", settings.public), ("admin", settings.admin)):
         found += _tls(name, settings, listener, now())
         found += _server(name, settings, listener)
@@ -123,6 +125,15 @@ def _vault(settings: Settings) -> Finding:
     if vault.auth == "token":
         return Finding("vault", WARNING, f"{seen}; one token for all", "log in by approle, kubernetes or jwt")
     return Finding("vault", OK, seen)
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    import asyncio
+
+    from gateway.redis_check import examine_redis
+
+    for seen in asyncio.run(examine_redis(settings.limits, settings.home)):
+        yield Finding(f"redis {seen.server}", seen.verdict, seen.seen, seen.fix)
 
 
 def _database(settings: Settings) -> Finding:

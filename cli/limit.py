@@ -28,9 +28,11 @@ from cli.limit_fields import (
 from cli.member import member_id_of
 from cli.output import Column, Format
 from cli.resources import Resource, body_of
+from cli.serve import SettingsOption, settings_file
 from cli.session import Session
 from cli.webhook import app as webhook
 from tenants.amounts import number, sentence
+from tenants.ids import InvalidIdError, org_id
 from tenants.models import Limit, LimitScope, LimitUnit
 
 app = typer.Typer(
@@ -307,6 +309,43 @@ def simulate(
     now = time.time()
     bounds = [None if text is None else moment(text, now) for text in (since, until)]
     replay(session, limit, bounds[0], bounds[1], names_of(session))
+
+
+@command(
+    app,
+    examples(
+        "orgate limit acl",
+        "orgate limit acl --settings /srv/orgate/orgate.toml",
+        "orgate limit acl --org acme",
+        "orgate limit acl --scripts",
+    ),
+)
+def acl(
+    session: Session,
+    *,
+    settings: SettingsOption = None,
+    scripts: Annotated[
+        bool, typer.Option("--scripts", help="For a Redis before 7, which has no functions.")
+    ] = False,
+) -> None:
+    """Print the ACL line for the user that counts limits in Redis: exactly what it needs, on its own keys.
+
+    With `--org`, on that organization's keys only. Reads the settings; asks no server. Put a password in the place
+    of PASSWORD, or `#` and its SHA-256 in the place of `>PASSWORD`.
+    """
+    from gateway.redis_check import acl_line
+    from gateway.settings import SettingsError, load
+
+    file = settings_file(settings)
+    try:
+        limits = load(file).limits
+    except SettingsError as error:
+        raise UsageError(str(error), f"mend {file}") from None
+    try:
+        org = org_id(session.options.org) if session.options.org else None
+    except InvalidIdError as error:
+        raise UsageError(f"--org {session.options.org!r}: {error}", "name one organization") from None
+    session.out.line(acl_line(limits, org, scripts=scripts))
 
 
 def _subject(session: Session, given: str | None) -> str | None:

@@ -1,0 +1,152 @@
+"""What an operator asks of the Redis that counts limits: may we, can it, will it keep what it is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from gateway.errors import UnavailableError
+from gateway.limits.redis import RedisSlices, reason
+from gateway.limits.redis_library import library
+from gateway.limits.redis_open import open_route
+from gateway.limits.redis_server import Server
+from gateway.limits.redis_wire import ReplyError, WireError
+from gateway.limits_settings import LimitsSettings, LimitsSettingsError
+from tenants.ids import PLATFORM, OrgId
+
+Verdict = Literal["ok", "warning", "failed"]
+
+INSIDE: Final = (
+    "+get +set +mget +del +exists +pexpire +time +hget +hmget +hset +hdel +hgetall"
+    " +zadd +zcard +zrem +zrangebyscore +zremrangebyscore"
+)
+"""What the library calls. Its caller must be allowed each of them."""
+
+FUNCTIONS: Final = "+fcall +function|load"
+SCRIPTS: Final = "+evalsha +script|load"
+
+OLDEST: Final = (6, 2)
+APART_S: Final = 1.0
+
+
+class Seen(Struct, frozen=True):
+    """One look at one server: what was seen and, unless it is well, what to do."""
+
+    server: str
+    verdict: Verdict
+    seen: str
+    fix: str = ""
+
+
+def acl_line(limits: LimitsSettings, org: OrgId | None = None, *, scripts: bool = False) -> str:
+    """The line of an ACL (`ACL SETUSER`, or `user` in an ACL file) with exactly what Orgate needs.
+
+    Of one organization's keys only, with `org`. `scripts`: for Redis before 7, which has no functions. The
+    password is a placeholder: Redis takes `>password`, or `#` and its SHA-256.
+    """
+    keys = f"~{limits.prefix}:{{{org or '*'}}}:*"
+    calls = [SCRIPTS if scripts else FUNCTIONS, INSIDE, "+ping +info"]
+    if limits.topology == "cluster":
+        calls.append("+cluster|slots +asking")
+    user = limits.username or "orgate"
+    return f"user {user} on >PASSWORD {keys} resetchannels -@all {' '.join(calls)}"
+
+
+async def examine_redis(limits: LimitsSettings, home: Path, now: Callable[[], float] = time.time) -> list[Seen]:
+    """Every server that would be written to. Writes nothing; the library is loaded where it is not."""
+    text = library()
+    try:
+        route = open_route(limits, home, text)
+    except LimitsSettingsError as error:
+        return [Seen("redis", "failed", str(error), "mend it")]
+    slices = RedisSlices(route, prefix=limits.prefix, text=text)
+    where = ", ".join(limits.addresses)
+    try:
+        try:
+            servers = await route.servers()
+        except (WireError, ReplyError) as error:
+            return [Seen(where, "failed", reason(error), "look at [limits], and at the server")]
+        found = []
+        for name, server in servers:
+            found += await _server(name, server, now)
+        if all(seen.verdict != "failed" for seen in found):
+            found += await _account(slices, where)
+        return found
+    finally:
+        await slices.aclose()
+
+
+async def _server(name: str, server: Server, now: Callable[[], float]) -> list[Seen]:
+    try:
+        await server.load()
+        info = _parsed(await server.command("INFO"))
+        seconds, micros = await server.command("TIME")
+    except (WireError, ReplyError) as error:
+        denied = isinstance(error, ReplyError) and error.code == "NOPERM"
+        fix = "give its user what `orgate limit acl` prints" if denied else "look at [limits], and at the server"
+        return [Seen(name, "failed", reason(error), fix)]
+    apart = abs(int(seconds) + int(micros) / 1e6 - now())
+    return [*_version(name, server, info), *_memory(name, info), *_disk(name, info), *_clock(name, apart)]
+
+
+async def _account(slices: RedisSlices, name: str) -> list[Seen]:
+    """Whether the library runs and may do what it does. Nobody's account is made by it."""
+    try:
+        await slices.usage(PLATFORM)
+    except UnavailableError:
+        return [Seen(name, "failed", slices.failing, "give its user what `orgate limit acl` prints")]
+    return [Seen(name, "ok", f"the library {slices.text.name} runs")]
+
+
+def _version(name: str, server: Server, info: dict[str, str]) -> Iterator[Seen]:
+    valkey = info.get("valkey_version")
+    version = valkey or info.get("redis_version", "0")
+    what = f"{'Valkey' if valkey else 'Redis'} {version}"
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers < OLDEST:
+        yield Seen(name, "failed", what, "it must be Redis 6.2 or newer, or Valkey")
+    elif server.functions:
+        yield Seen(name, "ok", f"{what}, by functions")
+    else:
+        fix = "allow +fcall +function|load" if numbers >= (7, 0) else ""
+        yield Seen(name, "ok", f"{what}, by scripts: functions are not there or not allowed", fix)
+
+
+def _memory(name: str, info: dict[str, str]) -> Iterator[Seen]:
+    policy, most = info.get("maxmemory_policy", "unknown"), int(info.get("maxmemory", "0"))
+    used = f"{int(info.get('used_memory', '0')) // 2**20} MiB used"
+    if policy == "noeviction":
+        yield Seen(name, "ok", f"maxmemory-policy noeviction, {used}")
+    elif most:
+        seen = f"maxmemory-policy {policy}: with full memory it forgets what was spent"
+        yield Seen(name, "failed", seen, "set maxmemory-policy noeviction")
+    else:
+        seen = f"maxmemory-policy {policy}, without maxmemory; {used}"
+        yield Seen(name, "warning", seen, "set maxmemory-policy noeviction before a maxmemory")
+
+
+def _disk(name: str, info: dict[str, str]) -> Iterator[Seen]:
+    if info.get("aof_enabled") == "1" and info.get("aof_last_write_status") != "ok":
+        yield Seen(name, "failed", "its append-only file cannot be written", "look at its disk")
+    elif info.get("rdb_last_bgsave_status") not in ("ok", None):
+        yield Seen(name, "failed", "its last snapshot failed: it may refuse writes", "look at its disk")
+    elif info.get("aof_enabled") == "1":
+        yield Seen(name, "ok", "keeps an append-only file")
+    else:
+        yield Seen(name, "ok", "keeps no append-only file: after a crash, workers say what they know")
+
+
+def _clock(name: str, apart: float) -> Iterator[Seen]:
+    if apart > APART_S:
+        seen = f"its clock and this machine's are {apart:.1f} s apart: budgets would begin and end by two clocks"
+        yield Seen(name, "warning", seen, "let NTP set both")
+
+
+def _parsed(info: bytes) -> dict[str, str]:
+    """`INFO`: lines of `name:value`."""
+    lines = info.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
