@@ -76,16 +76,20 @@ class Bucket(ABC):
         """Full and nobody's debt; what is lent stays lent."""
 
     @abstractmethod
+    def give(self, units: int) -> None:
+        """So many come back; what does not fit above all that is in hands is lost."""
+
+    @abstractmethod
     def _shift(self, units: int) -> None:
         """More in it, or less, whatever it may hold."""
 
     @abstractmethod
-    def _give(self, units: int) -> None:
-        """So many come back; what does not fit above all that is in hands is lost."""
-
-    @abstractmethod
     def _fit(self) -> None:
         """No more is left than fits above all that is in hands."""
+
+    def charge(self, units: int) -> None:
+        """Used, and in nobody's hands before; beyond what is left it is a debt."""
+        self._shift(-units)
 
     def grant(self, session: str, units: int) -> None:
         """Out of the bucket, into the hands of `session`: lent or reserved."""
@@ -103,7 +107,7 @@ class Bucket(ABC):
             rest = 0
         self._keep(session, rest, min(reserved, rest))
         if back:
-            self._give(back)
+            self.give(back)
 
     def hold(self, session: str, units: int) -> None:
         """A store that was lost had lent `units` to `session`: they are out of the bucket already."""
@@ -115,7 +119,7 @@ class Bucket(ABC):
         """All that `session` has comes back."""
         if had := self.hands.get(session, 0):
             self._keep(session, 0, 0)
-            self._give(had)
+            self.give(had)
 
     def end(self, sessions: Iterable[str], now_us: int) -> None:
         """The sessions are over, and nobody says what became of what they had: what requests had reserved comes
@@ -126,7 +130,7 @@ class Bucket(ABC):
                 back += self._returns(had, self.open.get(session, 0))
                 self._keep(session, 0, 0)
         if back:
-            self._give(back)
+            self.give(back)
 
     def standings(self, sessions: int, at_us: int) -> Standings:
         part = self.part
@@ -221,7 +225,7 @@ class RateBucket(Bucket):
     def _shift(self, units: int) -> None:
         self._level = Level(self._level.ticks + units * self._rate.period_us, self._level.at_us)
 
-    def _give(self, units: int) -> None:
+    def give(self, units: int) -> None:
         self._level = bucket.give(self._rate, self._level, units, self.lent)
 
     def _fit(self) -> None:
@@ -273,7 +277,7 @@ class BudgetBucket(Bucket):
     def _shift(self, units: int) -> None:
         self._left += units
 
-    def _give(self, units: int) -> None:
+    def give(self, units: int) -> None:
         self._left += units
 
     def _fit(self) -> None:
@@ -314,7 +318,7 @@ class SlotBucket(Bucket):
     def _shift(self, units: int) -> None:
         """What is in hands says it."""
 
-    def _give(self, units: int) -> None:
+    def give(self, units: int) -> None:
         """What is in hands says it."""
 
     def _fit(self) -> None:

@@ -2,67 +2,141 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import count
 
 from gateway.exchange import Claim, Hold, Standing, Used
-from gateway.limits.refusal import exceeded
-from gateway.limits.table import Table, standings
+from gateway.limits.headers import standings
+from gateway.limits.kinds import KINDS, NEVER, Bucket, kind_of
+from gateway.limits.protocol import Part
+from gateway.limits.refusal import refused
+from tenants.ids import OrgId
+from tenants.models import LimitUnit, OnEnd
+
+Key = tuple[OrgId, str, str, str, int]
 
 
 class MemoryLimits:
-    """`clock_us` gives microseconds that never go back. Never suspends, never unavailable."""
+    """`clock_us`: Unix microseconds that never go back. Never suspends, never unavailable. Exact: nothing is lent;
+    what is reserved is used until it comes back."""
 
     def __init__(self, clock_us: Callable[[], int]) -> None:
         self._clock_us = clock_us
-        self._table = Table()
+        self._buckets: OrderedDict[Key, Bucket] = OrderedDict()
+        self._numbers = count()
 
     def __len__(self) -> int:
         """How many buckets are remembered."""
-        return len(self._table)
+        return len(self._buckets)
 
     async def reserve(self, claims: Sequence[Claim]) -> Hold:
         now = self._clock_us()
-        self._table.sweep(now, len(claims) + 1)
-        refused = self._table.take(claims, "", now)
-        if refused is not None:
-            raise exceeded(refused)
-        return _MemoryHold(self, tuple(claims), standings(claims, [self._table.at(c, now).left for c in claims]))
+        self._sweep(now, len(claims) + 1)
+        found = [self._bucket(claim, now) for claim in claims]
+        no: tuple[int, int] | None = None  # the one that says no for longest, and for how long
+        for place, (claim, bucket) in enumerate(zip(claims, found, strict=True)):
+            if claim.amount <= 0 or bucket.left < claim.enough:
+                wait = bucket.wait_us(claim.enough, now)
+                if no is None or (no[1] != NEVER and (wait == NEVER or wait > no[1])):
+                    no = place, wait
+        if no is not None:
+            told = standings(claims, [bucket.left for bucket in found], now // 1_000)
+            raise refused(claims[no[0]], no[1], told, left=found[no[0]].left)
+        hold = _MemoryHold(self._clock_us, str(next(self._numbers)), claims, found)
+        hold.standings = standings(claims, [bucket.left for bucket in found], now // 1_000)
+        return hold
 
-    def give(self, claim: Claim, n: int) -> None:
-        self._table.at(claim, self._clock_us()).give(n, "")
+    def _bucket(self, claim: Claim, now_us: int) -> Bucket:
+        part = Part(
+            claim.limit,
+            claim.subject,
+            claim.unit,
+            claim.amount,
+            claim.burst or claim.amount,
+            claim.period_s,
+            claim.starts_s,
+            claim.ends_s,
+        )
+        kind = kind_of(part)
+        key = claim.org, kind, claim.limit, claim.subject, claim.starts_s
+        found = self._buckets.get(key)
+        if found is None:
+            found = self._buckets[key] = KINDS[kind](part, now_us)
+        self._buckets.move_to_end(key)
+        found.refill(now_us)
+        found.adapt(part)
+        return found
+
+    def _sweep(self, now_us: int, n: int) -> None:
+        """Look at the `n` buckets that were not used for longest, and forget those that are as good as new.
+        Looking at more than were made keeps them few."""
+        for _ in range(min(n, len(self._buckets))):
+            key, found = next(iter(self._buckets.items()))
+            if found.as_new(now_us):
+                del self._buckets[key]
+            else:
+                self._buckets.move_to_end(key)
 
 
 class _MemoryHold:
-    __slots__ = ("_claims", "_limits", "_open", "_standings")
+    __slots__ = ("_at", "_claims", "_clock_us", "_name", "_open", "_units", "standings")
 
-    def __init__(self, limits: MemoryLimits, claims: tuple[Claim, ...], standing: tuple[Standing, ...]) -> None:
-        self._limits = limits
+    def __init__(
+        self, clock_us: Callable[[], int], name: str, claims: Sequence[Claim], at: Sequence[Bucket]
+    ) -> None:
+        self._clock_us = clock_us
+        self._name = name  # of whoever has its slots
         self._claims = claims
-        self._standings = standing
+        self._at = at
         self._open = True
-
-    @property
-    def standings(self) -> tuple[Standing, ...]:
-        return self._standings
+        self._units = [max(min(claim.cost, bucket.left), 0) for claim, bucket in zip(claims, at, strict=True)]
+        self.standings: tuple[Standing, ...] = ()
+        for claim, bucket, units in zip(claims, at, self._units, strict=True):
+            if claim.unit is LimitUnit.CONCURRENCY:
+                bucket.grant(name, units)
+            else:
+                bucket.charge(units)
 
     @property
     def metered(self) -> bool:
-        return False
+        return any(_counted(claim) for claim in self._claims)
 
     def spending(self, used: Used) -> Claim | None:
-        return None
+        cut: Claim | None = None
+        for place, (claim, bucket) in enumerate(zip(self._claims, self._at, strict=True)):
+            more = used.of(claim.unit) - self._units[place]
+            if not _counted(claim) or more <= 0 or not self._open:
+                continue
+            bucket.refill(self._clock_us())
+            if claim.on_end is OnEnd.CUT and bucket.left < more:
+                cut = claim
+            bucket.charge(more)
+            self._units[place] += more
+        return cut
 
     def settle(self, used: Used) -> None:
-        self._close()
-        for claim in self._claims:
-            self._limits.give(claim, claim.cost - used.of(claim.unit))
+        self._end([used.of(claim.unit) for claim in self._claims])
 
     def refund(self) -> None:
-        self._close()
-        for claim in self._claims:
-            self._limits.give(claim, claim.cost)
+        self._end([0] * len(self._claims))
 
-    def _close(self) -> None:
+    def _end(self, used: Sequence[int]) -> None:
         if not self._open:
             raise RuntimeError("this hold has been settled or refunded already")
         self._open = False
+        now = self._clock_us()
+        for place, (claim, bucket) in enumerate(zip(self._claims, self._at, strict=True)):
+            bucket.refill(now)
+            rest = self._units[place] - used[place]
+            if claim.unit is LimitUnit.CONCURRENCY:
+                bucket.close(self._name)
+            elif rest < 0:
+                bucket.charge(-rest)
+            else:
+                bucket.give(rest)
+
+
+def _counted(claim: Claim) -> bool:
+    """Whether a stream uses more of it as it goes."""
+    return claim.unit not in (LimitUnit.REQUESTS, LimitUnit.CONCURRENCY)
