@@ -28,10 +28,9 @@ from gateway.authorize.stage import authorize, resolve
 from gateway.clock import SystemClock
 from gateway.exchange import Claim, Credential, Hold, Permit, Receipt, Reservation, Route, SpoolUp, Usage, Used
 from gateway.ledger import Ledger
+from gateway.limits.accounts import LimitOwner
 from gateway.limits.claims import claims_for
 from gateway.limits.headers import rate_limit_headers
-from gateway.limits.messages import SliceAnswer, SliceAsk
-from gateway.limits.owner import LimitOwner
 from gateway.limits.slices import SlicedLimits
 from gateway.limits.tokens import EXACT, Tokens
 from gateway.metrics import Counters
@@ -98,12 +97,8 @@ class Stages:
         self._bearer = f"Bearer {tokens.token()}".encode()
         self._body = JSON.body()
         self._decode = decoder(Action.CHAT)
-        owner = LimitOwner(clock.monotonic_us)
-
-        async def ask(message: SliceAsk) -> SliceAnswer:
-            return owner.answer(message)
-
-        self._limits = SlicedLimits("bench", ask)
+        owner = LimitOwner(lambda: int(clock.now() * 1_000_000))
+        self._limits = SlicedLimits("bench", owner, clock=clock, folder=folder / "limits")
         self._keys = KeyLeases(_Keys(), time.monotonic)
         self._transports = TransportPool(allowed=(IPv4Network("127.0.0.0/8"),))
         self._relay = Relay(self._transports, _NoTokens(), clock.now)
