@@ -412,7 +412,7 @@ async def _write_down(
     keeper: BudgetKeeper, buckets: SliceAdmin, sequencer: Sequencer, store: SqlControlStore
 ) -> None:
     """The last round, when workers have given back what they were lent, and the entries it may have made."""
-    await keeper.round()
+    await keeper.round(last=True)
     await _leave(buckets)
     await sequencer.drain_once(store)
 

@@ -34,6 +34,12 @@ PRUNE_S: Final = 3_600.0
 AT_ONCE: Final = 8
 """Organizations that the store is asked about at the same time."""
 
+MANY: Final = 1_000
+"""Buckets of one organization for which it is asked every `KEEP_S`; with more, it is asked as much less often."""
+
+SEEDED: Final = 200
+"""Budgets in one call of `seed`."""
+
 OF_PLATFORM: Final = "platform/"
 """Before the name of a limit of the platform's that each organization has a bucket of."""
 
@@ -64,6 +70,7 @@ class BudgetKeeper:
         self._known: dict[OrgId, dict[BudgetKey, BudgetUse]] = {}
         self._said: set[tuple[BudgetKey, int]] = set()
         self._turn = asyncio.Lock()
+        self._next_us: dict[OrgId, int] = {}
         self._failing = ""
         self._pruned_us = -1
 
@@ -98,12 +105,15 @@ class BudgetKeeper:
             await asyncio.sleep(KEEP_S)
             await self.round()
 
-    async def round(self) -> None:
+    async def round(self, *, last: bool = False) -> None:
         """Ask, seed what is lost, write down what has changed, tell what was crossed. Raises nothing for a store
-        that cannot be asked or written: the next round does both."""
+        that cannot be asked or written: the next round does both. `last`: of organizations with very many buckets
+        too, whose turn it is not."""
         async with self._turn:
             try:
-                found, failure = await self._look(list(budgeted(self._world())))
+                now_us = self._clock.monotonic_us()
+                due = [org for org in budgeted(self._world()) if last or self._next_us.get(org, 0) <= now_us]
+                found, failure = await self._look(due)
                 await self._write(found)
                 await self._prune()
             except StoreError as error:
@@ -131,7 +141,10 @@ class BudgetKeeper:
         return found, failure
 
     async def _of(self, org: OrgId) -> list[BudgetUse]:
-        found = self._uses(org, await self._store.usage(org))
+        standings = await self._store.usage(org)
+        pause_s = KEEP_S * (len(standings) // MANY)
+        self._next_us[org] = self._clock.monotonic_us() + int(pause_s * 1_000_000)
+        found = self._uses(org, standings)
         # What is used of a window never falls, but by `reset`: a store that says less, or nothing, has been lost.
         now, seen = self._clock.now(), {use.key: use.used for use in found}
         lost = [
@@ -140,7 +153,8 @@ class BudgetKeeper:
             if use.ends_s > now and (use.key not in seen or seen[use.key] < use.used)
         ]
         if lost:
-            await self._store.seed(org, [_remembered(use) for use in lost])
+            for start in range(0, len(lost), SEEDED):
+                await self._store.seed(org, [_remembered(use) for use in lost[start : start + SEEDED]])
             found = self._uses(org, await self._store.usage(org))
             log.info(
                 "%s: budgets that the store of limits did not know any more are as they were: %d", org, len(lost)

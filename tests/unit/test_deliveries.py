@@ -209,6 +209,29 @@ async def test_a_store_that_cannot_be_read_is_asked_again(bed: Bed, monkeypatch:
         await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_what_cannot_be_written_down_is_delivered_again(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The receiver took it, and this process does not get to write that: it knows the second by its id."""
+
+    async def full(*_: object, **__: object) -> None:
+        raise StoreUnavailableError("the disk is full")
+
+    await bed.store.budgets.write([], [notice("acme")])
+    with monkeypatch.context() as patch:
+        patch.setattr(bed.store.budgets, "settle", full)
+        running = asyncio.create_task(bed.deliveries.run())
+        await eventually(lambda: "was not delivered" in caplog.text, "it is said")
+    bed.deliveries.wake()
+    try:
+        await eventually(lambda: bed.counted == [("acme", "sent")], "it is told again")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert len(bed.got) == 2
+    assert len({message for _, message, _ in bed.got}) == 1
+
+
 def test_the_body_says_it_to_programs_and_to_people() -> None:
     spend = notice(
         "acme", unit=LimitUnit.SPEND, amount=200 * 10**9, used=160_500_000_000, state=NoticeState.PENDING

@@ -265,3 +265,26 @@ async def test_windows_of_long_ago_are_forgotten(place: Place) -> None:
     await place.restart()
     await place.keeper.round()
     assert await place.store.budgets.current(0) == ()
+
+
+async def test_very_many_buckets_are_asked_for_less_often(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.limits.keeper.MANY", 2)
+    monkeypatch.setattr("gateway.limits.keeper.SEEDED", 2)
+
+    async def kept() -> list[int]:
+        return sorted(use.used for use in await place.store.budgets.current(0))
+
+    await spend(place, *(part(subject=f"mem_{n}", spent=n) for n in range(1, 6)))
+    await place.keeper.round()
+    await spend(place, part(subject="mem_1", spent=100))
+    place.time.seconds += 2
+    await place.keeper.round()
+    assert await kept() == [1, 2, 3, 4, 5]
+    place.time.seconds += 2
+    await place.keeper.round()
+    assert await kept() == [2, 3, 4, 5, 101]
+    await spend(place, part(subject="mem_2", spent=100))
+    await place.keeper.round(last=True)
+    assert await kept() == [3, 4, 5, 101, 102]
+    await place.restart()
+    assert [len(seed) for seed in place.owner.seeds] == [2, 2, 1]

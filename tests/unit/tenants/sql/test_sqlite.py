@@ -15,14 +15,16 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
-from tenants.ids import OrgId
-from tenants.models import Limit, Member, ModelAlias, Org, OrgRule, Revocation, State, Upstream
+from tenants.budgets import BudgetUse, Notice, Webhook
+from tenants.ids import PLATFORM, OrgId
+from tenants.models import Limit, Member, ModelAlias, Org, OrgRule, Price, Revocation, State, Upstream
+from tenants.prices import PriceImport
 from tenants.sql import rows, tables
 from tenants.sql.dialect import contains, unavailable
 from tenants.sql.reader import StoreReader
 from tenants.sql.store import open_store, sqlite_url
 from tenants.store import NewerSchemaError, StoreUnavailableError
-from tests.contract.control_store import OPERATOR, in_process, limit, model, org, upstream
+from tests.contract.control_store import OPERATOR, in_process, limit, model, org, price, upstream
 
 ACME = OrgId("acme")
 
@@ -195,8 +197,14 @@ async def test_the_reader_sees_what_the_store_committed(file: Path) -> None:
         await mine.upstreams.create(upstream(name), OPERATOR)
         await mine.models.create(model(name), OPERATOR)
         await mine.limits.create(limit(name), OPERATOR)
+        await mine.prices.put([price(name, "b"), price(name, "a")], 0, OPERATOR)
+    await store.for_org(ACME).prices.put([price("acme", "b", input=7), price("acme", "c")], 1, OPERATOR)
+    await store.for_org(OrgId("globex")).prices.put([], 1, OPERATOR)
+    await store.for_org(PLATFORM).prices.put([price("platform")], 0, OPERATOR)
     await store.orgs.replace(org("globex", state=State.SUSPENDED), 1, OPERATOR)
     assert reader.data_version() != seen
+    priced = {record.org.id: [(p.model, p.input) for p in record.prices] for record in reader.load()[1]}
+    assert priced == {"acme": [("b", 7), ("c", ANY)], "globex": [], "platform": [("gpt-code", ANY)]}
     _, changed, _ = await store.changed_since(0)
     records = tuple([await store.for_org(name).record() for name in changed])
     assert reader.load() == (await store.version(), records, await store.revocations(1000))
@@ -228,6 +236,11 @@ def test_the_reader_does_not_load_the_store() -> None:
         (ModelAlias, tables.models),
         (Limit, tables.limits),
         (OrgRule, tables.rules),
+        (Price, tables.prices),
+        (PriceImport, tables.price_imports),
+        (BudgetUse, tables.budget_uses),
+        (Notice, tables.budget_notices),
+        (Webhook, tables.webhooks),
         (Revocation, tables.revocations),
     ],
 )
