@@ -38,9 +38,10 @@ ANSWER_LIMIT = 64 * 1024 * 1024
 
 ERROR_LIMIT = 64 * 1024
 
-METER_EVENTS = 8
-"""How many events of a stream pass between two looks at a limit that may end it."""
-METER_BYTES = 4 * 1024
+METER_EVENTS = 16
+"""How many events of a stream pass between two looks at the limits that count it, each of which takes 5 µs. So
+many may outrun a limit, and what came together with the last of them: a debt."""
+METER_BYTES = 8 * 1024
 SAMPLE_AFTER = 2
 """Events of a stream after which one piece of it tells how much of it is text: the first are like no other."""
 SAMPLE_BYTES = 4 * 1024

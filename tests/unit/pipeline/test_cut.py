@@ -109,14 +109,14 @@ async def test_a_stream_is_ended_when_its_budget_is_gone() -> None:
     stream = world.answers(200, FakeStream(*[EVENT] * 100, DONE))
     answer, error = await cut(world, stream)
     assert isinstance(error, QuotaExceededError)
-    assert answer.body == EVENT * 24  # looked at each eighth: the first look that finds more than twenty
-    assert answer.closed == [False] * 23 + [True]
+    assert answer.body == EVENT * 32  # looked at each sixteenth: the first look that finds more than twenty
+    assert answer.closed == [False] * 31 + [True]
     assert not answer.done  # the edge says why, then ends it
     receipt = settled(world)
     assert (receipt.outcome, receipt.limit, receipt.error) == (Outcome.CUT, "monthly", "insufficient_quota")
-    assert (receipt.prompt_tokens, receipt.completion_tokens, receipt.tokens_counted) == (PROMPT, 24, True)
-    assert hold.ends == [PROMPT + 24]
-    assert hold.settled == Used(PROMPT, 24, len(BODY) + len(EVENT) * 24)
+    assert (receipt.prompt_tokens, receipt.completion_tokens, receipt.tokens_counted) == (PROMPT, 32, True)
+    assert hold.ends == [PROMPT + 32]
+    assert hold.settled == Used(PROMPT, 32, len(BODY) + len(EVENT) * 32)
 
 
 async def test_the_last_event_names_the_limit_and_tells_an_sdk_to_raise() -> None:
@@ -190,9 +190,9 @@ async def test_what_the_provider_has_said_so_far_goes_before_what_is_counted() -
     running = b'data: {"choices":[{"text":"a b c"}],"usage":{"prompt_tokens":7,"completion_tokens":%d}}\n\n'
     hold = MeteredHold(10**9)
     world = world_with(hold)
-    world.answers(200, FakeStream(*[running % (3 * n) for n in range(1, 17)], DONE))
+    world.answers(200, FakeStream(*[running % (3 * n) for n in range(1, 33)], DONE))
     await run(world)
-    assert [(used.input_tokens, used.output_tokens) for used in hold.told] == [(7, 24), (7, 48)]
+    assert [(used.input_tokens, used.output_tokens) for used in hold.told] == [(7, 48), (7, 96)]
 
 
 async def test_money_is_counted_as_it_is_spent() -> None:
