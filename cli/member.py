@@ -178,6 +178,46 @@ def invite(session: Session, member: Who) -> None:
         session.out.item(made.invitation)
 
 
+class Step(Struct, frozen=True):
+    """`ms` since the call began."""
+
+    what: str
+    ms: float
+    count: int | None = None
+
+
+class Offboarded(Struct, frozen=True):
+    """What offboarding a member answers."""
+
+    member: Member
+    steps: list[Step]
+    fenced: list[str]
+
+
+STEPS = [
+    Column("STEP", "what"),
+    Column("COUNT", "count", lambda n: "" if n is None else str(n)),
+    Column("MS", "ms"),
+]
+
+
+@command(app, examples("orgate member offboard ann@acme.example --yes"), writes=True)
+def offboard(session: Session, member: Who, yes: Yes = False) -> None:
+    """Shut a member out for good, and print each step with its time. `member delete` then forgets them."""
+    members = _members(session)
+    key = _id(members, member)
+    session.confirm(f"Shut out member '{member}' for good?", yes=yes)
+    told: Offboarded | None = members.act(key, "offboard", Offboarded)
+    if told is None:
+        return
+    if session.out.form is not Format.TABLE:
+        session.out.item(told)
+        return
+    session.out.items(told.steps, STEPS, empty="nothing to do")
+    for worker in told.fenced:
+        session.out.say(f"worker {worker} did not answer and serves nobody until it has caught up")
+
+
 @command(app, examples("orgate member revoke ann@acme.example --yes"), writes=True)
 def revoke(session: Session, member: Who, yes: Yes = False) -> None:
     """End all of a member's logins and tokens now; they may sign in again."""

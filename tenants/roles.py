@@ -44,6 +44,7 @@ class Operation(StrEnum):
     MEMBER_INVITE = "member.invite"
     MEMBER_SUSPEND = "member.suspend"
     MEMBER_RESUME = "member.resume"
+    MEMBER_OFFBOARD = "member.offboard"
     MEMBER_REVOKE = "member.revoke"
     OWNER_WRITE = "owner.write"
 

@@ -295,6 +295,10 @@ class ControlPlane:
                 return 200, self._invited(org, key), {}
             case ["orgs", org, "members", key, "revoke"]:
                 return 200, {"sessions": 2}, {}
+            case ["orgs", org, "members", key, "offboard"]:
+                _, member, _ = self._state(org, "members", key, "suspend")
+                steps = [{"what": "suspended", "ms": 1.5}, {"what": "sessions ended", "ms": 2.5, "count": 2}]
+                return 200, {"member": member, "steps": steps, "fenced": []}, {}
             case ["orgs", org, "members", key, verb]:
                 return self._state(org, "members", key, verb)
             case ["orgs", org, "limits", key, "reset"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, Final
@@ -73,14 +73,25 @@ class Caller:
         roles = ", ".join(needed(operation))
         raise ForbiddenError(f"This needs one of the roles: {roles}.", rule=operation)
 
-    async def live(self) -> None:
-        """Wait until the change just made is what every worker serves. It is committed: nothing fails here."""
+    async def live(self) -> Sequence[str]:
+        """Wait until the change just made is what every worker serves. It is committed: nothing fails here.
+        Returns the workers that did not follow, and were fenced."""
         try:
             version = await self.deps.store.version()
         except StoreUnavailableError:
             log.warning("request %s: written, but the store's version cannot be read", self.actor.request_id)
-            return
-        await self.deps.streams.live(version)
+            return ()
+        return await self.deps.streams.live(version)
+
+    async def shut_out(self, member: str = "") -> None:
+        """End what the organization, or one member of it, has in flight, now that a commit took their access away.
+
+        At once, for what streams; and again when every worker has refused them since, for what began in between.
+        A crash in here leaves streams that go on: repeating the call that was answered by nothing ends them.
+        """
+        self.deps.streams.reset(self.org, member)
+        await self.live()
+        self.deps.streams.reset(self.org, member)
 
 
 CallerDependency = NamedDependency[SkipValidation[Caller]]

@@ -39,6 +39,22 @@ class Invited(Struct, frozen=True):
     invitation: InvitationBody
 
 
+class Step(Struct, frozen=True):
+    """`ms` since the call began; `count`: of what, where there is something to count."""
+
+    what: str
+    ms: float
+    count: int | None = None
+
+
+class Offboarded(Struct, frozen=True):
+    """`fenced`: workers that did not answer within a second, and serve nobody until they have caught up."""
+
+    member: Member
+    steps: tuple[Step, ...]
+    fenced: tuple[str, ...]
+
+
 class Ended(Struct, frozen=True):
     """`sessions`: how many were ended."""
 
@@ -98,8 +114,9 @@ async def replace(
             await caller.deps.sessions.uninvite(caller.org, item.id)
         made = await caller.store.members.replace(item, expected, caller.actor)
     if set(current.roles) - set(made.roles):
-        caller.deps.streams.reset(caller.org, key)
-    await caller.live()
+        await caller.shut_out(key)
+    else:
+        await caller.live()
     return answer(made)
 
 
@@ -116,9 +133,8 @@ async def remove(caller: CallerDependency, key: FromPath[str], if_match: IfMatch
         await _keep_one(stack, caller, current, None)
         await caller.store.members.delete(key, expected, caller.actor)
     # A crash here leaves a password hash and refresh tokens of nobody: a refresh looks the member up first.
-    caller.deps.streams.reset(caller.org, key)
     await caller.deps.sessions.drop_member(caller.org, MemberId(key))
-    await caller.live()
+    await caller.shut_out(key)
 
 
 @post(
@@ -145,10 +161,37 @@ async def suspend(caller: CallerDependency, key: FromPath[str]) -> Response[Memb
     """Tokens stop within a second, sessions end, streams in flight are reset. Harmless when repeated."""
     made = await _set_state(caller, key, State.SUSPENDED)
     # A crash here leaves streams in flight and refresh tokens that are refused: repeating it finishes it.
-    caller.deps.streams.reset(caller.org, key)
     await caller.deps.sessions.end_sessions(caller.org, MemberId(key))
-    await caller.live()
+    await caller.shut_out(key)
     return answer(made)
+
+
+@post(
+    "/{key:str}/offboard",
+    status_code=200,
+    **operation(Operation.MEMBER_OFFBOARD, "offboardMember", conflict=True, summary="Shut a member out for good"),
+)
+async def offboard(caller: CallerDependency, key: FromPath[str]) -> Offboarded:
+    """What `suspend` does, and the invitation too, with the time that each step took. Harmless when repeated; a
+    crash between two steps leaves the later ones undone: repeat it."""
+    steps: list[Step] = []
+    began = caller.deps.clock()
+
+    def done(what: str, count: int | None = None) -> None:
+        steps.append(Step(what, round((caller.deps.clock() - began) * 1_000, 1), count))
+
+    member = await _set_state(caller, key, State.SUSPENDED)
+    done("suspended: no token of theirs is renewed")
+    await caller.deps.sessions.uninvite(caller.org, member.id)
+    done("sessions ended", await caller.deps.sessions.end_sessions(caller.org, member.id))
+    caller.deps.streams.reset(caller.org, key)
+    done("streams in flight told to end")
+    late = await caller.live()
+    done("access refused by every worker", len(caller.deps.streams.workers()))
+    caller.deps.streams.reset(caller.org, key)
+    done("streams that began meanwhile told to end")
+    await caller.store.note("member.offboard", key, caller.actor, {"fenced": len(late)})
+    return Offboarded(member, tuple(steps), tuple(late))
 
 
 @post(
@@ -175,8 +218,7 @@ async def revoke(caller: CallerDependency, key: FromPath[str]) -> Ended:
     # Refresh tokens first: one that was used in between would bring an access token younger than the revocation.
     ended = await caller.deps.sessions.end_sessions(caller.org, MemberId(key))
     await caller.store.revoke(revoke_tokens(caller.org, caller.deps.clock(), member=key), caller.actor)
-    caller.deps.streams.reset(caller.org, key)
-    await caller.live()
+    await caller.shut_out(key)
     return Ended(ended)
 
 
@@ -222,5 +264,5 @@ def router() -> Router:
     return Router(
         path="/orgs/{org:str}/members",
         tags=["Members"],
-        route_handlers=[index, create, read, replace, remove, invite, suspend, resume, revoke],
+        route_handlers=[index, create, read, replace, remove, invite, suspend, resume, offboard, revoke],
     )

@@ -84,7 +84,7 @@ async def remove(caller: CallerDependency, if_match: IfMatch = "") -> None:
     await deps.store.orgs.delete(org, expected, caller.actor)
     # Its tokens are dead from here on. A crash below leaves keys and password hashes that nothing points to:
     # the id is spent, so no path leads to them again.
-    deps.streams.reset(org)
+    await caller.shut_out()
     for member in members:
         await deps.sessions.drop_member(org, member)
     for upstream in upstreams:
@@ -103,7 +103,7 @@ async def remove(caller: CallerDependency, if_match: IfMatch = "") -> None:
 async def suspend(caller: CallerDependency) -> Response[Org]:
     """Every token of its members stops within a second, what is in flight is reset. Harmless when repeated."""
     made = await _set_state(caller, State.SUSPENDED)
-    caller.deps.streams.reset(caller.org)
+    await caller.shut_out()
     return answer(made)
 
 

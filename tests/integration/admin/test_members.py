@@ -101,7 +101,7 @@ async def test_suspension_ends_tokens_sessions_and_streams(world: World) -> None
     assert (answer.status_code, answer.json()["state"]) == (200, "suspended")
     member = world.members[ACME, Role.ADMIN].id
     assert world.sessions.calls == [("end", "acme", member)]
-    assert world.streams.resets == [("acme", member)]
+    assert world.streams.shut_out("acme", member)
     assert (await world.client.get("/admin/v1/me", headers=bearer)).status_code == 401
     snapshot = world.hub.snapshot
     assert snapshot.revoked(ACME, member, "token-1", int(world.clock.seconds))
@@ -140,13 +140,31 @@ async def test_a_role_in_the_token_that_the_store_does_not_know_counts_for_nothi
     assert answer.status_code == 403
 
 
+async def test_offboarding_says_what_it_did_and_when(world: World) -> None:
+    bearer = world.bearer(Role.MEMBER)
+    answer = await world.ask("POST", path(world, Role.MEMBER, "/offboard"), Role.ADMIN)
+    assert answer.status_code == 200
+    told = answer.json()
+    member = world.members[ACME, Role.MEMBER].id
+    assert (told["member"]["state"], told["fenced"]) == ("suspended", [])
+    assert [step["count"] for step in told["steps"] if step["count"] is not None] == [2, 0]
+    assert [step["ms"] for step in told["steps"]] == sorted(step["ms"] for step in told["steps"])
+    assert world.sessions.calls == [("uninvite", "acme", member), ("end", "acme", member)]
+    assert world.streams.shut_out("acme", member)
+    assert (await world.client.get("/admin/v1/me", headers=bearer)).status_code == 401
+    assert (await world.actions())[-1] == "member.offboard"
+    again = await world.ask("POST", path(world, Role.MEMBER, "/offboard"), Role.ADMIN)
+    assert again.status_code == 200
+    assert (await world.ask("POST", path(world, Role.OWNER, "/offboard"), Role.ADMIN)).status_code == 403
+
+
 async def test_a_role_taken_away_ends_the_tokens_that_carry_it(world: World) -> None:
     bearer = world.bearer(Role.ADMIN)
     body = {"email": "admin@acme.example", "name": "admin", "roles": ["member"]}
     answer = await world.ask("PUT", path(world, Role.ADMIN), json=body, headers={"if-match": '"1"'})
     assert (answer.status_code, answer.json()["roles"]) == (200, ["member"])
     assert (await world.client.get("/admin/v1/me", headers=bearer)).status_code == 401
-    assert world.streams.resets == [("acme", world.members[ACME, Role.ADMIN].id)]
+    assert world.streams.shut_out("acme", world.members[ACME, Role.ADMIN].id)
 
 
 async def test_revoke_ends_every_session_now(world: World) -> None:
@@ -155,7 +173,7 @@ async def test_revoke_ends_every_session_now(world: World) -> None:
     assert (answer.status_code, answer.json()) == (200, {"sessions": 2})
     member = world.members[ACME, Role.MEMBER].id
     assert world.sessions.calls == [("end", "acme", member)]
-    assert world.streams.resets == [("acme", member)]
+    assert world.streams.shut_out("acme", member)
     assert (await world.client.get("/admin/v1/me", headers=bearer)).status_code == 401
     assert (await world.actions())[-1] == "member.revoke"
 

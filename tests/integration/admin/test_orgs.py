@@ -47,7 +47,7 @@ async def test_a_suspended_organization_is_shut_and_resumes(world: World) -> Non
     assert (await world.ask("POST", "/orgs/acme/suspend")).status_code == 403
     answer = await world.ask("POST", "/orgs/acme/suspend", Role.OPERATOR)
     assert (answer.status_code, answer.json()["state"]) == (200, "suspended")
-    assert world.streams.resets == [("acme", "")]
+    assert world.streams.shut_out("acme", "")
     world.clock.seconds += 2
     shut = await world.ask("GET", "/me")
     assert (shut.status_code, shut.json()["type"]) == (403, "urn:orgate:problem:organization-suspended")
@@ -69,7 +69,7 @@ async def test_an_owner_deletes_their_own_with_all_it_has(world: World) -> None:
     answer = await world.ask("DELETE", "/orgs/acme", headers={"if-match": '"1"'})
     assert answer.status_code == 204
     assert {call for call in world.sessions.calls if call[0] == "drop"} == {("drop", ACME, one) for one in members}
-    assert world.streams.resets == [("acme", "")]
+    assert world.streams.shut_out("acme", "")
     assert (await world.client.get("/admin/v1/me", headers=bearer)).status_code == 401
     assert (await world.ask("GET", "/orgs/acme", Role.OPERATOR)).status_code == 404
     reused = await world.ask("POST", "/orgs", Role.OPERATOR, json={"id": "acme", "name": "Other"})

@@ -133,6 +133,16 @@ class SpiedStreams(LiveStreams):
         self.resets.append((org, member))
         super().reset(org, member)
 
+    def shut_out(self, org: str, member: str) -> bool:
+        """Whether streams were told to end both before and after every worker had refused new ones."""
+        told = (org, member), ("live", ""), (org, member)
+        return told in zip(self.resets, self.resets[1:], self.resets[2:], strict=False)
+
+    async def live(self, version: int) -> Sequence[str]:
+        """`resets` has ("live", "") where this was."""
+        self.resets.append(("live", ""))
+        return await super().live(version)
+
 
 def check_url(url: str) -> str | None:
     return "leads to a loopback address" if "127.0.0.1" in url else None

@@ -34,6 +34,7 @@ WRITES: list[tuple[str, ...]] = [
     ("member", "set", "ann@acme.example", "--role", "admin"),
     ("member", "suspend", "mem_1", "--yes"),
     ("member", "resume", "mem_1"),
+    ("member", "offboard", "mem_1", "--yes"),
     ("member", "invite", "mem_1"),
     ("member", "revoke", "mem_1", "--yes"),
     ("team", "create", "core", "--title", "The Core"),
@@ -106,7 +107,7 @@ def test_what_cannot_be_taken_back_is_not_done_unasked(
 
 
 @pytest.mark.parametrize("form", ["json", "yaml", "csv", "table"])
-@pytest.mark.parametrize("argv", [WRITES[6], WRITES[25]], ids=["member create", "model set"])
+@pytest.mark.parametrize("argv", [WRITES[6], WRITES[26]], ids=["member create", "model set"])
 def test_dry_run_in_each_format(signed_in: Cli, stocked: ControlPlane, argv: tuple[str, ...], form: str) -> None:
     said = signed_in(*argv, "--dry-run", "-o", form)
     assert said.code == 0
