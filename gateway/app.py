@@ -112,8 +112,21 @@ ADMIN_IDLE_S = 300.0
 
 
 def worker() -> Litestar:
-    """The ASGI application of one worker. Granian calls this once in each process of the public tree."""
+    """The ASGI application of one worker. Granian calls this once in each process of the public tree.
+
+    Exits with `HOPELESS` for what an operator has to mend, after a line that says it.
+    """
     settings = _begin()
+    try:
+        return _worker(settings)
+    except (StoreError, StoreUnavailableError) as error:
+        log.critical("%s", error)
+    except OSError as error:  # of a folder or a socket
+        log.critical("a worker cannot start: %s: %s", error.filename or "the system", error.strerror)
+    sys.exit(HOPELESS)
+
+
+def _worker(settings: Settings) -> Litestar:
     if settings.server.scheduling == "batch":
         batch_scheduling()
     clock = SystemClock()

@@ -28,7 +28,7 @@ from granian.server.mp import MPServer, WorkerProcess
 
 from gateway.admission import Admission, install
 from gateway.drain import RETIRE
-from gateway.serve import die_with_parent
+from gateway.serve import HOPELESS, die_with_parent
 
 log = logging.getLogger("orgate.tree")
 
@@ -110,6 +110,9 @@ class PublicTree(MPServer):
                 return
             self.respawned_wrks[idx] = time.monotonic()
             before = self.wrks[idx]
+            if before.inner.exitcode == HOPELESS:
+                self._gone(idx)
+                continue
             after = self._spawn_worker(idx, spawn_target, target_loader)
             after.interrupt_by_parent = True  # until it is ready its end is dealt with here
             after.start()
@@ -125,9 +128,18 @@ class PublicTree(MPServer):
                 log.error("worker %d's successor did not start; the old one serves on", idx + 1)
             elif not self.interrupt_signal:
                 self.wrks[idx] = after
-                self.interrupt_children.append(idx)  # as if it had died just now: Granian counts and gives up
-                self.main_loop_interrupt.set()
+                self._gone(idx)
         self._metrics.incr_spawn(1)
+
+    def _gone(self, idx: int) -> None:
+        """As if worker `idx` had died just now, a second time: Granian counts, and gives up."""
+        self.interrupt_children.append(idx)
+        self.main_loop_interrupt.set()
+
+    def shutdown(self, exit_code: int = 0) -> None:
+        """Exits with `HOPELESS` when a worker did: it has said why."""
+        hopeless = any(worker.inner.exitcode == HOPELESS for worker in self.wrks)
+        super().shutdown(HOPELESS if hopeless else exit_code)
 
     def _becomes_ready(self, idx: int) -> bool:
         """False when it ended, took too long, or the tree is to stop."""
@@ -155,14 +167,11 @@ class PublicTree(MPServer):
         # Those that retire are on their way; SIGTERM only tells their `/readyz`.
         for worker in (*self._retiring, *self.wrks):
             worker.terminate()
-        for worker in self.wrks:
+        for worker in (*self._retiring, *self.wrks):
             if not ends(worker, end):
                 log.warning("worker %d did not drain in time and is killed", worker.idx + 1)
                 worker.kill()
                 worker.join()
-        for worker in self._retiring:
-            if worker.is_alive():
-                worker.kill()
         self.wrks.clear()
         for listener in self._listeners:
             listener.close()
