@@ -33,6 +33,8 @@ BODIES: Mapping[str, dict[str, Any]] = {
     "rules": {"effect": "deny", "roles": ["member"], "actions": ["chat"], "models": [f"{CANARY}-*"]},
 }
 UPSTREAM_KEY = f"sk-{CANARY}-key"
+PRICES = {"prices": [{"model": f"{CANARY}-real", "input": 1, "output": 1}]}
+WEBHOOK = {"url": f"https://{CANARY}.example.com/in"}
 MINT = "/usr/bin/true"
 """The one command that the gateway may run; nothing here lives to see it run."""
 SCHEDULE = {"every_s": 86_400, "command": MINT}
@@ -108,6 +110,8 @@ def furnish(gateway: RunningGateway) -> Place:
     owner.admin("PUT", f"/admin/v1/orgs/acme/teams/{CANARY}-teams/members/{member}")
     owner.admin("PUT", f"/admin/v1/orgs/acme/upstreams/{CANARY}-upstreams/key", json={"key": UPSTREAM_KEY})
     owner.admin("PUT", f"/admin/v1/orgs/acme/upstreams/{CANARY}-upstreams/key/schedule", json=SCHEDULE)
+    owner.admin("PUT", "/admin/v1/orgs/acme/prices", json=PRICES, headers={"if-match": "*"})
+    owner.admin("PUT", "/admin/v1/orgs/acme/webhook", json=WEBHOOK)
     cert = texts(issue(make_ca("Client CA"), f"{CANARY}-cert"))
     owner.admin("PUT", f"/admin/v1/orgs/acme/upstreams/{CANARY}-upstreams/cert", json=cert)
     place.tokens = {
@@ -151,7 +155,10 @@ def everything(place: Place) -> str:
     """All that acme has, versions included: to be the same before and after."""
     pages = (place.owner.admin("GET", f"/admin/v1/orgs/acme/{kind}").json() for kind in (*KINDS, "members"))
     team = place.owner.admin("GET", f"/admin/v1/orgs/acme/teams/{CANARY}-teams/members").json()
-    return json.dumps([place.owner.admin("GET", "/admin/v1/orgs/acme").json(), team, *pages])
+    single = (
+        place.owner.admin("GET", f"/admin/v1/orgs/acme{path}").json() for path in ("", "/prices", "/webhook")
+    )
+    return json.dumps([*single, team, *pages])
 
 
 def entries(place: Place) -> list[dict[str, Any]]:

@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 
-from tests.isolation.place import CANARY, KINDS, SCHEDULE, UPSTREAM_KEY, Place, entries, everything, shape
+from tests.isolation.place import (
+    CANARY,
+    KINDS,
+    PRICES,
+    SCHEDULE,
+    UPSTREAM_KEY,
+    WEBHOOK,
+    Place,
+    entries,
+    everything,
+    shape,
+)
 
 STRANGERS = {
     "none": 401,
@@ -46,6 +57,10 @@ def request(place: Place, method: str, path: str, kind: str, key: str, real: boo
         return {"json": {"cert": "-----BEGIN CERTIFICATE-----", "key": "-----BEGIN PRIVATE KEY-----"}}
     if path.endswith("/key/schedule"):
         return {"json": SCHEDULE}
+    if path.endswith("/prices"):
+        return {"json": PRICES}
+    if path.endswith("/webhook"):
+        return {"json": WEBHOOK}
     if path.endswith("{org}"):
         return {"json": {"name": "Mine now"}}
     if kind and path.rsplit("/", 1)[1] in {"{key}", kind}:
