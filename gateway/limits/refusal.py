@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from gateway.errors import LimitExceededError, QuotaExceededError, UnavailableError
 from gateway.exchange import Claim, Standing
 from gateway.limits.headers import rate_limit_headers
-from gateway.limits.table import Refused
 from tenants.amounts import dollars
-from tenants.ids import PLATFORM, OrgId
+from tenants.ids import PLATFORM
 from tenants.models import LimitUnit
 
 OF_PLATFORM = "platform/"
@@ -74,12 +73,6 @@ def undecided(claim: Claim) -> UnavailableError:
 def owner(claim: Claim) -> str:
     """Who set the limit: `organization` or `platform`."""
     return "platform" if claim.org == PLATFORM or claim.limit.startswith(OF_PLATFORM) else "organization"
-
-
-def exceeded(no: Refused) -> LimitExceededError:
-    """`refused` for what the owner's first protocol says."""
-    claim = Claim(OrgId(""), no.limit, no.scope, "", LimitUnit(no.unit), no.cost, no.most, no.most, 60)
-    return refused(claim, -1 if no.never else no.wait_us)
 
 
 def _error(
