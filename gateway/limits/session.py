@@ -121,6 +121,7 @@ class Session:
             if changed:
                 self._book.rename(bucket.at, self._at, bucket.part())
                 bucket.refused_until_us = 0
+                bucket.stand = None
                 if bucket.avail > 0:
                     bucket.back += bucket.avail
                     bucket.avail = 0
