@@ -193,8 +193,8 @@ class Both:
                 if self.memory is not None:
                     subject = None if every else part.subject
                     wanted = (part.limit, subject or "", subject is None)
-                    there = self.redis.call("reset", wanted, self.clock_us)
-                    assert there == self.account.reset(part.limit, subject, self.clock_us)
+                    self.redis.call("reset", wanted, self.clock_us)
+                    self.account.reset(part.limit, subject, self.clock_us)
             case ("seed", Part() as part, level, age):
                 known = Standings(
                     part.limit, part.subject, part.unit, part.amount, part.burst, part.period_s,
@@ -234,8 +234,8 @@ class Both:
 
 
 def _worth_knowing(told: list[Standings]) -> list[Standings]:
-    """Without what may have been forgotten: full, and in nobody's hands."""
-    kept = [one for one in told if one.lent or one.level != (one.burst if one.amount else 0)]
+    """Without what may have been forgotten: full or letting nothing pass, and in nobody's hands."""
+    kept = [one for one in told if one.lent or (one.level != one.burst and one.amount)]
     return sorted(kept, key=lambda one: (one.limit, one.subject, one.starts_s))
 
 
