@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.errors import UnavailableError
+from gateway.limits.protocol import Part, SliceAsk, Wish
 from gateway.limits.redis import RedisSlices, reason
 from gateway.limits.redis_library import library
 from gateway.limits.redis_open import open_route
 from gateway.limits.redis_server import Server
 from gateway.limits.redis_wire import ReplyError, WireError
 from gateway.limits_settings import LimitsSettings, LimitsSettingsError
-from tenants.ids import PLATFORM, OrgId
+from tenants.ids import OrgId
+from tenants.models import LimitUnit
 
 Verdict = Literal["ok", "warning", "failed"]
 
@@ -31,6 +34,9 @@ SCRIPTS: Final = "+evalsha +script|load"
 
 OLDEST: Final = (6, 2)
 APART_S: Final = 1.0
+
+NOBODY: Final = OrgId("_doctor")
+"""No organization can be called so."""
 
 
 class Seen(Struct, frozen=True):
@@ -57,7 +63,8 @@ def acl_line(limits: LimitsSettings, org: OrgId | None = None, *, scripts: bool 
 
 
 async def examine_redis(limits: LimitsSettings, home: Path, now: Callable[[], float] = time.time) -> list[Seen]:
-    """Every server that would be written to. Writes nothing; the library is loaded where it is not."""
+    """Every server that would be written to. No organization's keys are touched; the library is loaded where it
+    is not."""
     text = library()
     try:
         route = open_route(limits, home, text)
@@ -94,9 +101,14 @@ async def _server(name: str, server: Server, now: Callable[[], float]) -> list[S
 
 
 async def _account(slices: RedisSlices, name: str) -> list[Seen]:
-    """Whether the library runs and may do what it does. Nobody's account is made by it."""
+    """Whether the library may do all that it does: takes one unit of a bucket that is nobody's, and returns it.
+    What that leaves behind is gone within two days."""
+    bucket = Part("doctor", "", LimitUnit.REQUESTS, 1, 1, 1)
     try:
-        await slices.usage(PLATFORM)
+        opening = SliceAsk(NOBODY, "doctor", "", "", 1, 1, (bucket,), ((Wish(0, 1, 1),),))
+        answer = await slices.ask(opening)
+        await slices.ask(replace(opening, session=answer.session, seq=2, requests=(), close=True))
+        await slices.usage(NOBODY)
     except UnavailableError:
         return [Seen(name, "failed", slices.failing, "give its user what `orgate limit acl` prints")]
     return [Seen(name, "ok", f"the library {slices.text.name} runs")]

@@ -137,5 +137,7 @@ def reason(error: ReplyError | WireError) -> str:
     """For the log and for operators: what is wrong, in words where the words of Redis do not say it."""
     if isinstance(error, WireError):
         return str(error)
+    if "can't run this command" in str(error) or "can't access at least one" in str(error):
+        return WORDS["NOPERM"]  # inside the library, where Redis 7.0 says no more than this and the line's number
     words = WORDS.get(error.code)
     return f"{words} ({shown(error)})" if words else shown(error)

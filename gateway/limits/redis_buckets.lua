@@ -152,7 +152,7 @@ local function learn(b, left, at, now)
   end
   local known, known_part = later(b, left, now - at)
   local part = b[B_PART] + known_part - thought_part
-  local level = b[B_LEVEL] + known - thought
+  local level = b[B_LEVEL] + (known - thought)
   if part < 0 then
     level, part = level - 1, part + b.period
   elseif part >= b.period then

@@ -27,7 +27,7 @@ local function account_at(base)
     born = tonumber(found[2] or 0),
     now = tonumber(found[3] or 0),
     ttl = tonumber(found[4] or 0),
-    before = tonumber(found[4] or 0),
+    need = 0, -- until when what is spoken of now needs it
   }
 end
 
@@ -50,22 +50,21 @@ local function keep(account, b, now)
     redis.call('ZADD', account.base .. 'index', b[B_UNTIL], b.name)
     redis.call('ZREMRANGEBYSCORE', account.base .. 'index', '-inf', now_ms)
   end
-  account.ttl = math.max(account.ttl, b[B_UNTIL])
+  account.need = math.max(account.need, b[B_UNTIL])
   redis.call('SET', account.base .. 'b:' .. b.name, cmsgpack.pack({ unpack(b, 1, B_UNTIL) }), 'PX', ms)
 end
 
 -- What speaks of buckets outlives the last of them. Moved a day at a time.
 local function keep_account(account, now)
-  if account.ttl > account.before then
-    account.ttl = account.ttl + DAY_MS
-    redis.call('HSET', account.base .. 'account', 'now', now, 'ttl', account.ttl)
+  if account.need > account.ttl or account.opened then
+    account.ttl = math.max(account.ttl, account.need + DAY_MS)
     local ms = account.ttl - math.floor(now / 1000) + KEPT_MS
     for _, name in ipairs({ 'account', 'sessions', 'index' }) do
       redis.call('PEXPIRE', account.base .. name, ms)
     end
-  else
-    redis.call('HSET', account.base .. 'account', 'now', now)
+    redis.call('HSET', account.base .. 'account', 'ttl', account.ttl)
   end
+  redis.call('HSET', account.base .. 'account', 'now', now)
 end
 
 -- Sessions end: `all` in their hands comes back, or what requests in flight had reserved and the rest is spent.
@@ -216,6 +215,7 @@ local function speaker(account, m, message, nonce, now)
       over(account, { id }, now, false) -- the worker has given it up
     end
     redis.call('HSET', account.base .. 'account', 'w:' .. worker, nonce)
+    account.opened = true
     return nonce, { worker, 0, redis.sha1hex(message), '' }
   elseif was and was[1] == worker and seq == was[2] + 1 then
     return id, was
@@ -230,7 +230,6 @@ local function awake(base, nonce, args)
   if not account.epoch then
     account.epoch, account.born = nonce, now
     redis.call('HSET', base .. 'account', 'epoch', nonce, 'born', now)
-    account.ttl = math.floor(now / 1000) + DAY_MS
   elseif now < account.now then
     if account.now - now <= STEP_US then
       now = account.now
@@ -244,6 +243,7 @@ local function awake(base, nonce, args)
       end
     end
   end
+  account.need = math.floor(now / 1000)
   local silent = redis.call('ZRANGEBYSCORE', base .. 'sessions', '-inf', now - LEASE_US)
   if #silent > 0 then
     over(account, silent, now, false)
@@ -288,7 +288,7 @@ local function ask(keys, args)
   if close then
     over(account, { id }, now, true)
   else
-    local ms = math.max(account.ttl - math.floor(now / 1000), 0) + 2 * DAY_MS + KEPT_MS
+    local ms = math.max(account.ttl, account.need) - math.floor(now / 1000) + 2 * DAY_MS + KEPT_MS
     redis.call('SET', account.base .. 's:' .. id, cmsgpack.pack({ was[1], seq, was[3], answer }), 'PX', ms)
     redis.call('PEXPIRE', account.base .. 'h:' .. id, ms)
   end

@@ -19,7 +19,6 @@ from gateway.limits.redis_wire import (
     Wire,
     WireError,
     connect,
-    shown,
     shown_address,
 )
 
@@ -53,7 +52,8 @@ class Server:
         self._loading: asyncio.Task[None] | None = None
         self._not_before = 0.0
         self._pause_s = 0.0
-        self._failure = "it was never reached"
+        self._failure: type[ReplyError] | type[WireError] = WireError
+        self._why = ""
         self._functions = True
         self.hello: dict[str, Any] = {}
 
@@ -128,7 +128,7 @@ class Server:
         if self._connecting is None:
             loop = asyncio.get_running_loop()
             if loop.time() < self._not_before:
-                raise WireError(self._failure)
+                raise self._failure(self._why)
             self._connecting = loop.create_task(self._connect())
             self._connecting.add_done_callback(self._settled)
         try:
@@ -158,7 +158,8 @@ class Server:
         self._connecting = None
         if task.cancelled() or (error := task.exception()) is None:
             return
-        self._failure = shown(error) if isinstance(error, ReplyError) else str(error)
+        self._failure = ReplyError if isinstance(error, ReplyError) else WireError
+        self._why = str(error)
         self._pause_s = min(max(self._pause_s * 2, PAUSE_S), LONGEST_PAUSE_S)
         pause_s = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         self._not_before = asyncio.get_running_loop().time() + pause_s
