@@ -27,7 +27,7 @@ from rich.table import Table
 from tests.bench.processes import Cores, choose_cores, pinned
 from tests.bench.rig import Rig, RigError, running
 from tests.integration.gateway.bed import prepare
-from tests.integration.gateway.invariants import SETTLED_S, judge_log
+from tests.integration.gateway.invariants import COUNTED, SETTLED_S, judge_log
 from tests.integration.gateway.world import Entry, connect
 from tests.kit.certs import make_pki
 from tests.kit.gateway import RunningGateway
@@ -186,7 +186,7 @@ async def _closing_balance(gateway: RunningGateway, tenant: Tenant) -> list[Entr
     end = time.monotonic() + SETTLED_S
     async with await connect(gateway) as client:
         while True:
-            fresh, headers, body = prepare(tenant.owner, tenant.model)
+            fresh, headers, body = prepare(tenant.owner, tenant.model, prompt=COUNTED)
             fresh.stream = client.request("POST", "/v1/completions", headers, body)
             await fresh.stream.complete()
             assert fresh.stream.status == 200, fresh.stream.body

@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.integration.gateway.invariants import (
     CLIENT,
+    COUNTED,
     MAX_TOKENS,
     SETTLED_S,
     Asked,
@@ -130,7 +131,7 @@ class Bed:
 
     async def fresh(self) -> Asked:
         """One more request on the client's connection, answered at once."""
-        fresh, request = await self.next()
+        fresh, request = await self.next(prompt=COUNTED)
         request.respond_json({"object": "text_completion", "choices": []})
         await fresh.stream.complete()
         assert fresh.stream.status == 200, fresh.stream.body

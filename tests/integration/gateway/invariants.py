@@ -30,6 +30,8 @@ SERVED = "served"
 PERIOD_S = 31 * 86_400
 MAX_TOKENS = 16
 """What `bed.prepare` asks for."""
+COUNTED = [7] * 12
+"""A prompt in tokens: what is reserved for it is known without counting."""
 SETTLED_S = 15.0
 
 UNDER_WAY = ("orgate_in_flight", "orgate_upstream_streams", "orgate_upstream_queue")
@@ -106,7 +108,7 @@ class Budget:
         ]
 
     def fault(self, fresh: Asked, entries: Iterable[Entry], since_s: float) -> str:
-        """What is wrong with what the answer `fresh` says is left, '' when it is exact.
+        """What is wrong with what the answer `fresh` (to `COUNTED`) says is left, '' when it is exact.
 
         Settled twice, or not at all, or by a token too many, it would differ by more than the refill of the
         `since_s` seconds of its life. `entries`: of every request to this model, `fresh` too.
@@ -114,7 +116,7 @@ class Budget:
         sent = [entry for entry in entries if entry["sent"]]
         own = next(entry for entry in sent if entry["request_id"] == fresh.request_id)
         used = sum(e["prompt_tokens"] + e["completion_tokens"] for e in sent if e is not own)
-        reserved = -(-own["bytes_in"] // 4) + MAX_TOKENS
+        reserved = len(COUNTED) + MAX_TOKENS
         expected = (self.requests - len(sent), self.tokens - used - reserved)
         headers = fresh.stream.headers
         found = tuple(int(headers[f"x-ratelimit-remaining-{unit}"]) for unit in ("requests", "tokens"))
