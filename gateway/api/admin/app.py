@@ -44,8 +44,8 @@ Organizations, members, upstreams, models, limits, rules and the audit log.
 
 Send `Authorization: Bearer <access token>` whose audience is the admin API. Errors are problems (RFC 9457).
 A thing's ETag is its version; PUT and DELETE send it back as `If-Match`. Lists come in pages: pass `next` as
-`after` until it is empty. A change is answered when every worker serves it. What belongs to another
-organization answers exactly as what does not exist."""
+`after` until it is empty. A change is answered when every worker serves it; when it is perhaps not what was meant,
+`X-Orgate-Remark` says why. What belongs to another organization answers exactly as what does not exist."""
 
 
 async def _finish_head(message: Message, scope: Scope) -> None:

@@ -12,6 +12,7 @@ from gateway.api.admin.caller import Caller
 from gateway.api.admin.problems import invalid
 from gateway.api.admin.resource import Kind, collection
 from gateway.api.admin.usage import below_limits
+from gateway.oauth.clients import CLIENTS
 from tenants.ids import PLATFORM
 from tenants.models import Limit, LimitScope, LimitUnit, ModelAlias
 from tenants.overlap import remarks
@@ -63,7 +64,14 @@ async def _remarks(caller: Caller, item: Limit) -> Sequence[str]:
         others += found
         if not after:
             break
-    return [*remarks(item, others), *_unpriced(caller, item)]
+    return [*remarks(item, others), *_unpriced(caller, item), *_unregistered(item)]
+
+
+def _unregistered(item: Limit) -> Sequence[str]:
+    """Clients come with releases, so one that is not known may be meant for the next."""
+    if item.scope is not LimitScope.CLIENT or item.subject in ("", *CLIENTS):
+        return ()
+    return (f"nobody signs in with client '{item.subject}': those there are are {', '.join(sorted(CLIENTS))}",)
 
 
 def _unpriced(caller: Caller, item: Limit) -> Sequence[str]:

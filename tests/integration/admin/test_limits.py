@@ -50,7 +50,11 @@ async def test_a_subject_that_names_nothing_is_refused_by_name(world: World) -> 
         assert answer.json()["errors"] == [{"field": "subject", "message": f"unknown {noun} '{subject}'"}]
     for scope, subject in (("model", "code"), ("upstream", "gpt"), ("client", "any-editor")):
         body = {**LIMIT, "name": f"of-{scope}", "scope": scope, "subject": subject}
-        assert (await world.ask("POST", LIMITS, json=body)).status_code == 201
+        made = await world.ask("POST", LIMITS, json=body)
+        assert made.status_code == 201
+        assert ("nobody signs in with client 'any-editor'" in made.headers.get("x-orgate-remark", "")) == (
+            scope == "client"
+        )
 
 
 async def test_a_limit_of_what_is_gone_can_still_be_changed(world: World) -> None:

@@ -77,9 +77,29 @@ def test_an_organization_is_set_up_changed_and_taken_down(orgate: Run) -> None:
     orgate("limit", "set", "r", "--unit", "concurrency")
     assert json.loads(orgate("limit", "show", "r", "-o", "json").stdout)["period_s"] == 0
     orgate("limit", "delete", "r", "--yes")
+    _limits_are_used_tried_and_set_back(orgate)
     orgate("model", "delete", "code", "--yes")
     orgate("key", "delete", "local", "--yes")
     orgate("upstream", "delete", "local", "--yes")
+
+
+def _limits_are_used_tried_and_set_back(orgate: Run) -> None:
+    orgate("limit", "set", "day", "--scope", "org", "--unit", "tokens", "--amount", "2M", "--window", "day")
+    assert "2,000,000 tokens a calendar day" in orgate("limit", "list").stdout
+    never = orgate(
+        "limit", "set", "more", "--scope", "org", "--unit", "tokens", "--amount", "3M", "--window", "day"
+    )
+    assert "limit 'more' never decides" in never.stderr
+    assert "unknown model 'coed'" in orgate("limit", "set", "x", "--scope", "model", "--subject", "coed", "--unit",
+                                           "requests", "--amount", "5", code=1).stderr  # fmt: skip
+    assert "nothing is used" in orgate("limit", "usage").stderr
+    assert json.loads(orgate("limit", "usage", "day", "-o", "json").stdout) == []
+    assert json.loads(orgate("limit", "top", "-o", "json").stdout) == []
+    assert json.loads(orgate("limit", "reset", "day", "--yes", "-o", "json").stdout) == {"buckets": 0}
+    tried = json.loads(orgate("limit", "simulate", "--name", "day", "--amount", "5k", "-o", "json").stdout)
+    assert (tried["limit"]["amount"], tried["requests"], tried["rows"]) == (5_000, 0, [])
+    for name in ("day", "more"):
+        orgate("limit", "delete", name, "--yes")
 
 
 def test_a_member_is_invited_signs_in_and_is_shut_out(orgate: Run, gateway: RunningGateway) -> None:
