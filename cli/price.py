@@ -38,6 +38,15 @@ class ShownPrice(Struct, frozen=True):
     output: str
 
 
+class ShownImport(Struct, frozen=True):
+    """`imported_by`: a member. `imported_at`: Unix seconds."""
+
+    version: int
+    imported_at: int
+    imported_by: str
+    models: int
+
+
 COLUMNS = [
     Column("MODEL", "model"),
     Column("INPUT $/M", "input"),
@@ -151,8 +160,10 @@ def import_(
     written = session.client.write(
         "PUT", _path(session), {"prices": wanted}, what="the prices", version=answer.version
     )
-    made = None if written is None else written.decode(PriceImport)
-    session.wrote(made, "" if made is None else f"prices imported: version {made.version} of '{session.org}'")
+    if written is not None:
+        made = written.decode(PriceImport)
+        shown = ShownImport(made.version, made.at, made.by, made.count)
+        session.wrote(shown, f"prices imported: version {made.version} of '{session.org}'")
 
 
 def difference(table: PriceTable, wanted: list[PriceRow]) -> tuple[list[str], int]:

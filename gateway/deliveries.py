@@ -18,7 +18,7 @@ from msgspec import structs
 
 from gateway.clock import Clock
 from gateway.webhooks import GONE, DeliveryError, Webhooks, instant, message
-from tenants.amounts import quantity
+from tenants.amounts import number, quantity
 from tenants.budgets import Notice, NoticeState, Webhook
 from tenants.ids import OrgId
 from tenants.store import BudgetBook, StoreError
@@ -135,7 +135,7 @@ def message_id(notice: Notice) -> str:
 
 def body(notice: Notice) -> bytes:
     """Amounts in whole units of `unit`, spend in nanodollars; `text` says it to people."""
-    used, amount = quantity(notice.used, notice.unit), quantity(notice.amount, notice.unit)
+    used, amount = number(notice.used, notice.unit), quantity(notice.amount, notice.unit)
     whose = f" of {notice.subject}" if notice.subject else ""
     return message(
         "limit.threshold",
