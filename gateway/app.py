@@ -15,7 +15,7 @@ import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import uvloop
@@ -26,6 +26,7 @@ from msgspec import ValidationError
 from gateway.api.admin.app import admin_app
 from gateway.api.admin.caller import WRITES, WRITES_PER_MINUTE
 from gateway.api.admin.dependencies import AdminDependencies
+from gateway.api.admin.waiting import waiting_app
 from gateway.api.bus import bus_routes, slices_over
 from gateway.api.data.app import PublicApp
 from gateway.api.data.health import health_routes, refuse_http
@@ -39,6 +40,7 @@ from gateway.audit.reader import LogReader
 from gateway.audit.recover import recover
 from gateway.audit.sequencer import Sequencer
 from gateway.audit.spool import Spool
+from gateway.audit.waiting import Waiting
 from gateway.authn.verify import Authenticator
 from gateway.bus.client import BusClient
 from gateway.bus.hub import Hub
@@ -213,7 +215,7 @@ def _worker(settings: Settings) -> Litestar:
             idle_s=settings.server.idle_timeout_s,
             most=settings.server.max_connections,
         )
-        reporting = _report(bus, lambda: _counted(boot, counters, limits, in_flight))
+        reporting = _report(bus, lambda: _counted(boot, counters, limits, in_flight, spool))
         others = [asyncio.create_task(work) for work in (reporting, limits.run(), house)]
         drain.install()
         tell_ready()
@@ -253,10 +255,13 @@ def _degraded(limits: SlicedLimits) -> Sequence[str]:
     return ["the store of limits cannot be asked: each limit's on_outage holds"] if limits.away else []
 
 
-def _counted(boot: str, counters: WorkerCounters, limits: SlicedLimits, in_flight: InFlight) -> MetricsUp:
+def _counted(
+    boot: str, counters: WorkerCounters, limits: SlicedLimits, in_flight: InFlight, spool: Spool
+) -> MetricsUp:
     for name, labels, more in limits.counted():
         counters.add(name, labels, more)
-    return counters.message(boot, boot, (*in_flight.gauges(), *limits.gauges()))
+    waiting = ("orgate_audit_waiting_receipts", (), spool.pending)
+    return counters.message(boot, boot, (*in_flight.gauges(), *limits.gauges(), waiting))
 
 
 async def _report(bus: BusClient, counted: Callable[[], MetricsUp]) -> None:
@@ -296,7 +301,7 @@ async def control(settings: Settings) -> None:
     sealed = _sealed(settings)
     keys = _upstream_keys(settings, clock)
     own = OwnKeys(settings, sealed, clock)
-    unlocked = await own.unlock(stop)
+    unlocked = await _unlock(settings, own, stop)
     if unlocked is None:  # told to stop while it waited
         await own.aclose()
         await store.close()
@@ -400,6 +405,24 @@ async def control(settings: Settings) -> None:
         await keys.aclose()
         await own.aclose()
         await store.close()
+
+
+async def _unlock(settings: Settings, own: OwnKeys, stop: asyncio.Event) -> Unlocked | None:
+    """As `OwnKeys.unlock`; while it waits, the admin listener says so."""
+    async with AsyncExitStack() as meanwhile:
+
+        def listen() -> None:
+            server = admin_server(settings, waiting_app(Waiting(_spools(settings)).count))
+            meanwhile.push_async_callback(_stopped, asyncio.create_task(server.serve()))
+            meanwhile.callback(server.stop)
+
+        return await own.unlock(stop, listen)
+
+
+async def _stopped(serving: asyncio.Task[None]) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            await serving
 
 
 async def _audit_log(

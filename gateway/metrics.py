@@ -101,6 +101,15 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "orgate_upstream_refused_total": Family(
         "counter", "Streams that an upstream declined to process: they are sent again.", _UPSTREAM
     ),
+    "orgate_audit_waiting_receipts": Family(
+        "gauge", "Receipts of requests that are not known to be entries of an audit log yet.", ()
+    ),
+    "orgate_keys_waiting": Family(
+        "gauge",
+        "1 while the control process has started, and waits for Vault's Transit to unwrap the platform's keys."
+        " Until then it answers this, `/livez` and `/readyz`, and all else with 503.",
+        (),
+    ),
     "orgate_key_rotations_total": Family(
         "counter",
         "Rotations of an upstream's key, by how they ended. `rolled_back`: the new one was refused within the"

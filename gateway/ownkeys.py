@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from msgspec import Struct
@@ -59,8 +59,8 @@ class OwnKeys:
         if settings.secrets.system == "transit":
             self.secrets = EnvelopeSecrets(sealed, self._transit)
 
-    async def unlock(self, stop: asyncio.Event) -> Unlocked | None:
-        """Wait until all of them are here; None: `stop` came first.
+    async def unlock(self, stop: asyncio.Event, on_wait: Callable[[], None]) -> Unlocked | None:
+        """Wait until all of them are here; None: `stop` came first. `on_wait` is called once, if it takes waiting.
 
         Raises `StoreUnavailableError` for what waiting does not mend: a sealed file that does not open, an
         envelope that was tampered with.
@@ -70,6 +70,8 @@ class OwnKeys:
             try:
                 unlocked = await self._load()
             except WrappingError as error:
+                if not said:
+                    on_wait()
                 if str(error) != said:
                     said = str(error)
                     log.error(  # noqa: TRY400  # the message is all there is to say

@@ -112,7 +112,7 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     operation: Operation | None = handler.opt.get(OPERATION)
     if operation is None:
         raise NotFoundException
-    if operation is Operation.METRICS_READ and _is_local(connection):
+    if operation is Operation.METRICS_READ and is_local(connection):
         return
     deps: AdminDependencies = connection.app.state.dependencies
     caller = await _admit(deps, connection, operation)
@@ -186,7 +186,7 @@ async def _member(deps: AdminDependencies, principal: Principal) -> Member:
     return member
 
 
-def _is_local(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+def is_local(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
     """A peer on loopback, and no proxy that speaks for somebody else."""
     if connection.client is None or "forwarded" in connection.headers or "x-forwarded-for" in connection.headers:
         return False

@@ -6,8 +6,10 @@ import base64
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tenants.ids import PLATFORM
@@ -52,8 +54,11 @@ def test_sealed_later_it_stops_nobody_and_sealed_at_the_start_it_is_waited_for(
         session.create(
             "upstreams", name="vllm", base_url="https://models.example"
         )  # a new snapshot, an audit entry
-        listed = session.admin("GET", "/admin/v1/orgs/acme/audit/entries?action=upstream.create")
-        assert listed.json()["items"]
+        # Somebody new, whose own key is made and wrapped while Vault is sealed.
+        made = session.create("members", email="late@acme.test", name="Late", roles=["member"])
+        for action, target in (("upstream.create", "vllm"), ("member.create", made["member"]["id"])):
+            listed = session.admin("GET", f"/admin/v1/orgs/acme/audit/entries?action={action}&wait_s=20")
+            assert listed.json()["items"][-1]["target"] == target
     assert gateway.stop() == 0
     text = (gateway.home / "secrets.sealed").read_text()
     assert "orgate-envelope" not in text  # sealed once more, by the master key
@@ -68,9 +73,32 @@ def test_sealed_later_it_stops_nobody_and_sealed_at_the_start_it_is_waited_for(
             said = gateway.log.read_text()[before:]
             assert "503" in said
             assert "sealed" in said
+            says_what_it_waits_for(gateway, place)
         starting.result()
     assert "the platform's keys are here" in gateway.log.read_text()
     assert renew(gateway, renewed["refresh_token"])[0] == 200
+
+
+def says_what_it_waits_for(gateway: RunningGateway, place: VaultPlace) -> None:
+    """The admin listener, meanwhile: what for, how far the audit log is behind, and when to ask again."""
+
+    def asked(path: str) -> httpx.Response | None:
+        with suppress(httpx.TransportError):
+            return gateway.http.get(gateway.admin_url + path)
+        return None
+
+    until(lambda: asked("/livez") is not None, "the admin listener to answer")
+    ready, metrics, status = asked("/readyz"), asked("/metrics"), asked("/admin/v1/status")
+    assert ready is not None
+    assert metrics is not None
+    assert status is not None
+    assert (ready.status_code, "Vault's Transit" in ready.text) == (503, True)
+    assert status.json()["type"] == "urn:orgate:problem:unavailable"
+    assert int(status.headers["retry-after"]) > 0
+    assert place.address not in ready.text + status.text
+    values = dict(line.rsplit(" ", 1) for line in metrics.text.splitlines() if not line.startswith("#"))
+    assert values["orgate_keys_waiting"] == "1"
+    assert int(values["orgate_audit_waiting_receipts"]) >= 0
 
 
 def test_keys_in_envelopes_say_what_they_need_when_the_settings_change(gateway: RunningGateway) -> None:
