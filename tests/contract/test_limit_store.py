@@ -1,12 +1,14 @@
-"""What every `LimitStore` keeps: in memory, and over slices with one and three workers on one owner."""
+"""What every `LimitStore` keeps: in memory, and over slices of one owner, or of Redis, that workers share."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from itertools import cycle
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.errors import LimitExceededError
 from gateway.exchange import Claim, Hold, Used
@@ -14,17 +16,18 @@ from gateway.limits.accounts import LimitOwner
 from gateway.limits.memory import MemoryLimits
 from gateway.limits.protocol import SliceAnswer, SliceAsk
 from gateway.limits.slices import SLOW_TICKS, SlicedLimits
-from gateway.limits.store import LimitStore
-from tenants.ids import OrgId
-from tenants.models import LimitUnit
+from gateway.limits.store import LimitStore, SliceStore
+from tenants.ids import PLATFORM, OrgId
+from tenants.models import LimitUnit, OnEnd
+from tests.contract.slice_store_redis import FakeTime, on_one
 
 ACME, OTHER = OrgId("acme"), OrgId("other")
 SECOND = 1_000_000
 
 
-class FakeClock:
+class FakeClock(FakeTime):
     def __init__(self) -> None:
-        self.now_us = 7 * SECOND
+        super().__init__(7 * SECOND)
 
     def __call__(self) -> int:
         return self.now_us
@@ -34,9 +37,6 @@ class FakeClock:
 
     def now(self) -> float:
         return self.now_us / SECOND
-
-    def advance(self, seconds: float) -> None:
-        self.now_us += int(seconds * SECOND)
 
 
 def claim(
@@ -61,6 +61,21 @@ def claim(
         burst=burst or amount,
         period_s=period_s,
     )
+
+
+def budget(
+    cost: int,
+    amount: int,
+    *,
+    unit: LimitUnit = LimitUnit.TOKENS,
+    on_end: OnEnd = OnEnd.FINISH,
+    window: tuple[int, int] = (5, 3_605),
+) -> Claim:
+    """By its calendar window; requests need of it what the limit's `on_end` says."""
+    starts_s, ends_s = window
+    least = {OnEnd.FINISH: -1, OnEnd.CUT: 1, OnEnd.DENY_NEXT: 1}[on_end]
+    asked = claim(limit=f"{unit}-budget", unit=unit, cost=cost, amount=amount, period_s=0)
+    return replace(asked, starts_s=starts_s, ends_s=ends_s, least=least, on_end=on_end)
 
 
 def slots(amount: int) -> Claim:
@@ -98,14 +113,23 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["memory", "slices-1", "slices-3"])
+@pytest.fixture(params=["memory", "slices-1", "slices-3", "redis-2"])
 async def store(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncGenerator[LimitStore]:
-    if request.param == "memory":
-        yield MemoryLimits(clock)
-        return
-    count = int(request.param[-1])
-    wire = Wire(LimitOwner(clock))
-    workers = [SlicedLimits(f"w{number}", wire, workers=count, clock=clock) for number in range(count)]
+    place, _, count = request.param.partition("-")
+    match place:
+        case "memory":
+            yield MemoryLimits(clock)
+        case "slices":
+            async with working(Wire(LimitOwner(clock)), int(count), clock) as limits:
+                yield limits
+        case "redis":
+            async with on_one("redis", clock) as (slices, _), working(slices, int(count), clock) as limits:
+                yield limits
+
+
+@asynccontextmanager
+async def working(slices: SliceStore, count: int, clock: FakeClock) -> AsyncGenerator[LimitStore]:
+    workers = [SlicedLimits(f"w{number}", slices, workers=count, clock=clock) for number in range(count)]
     yield Turns(workers)
     for worker in workers:
         await worker.close()
@@ -283,6 +307,127 @@ async def test_standings_say_what_is_left_of_the_strictest(store: LimitStore, cl
     assert (requests.unit, requests.limit, requests.remaining) == (LimitUnit.REQUESTS, 4, 3)
     assert requests.reset_ms == 15_000
     assert (used.unit, used.limit, used.remaining, used.reset_ms) == (LimitUnit.TOKENS, 1_000, 750, 15_000)
+
+
+async def test_a_budget_lasts_until_its_window_ends(store: LimitStore, clock: FakeClock) -> None:
+    (await store.reserve([budget(600, 1_000)])).settle(Used(500))
+    await settled(store)
+    (await store.reserve([budget(500, 1_000)])).settle(Used(500))
+    clock.advance(1_000)
+    with pytest.raises(LimitExceededError) as refusal:
+        await store.reserve([budget(1, 1_000)])
+    assert refusal.value.retry_after_s == 2_598
+    assert refusal.value.resets_at == "1970-01-01T01:00:05Z"
+    clock.advance(2_598)
+    await store.reserve([budget(1_000, 1_000, window=(3_605, 7_205))])
+
+
+async def test_standings_of_a_budget_are_reset_when_its_window_ends(store: LimitStore) -> None:
+    (standing,) = (await store.reserve([budget(600, 1_000)])).standings
+    assert (standing.limit, standing.remaining, standing.reset_ms) == (1_000, 400, 3_598_000)
+
+
+@pytest.mark.parametrize(
+    ("unit", "charged"),
+    [
+        (LimitUnit.REQUESTS, 1),
+        (LimitUnit.TOKENS, 7),
+        (LimitUnit.INPUT_TOKENS, 5),
+        (LimitUnit.OUTPUT_TOKENS, 2),
+        (LimitUnit.BYTES, 11),
+        (LimitUnit.SPEND, 13),
+    ],
+)
+async def test_each_unit_is_charged_what_was_used_of_it(store: LimitStore, unit: LimitUnit, charged: int) -> None:
+    cost = 1 if unit is LimitUnit.REQUESTS else 20
+    (await store.reserve([budget(cost, 100, unit=unit)])).settle(Used(5, 2, 11, 13))
+    await settled(store)
+    (standing,) = (await store.reserve([budget(1, 100, unit=unit)])).standings
+    assert standing.remaining == 99 - charged
+
+
+async def test_who_may_finish_is_admitted_with_all_it_may_use(store: LimitStore) -> None:
+    (await store.reserve([budget(600, 1_000)])).settle(Used(900))
+    await settled(store)
+    with pytest.raises(LimitExceededError):
+        await store.reserve([budget(101, 1_000)])
+    hold = await store.reserve([budget(100, 1_000)])
+    assert hold.spending(Used(500)) is None
+    hold.settle(Used(500))
+    await settled(store)
+    with pytest.raises(LimitExceededError):
+        await store.reserve([budget(1, 1_000)])
+
+
+async def test_who_finds_anything_left_may_finish_and_the_next_is_denied(store: LimitStore) -> None:
+    wanted = [budget(600, 1_000, on_end=OnEnd.DENY_NEXT)]
+    (await store.reserve(wanted)).settle(Used(990))
+    await settled(store)
+    hold = await store.reserve(wanted)
+    assert hold.metered
+    assert hold.spending(Used(300)) is None
+    hold.settle(Used(600))
+    await settled(store)
+    with pytest.raises(LimitExceededError):
+        await store.reserve(wanted)
+
+
+async def test_a_stream_is_cut_when_its_budget_ends(store: LimitStore) -> None:
+    wanted = budget(600, 1_000, on_end=OnEnd.CUT)
+    (await store.reserve([wanted])).settle(Used(700))
+    await settled(store)
+    hold = await store.reserve([wanted])
+    assert hold.metered
+    assert hold.spending(Used(100)) is None
+    cut = None
+    for used in range(110, 1_000, 10):
+        cut = hold.spending(Used(used))
+        if cut is not None:
+            break
+        await settled(store)
+    assert cut is not None
+    assert cut.limit == wanted.limit
+    assert 300 <= used <= 320  # it was told what the stream uses ten at a time
+    hold.settle(Used(used))
+    await settled(store)
+    with pytest.raises(LimitExceededError):
+        await store.reserve([wanted])
+
+
+async def test_a_stream_that_would_be_cut_goes_on_while_there_is_more(store: LimitStore) -> None:
+    wanted = budget(100, 1_000, on_end=OnEnd.CUT)
+    hold = await store.reserve([wanted])
+    for used in range(10, 1_000, 10):
+        assert hold.spending(Used(used)) is None
+        await settled(store)
+    hold.settle(Used(990))
+    await settled(store)
+    (standing,) = (await store.reserve([wanted])).standings
+    assert standing.remaining == 0
+
+
+async def test_what_a_stream_has_used_so_far_is_used(store: LimitStore) -> None:
+    hold = await store.reserve([budget(100, 1_000)])
+    assert hold.spending(Used(300)) is None
+    await settled(store)
+    with pytest.raises(LimitExceededError):
+        await store.reserve([budget(701, 1_000)])
+    hold.settle(Used(300))
+    await store.reserve([budget(700, 1_000)])
+
+
+async def test_an_organizations_claims_and_the_platforms_are_all_or_nothing(store: LimitStore) -> None:
+    shared = claim(org=PLATFORM, limit="origin", subject="https://api.example:443", amount=5)
+    await store.reserve([claim(amount=1), shared])
+    for _ in range(3):
+        with pytest.raises(LimitExceededError) as refusal:
+            await store.reserve([claim(amount=1), shared])
+        assert refusal.value.limit == "per-minute"
+    await settled(store)
+    assert await admitted(store, [claim(org=OTHER, amount=10), shared], 10) == 4
+    with pytest.raises(LimitExceededError) as refusal:
+        await store.reserve([claim(org=OTHER, amount=10), shared])
+    assert refusal.value.limit == "origin"
 
 
 async def test_nothing_to_claim_is_always_granted(store: LimitStore) -> None:
