@@ -1,6 +1,6 @@
 # Every target installs what it needs; a fresh machine needs Python 3.11 or newer and make.
 .DEFAULT_GOAL := check
-.PHONY: check test lint demo bench soak kills rotation docs lock format clean
+.PHONY: check test lint demo bench soak limits kills rotation docs lock format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -51,6 +51,11 @@ bench: $(INSTALLED)
 soak: $(INSTALLED)
 	@$(PACKAGES) gcc libc6-dev libnghttp2-dev libssl-dev
 	$(BIN)/python -m tests.soak
+
+# 2,500,000 requests from eight processes at twice their limits, Redis killed meanwhile. SIZE=small ends in a minute.
+limits: $(INSTALLED)
+	@$(PACKAGES) redis-server gcc libc6-dev libnghttp2-dev libssl-dev
+	$(BIN)/python -m tests.limits
 
 # A writer of the sealed file, killed with SIGKILL within 1,000 of its writes; the test suite does 40.
 kills: $(INSTALLED)

@@ -1,0 +1,194 @@
+"""What limits cost a worker: CPU microseconds a request, beside one EVALSHA a request in the same run.
+
+    python -m tests.limits.cost <what, JSON>
+
+One process, on a core of its own, asks at a steady rate and counts its own CPU time; the store is elsewhere. The
+same arrivals without any limits are the control, which is subtracted from every row: what remains is the whole
+path of limits, from a permitted call to its claims, the reservation, the headers and the settlement, and what the
+worker and its store say to each other meanwhile. Prints one line of JSON: row → microseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from statistics import median
+
+import msgspec
+import redis.asyncio
+import uvloop
+from msgspec import Raw, Struct
+
+from gateway.errors import LimitExceededError
+from gateway.exchange import Call, Permit, Principal, Usage, Used
+from gateway.limits.claims import claims_for
+from gateway.limits.headers import rate_limit_headers
+from gateway.limits.store import LimitStore
+from gateway.limits.tokens import Tokens
+from policies.facts import Action, Role
+from tenants.models import Limit, LimitScope, LimitUnit, ModelAlias, Org
+from tenants.snapshot import Tenant, TenantRecord
+from tests.limits.plan import ORG, Plan
+from tests.limits.subjects import limits_of
+
+RATE = 4_000
+"""Requests a second."""
+
+TURN_S = 0.001
+
+PROMPT = "def merge_sorted(left: list[int], right: list[int]) -> list[int]:\n" * 17
+
+CONNECTIONS = 16
+
+BASELINE = (Path(__file__).parent / "token_bucket.lua").read_text()
+
+
+class What(Struct, frozen=True):
+    """`seconds` of one spell; each row has `rounds` of them, in turns. `subject`, `store`: see `subjects`."""
+
+    subject: str
+    store: str
+    seconds: float
+    rounds: int
+
+
+Ask = Callable[[], Awaitable[None]]
+
+
+def permit(requests: int, tokens: int) -> Permit:
+    """A completion as a gateway's worker has it before stage 5, under limits of so much a second."""
+    limits = (
+        Limit(ORG, "requests", LimitScope.ORG, LimitUnit.REQUESTS, requests, period_s=1),
+        Limit(ORG, "tokens", LimitScope.MEMBER, LimitUnit.TOKENS, tokens, period_s=1),
+    )
+    return Permit(
+        principal=Principal(ORG, "mem_1", frozenset({Role.MEMBER}), "orgate-editor", "jti", "aud", 0, 1),
+        tenant=Tenant(TenantRecord(Org(ORG, "Acme"), limits=limits)),
+        call=Call(
+            task=Action.COMPLETE,
+            model="code",
+            stream=True,
+            include_usage=False,
+            max_tokens=64,
+            size=1_200,
+            fields={"prompt": Raw(msgspec.json.encode(PROMPT))},
+        ),
+        alias=ModelAlias(ORG, "code", "up", "real-model"),
+        rule="all",
+    )
+
+
+@asynccontextmanager
+async def nothing(_: What) -> AsyncIterator[Ask]:
+    async def ask() -> None:
+        pass
+
+    yield ask
+
+
+@asynccontextmanager
+async def busy(what: What) -> AsyncIterator[Ask]:
+    """Half of either limit is used."""
+    async with limits_of(what.subject, "cost", PLAN, what.store) as limits:
+        yield asking(limits, permit(2 * RATE, 2 * RATE * TOKENS))
+
+
+@asynccontextmanager
+async def twice(what: What) -> AsyncIterator[Ask]:
+    """Half of the requests are refused."""
+    async with limits_of(what.subject, "cost", PLAN, what.store) as limits:
+        yield asking(limits, permit(RATE // 2, 2 * RATE * TOKENS))
+
+
+@asynccontextmanager
+async def evalsha(what: What) -> AsyncIterator[Ask]:
+    """What a gateway pays that asks Redis each time: one call of a script for both limits, and nothing else."""
+    pool = redis.asyncio.BlockingConnectionPool.from_url(f"redis://{what.store}", max_connections=CONNECTIONS)
+    async with redis.asyncio.Redis.from_pool(pool) as client:
+        script = await client.script_load(BASELINE)
+
+        async def ask() -> None:
+            await client.evalsha(
+                script, 2, "{acme}requests", "{acme}tokens", 2 * RATE, 1, 2 * RATE * TOKENS, TOKENS
+            )
+
+        yield ask
+
+
+ROWS: dict[str, Callable[[What], AbstractAsyncContextManager[Ask]]] = {
+    "control": nothing,
+    "busy": busy,
+    "twice": twice,
+    "evalsha": evalsha,
+}
+
+TOKENS = 400
+"""Reserved by each request, more or less."""
+
+PLAN = Plan("cost", 0, RATE, (), workers=1)
+
+
+def asking(limits: LimitStore, asked: Permit) -> Ask:
+    """As the pipeline does it for a short stream: told once of what it uses as it goes."""
+    tokens = Tokens()
+    usage = Usage(prompt_tokens=300, completion_tokens=20, counted=False)
+
+    async def ask() -> None:
+        try:
+            hold = await limits.reserve(claims_for(asked, None, time.time(), tokens))
+        except LimitExceededError:
+            return
+        rate_limit_headers(hold.standings)
+        if hold.metered:
+            hold.spending(Used(input_tokens=300, output_tokens=5, bytes=500))
+        tokens.learn(asked, usage, 20)
+        hold.settle(Used(input_tokens=300, output_tokens=20, bytes=2_000))
+
+    return ask
+
+
+async def spell(ask: Ask, seconds: float) -> float:
+    """CPU microseconds of this process for each request of a steady stream, a task for each as in a server."""
+    random_ = random.Random(1)
+    tasks: set[asyncio.Task[None]] = set()
+    at = begun = time.monotonic()
+    count = 0
+    cpu = time.process_time()
+    while at < begun + seconds:
+        while at <= time.monotonic():
+            task = asyncio.ensure_future(ask())
+            tasks.add(task)
+            count += 1
+            at += random_.expovariate(RATE)
+        await asyncio.sleep(TURN_S)
+        for task in [task for task in tasks if task.done()]:
+            task.result()
+            tasks.remove(task)
+    await asyncio.gather(*tasks)
+    return (time.process_time() - cpu) / count * 1e6
+
+
+async def measure(what: What) -> dict[str, float]:
+    found: dict[str, list[float]] = {row: [] for row in ROWS}
+    for _ in range(what.rounds):
+        for row, subject in ROWS.items():
+            async with subject(what) as ask:
+                await spell(ask, 0.3)  # connected, lent, and at its end where it comes to one
+                found[row].append(await spell(ask, what.seconds))
+    control = median(found.pop("control"))
+    return {"control": round(control, 2), **{row: round(median(cpu) - control, 2) for row, cpu in found.items()}}
+
+
+def main() -> int:
+    found = uvloop.run(measure(msgspec.json.decode(sys.argv[1], type=What)))
+    sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

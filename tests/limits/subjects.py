@@ -1,0 +1,87 @@
+"""What is put to the test: a gateway worker's limits on Redis, and two that are wrong, as others do it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from msgspec import structs
+
+from gateway.exchange import Claim, Hold
+from gateway.limits.memory import MemoryLimits
+from gateway.limits.redis import RedisSlices
+from gateway.limits.redis_library import library
+from gateway.limits.redis_route import Single
+from gateway.limits.redis_server import Server, Times
+from gateway.limits.redis_wire import Address, Login
+from gateway.limits.slices import SlicedLimits
+from gateway.limits.store import LimitStore
+from tests.limits.plan import Plan
+
+REDIS = "redis"
+
+REPLICAS, SPLIT = "replicas", "split"
+"""Each worker counts all of a limit for itself; each worker has an equal part of it."""
+
+TIMES = Times(answer_s=0.1, connect_s=0.5)
+
+
+@asynccontextmanager
+async def redis_slices(address: str) -> AsyncIterator[RedisSlices]:
+    """The store at `host:port`, connected."""
+    host, _, port = address.rpartition(":")
+
+    async def find() -> Address:
+        return host, int(port)
+
+    store = RedisSlices(Single(address, Server(find, Login(), TIMES, library())))
+    await store.warm()
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+@asynccontextmanager
+async def limits_of(
+    subject: str, worker: str, plan: Plan, store: str, folder: Path | None = None
+) -> AsyncIterator[LimitStore]:
+    """`store`: address of the store of `subject`, if it has one. `folder`: where its workers keep their books."""
+    if subject == REDIS:
+        async with redis_slices(store) as slices:
+            limits = SlicedLimits(worker, slices, workers=plan.workers, folder=folder)
+            ticking = asyncio.create_task(limits.run())
+            yield limits
+            ticking.cancel()
+            with suppress(asyncio.CancelledError):
+                await ticking
+            await limits.close()
+    elif subject == REPLICAS:
+        yield MemoryLimits(_now_us)
+    elif subject == SPLIT:
+        yield _Split(MemoryLimits(_now_us), plan.workers)
+    else:
+        raise ValueError(f"there is no subject {subject!r}")
+
+
+class _Split:
+    """An equal part of each limit, whatever the others do with theirs."""
+
+    def __init__(self, within: LimitStore, parts: int) -> None:
+        self._within = within
+        self._parts = parts
+
+    async def reserve(self, claims: Sequence[Claim]) -> Hold:
+        return await self._within.reserve(
+            [
+                structs.replace(claim, amount=claim.amount // self._parts, burst=claim.burst // self._parts)
+                for claim in claims
+            ]
+        )
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1000
