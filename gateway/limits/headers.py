@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from gateway.exchange import Claim, Standing
 from tenants.amounts import dollars
@@ -12,17 +13,25 @@ Headers = list[tuple[bytes, bytes]]
 
 BUDGET = b"x-orgate-budget"
 
-_UNITS = {unit: unit.value.replace("_", "-").encode() for unit in LimitUnit}
+# By the unit's plain text: to hash a member of an enumeration is a call, and this is done for every answer.
+_NAMES = {
+    str(unit.value): tuple(
+        b"x-ratelimit-%b-%b" % (what, unit.value.replace("_", "-").encode())
+        for what in (b"limit", b"remaining", b"reset")
+    )
+    for unit in LimitUnit
+}
+_SPEND, _SLOTS = LimitUnit.SPEND, LimitUnit.CONCURRENCY
 
 
 def standings(claims: Sequence[Claim], left: Sequence[int], now_ms: int) -> tuple[Standing, ...]:
     """Of the strictest claim of each unit, with so many units `left` in each claim's bucket, and of each budget
     that is used so far that callers are told. Where there is no limit, nothing is said. `now_ms`: Unix time,
     milliseconds; only budgets look at it."""
-    strictest: dict[LimitUnit, tuple[int, Claim]] = {}
+    strictest: dict[str, tuple[int, Claim]] = {}
     told: list[Standing] = []
     for claim, units in zip(claims, left, strict=True):
-        unit = claim.unit
+        unit = claim.unit._value_
         if unit not in strictest or units < strictest[unit][0]:
             strictest[unit] = units, claim
         if claim.notify_at and (claim.amount - units) * 100 >= claim.notify_at * claim.amount:
@@ -35,7 +44,7 @@ def _standing(claim: Claim, left: int, now_ms: int, budget: str = "") -> Standin
     reset_ms = 0
     if claim.ends_s:
         reset_ms = max(claim.ends_s * 1_000 - now_ms, 0)
-    elif amount > 0 and claim.unit is not LimitUnit.CONCURRENCY:
+    elif amount > 0 and claim.unit is not _SLOTS:
         missing = (claim.burst or amount) - left
         if missing > 0:
             reset_ms = -(-missing * (claim.period_s or 1) * 1_000 // amount)
@@ -48,17 +57,26 @@ def rate_limit_headers(standings: Sequence[Standing]) -> Headers:
     structured field (RFC 9651): its name, the percent used and the seconds until it begins anew."""
     headers: Headers = []
     for standing in standings:
-        unit, remaining = _UNITS[standing.unit], max(standing.remaining, 0)
+        remaining = standing.remaining if standing.remaining > 0 else 0
         if standing.budget:
             used = (standing.limit - remaining) * 100 // max(standing.limit, 1)
             said = b"%b;used=%d;reset=%d" % (standing.budget.encode(), used, -(-standing.reset_ms // 1_000))
             headers.append((BUDGET, said))
             continue
-        if standing.unit is LimitUnit.SPEND:
-            limit, rest = dollars(standing.limit).encode(), dollars(remaining).encode()
+        unit = standing.unit
+        _, left, reset = _NAMES[unit._value_]
+        headers.append(_limit(unit._value_, standing.limit))
+        if unit is _SPEND:
+            headers.append((left, dollars(remaining).encode()))
         else:
-            limit, rest = b"%d" % standing.limit, b"%d" % remaining
-        headers += [(b"x-ratelimit-limit-" + unit, limit), (b"x-ratelimit-remaining-" + unit, rest)]
-        if standing.unit is not LimitUnit.CONCURRENCY:
-            headers.append((b"x-ratelimit-reset-" + unit, b"%dms" % standing.reset_ms))
+            headers.append((left, b"%d" % remaining))
+        if unit is not _SLOTS:
+            headers.append((reset, b"%dms" % standing.reset_ms))
     return headers
+
+
+@lru_cache(maxsize=4_096)
+def _limit(unit: str, amount: int) -> tuple[bytes, bytes]:
+    """The same for everybody until an admin changes it."""
+    said = dollars(amount) if unit == _SPEND else str(amount)
+    return _NAMES[unit][0], said.encode()
