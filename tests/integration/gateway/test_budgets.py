@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.integration.gateway.world import bind
+from tests.integration.gateway.world import bind, family
 from tests.kit.certs import Pki
 from tests.kit.gateway import RunningGateway, Session
 from tests.kit.receiver import Receiver, receiving
 from tests.kit.scripts import openai
 from tests.kit.upstream import RecordingUpstream
-from tests.kit.wait import eventually
+from tests.kit.wait import eventually, until
 
 TOKENS = 20
 """Of each request: 7 in, 13 out."""
@@ -66,6 +69,10 @@ async def test_it_is_told_once_and_outlives_the_gateway(
         exposition = (await asyncio.to_thread(gateway.http.get, gateway.admin_url + "/metrics")).text
         assert 'orgate_limit_thresholds_total{org="acme",limit="month",percent="80"} 1' in exposition
 
+        # Killed before it is written that the receiver took it, it would be sent again, under the same id.
+        await asyncio.to_thread(until, lambda: _webhook(owner)["delivered_at"] > 0, "the delivery is written down")
+        await asyncio.to_thread(_kill, gateway)
+        await asyncio.to_thread(gateway.start)
         await asyncio.to_thread(gateway.stop)
         await asyncio.to_thread(gateway.start)
         last = await ask(model)
@@ -92,6 +99,20 @@ def _set_up(owner: Session, receiver: Receiver) -> str:
     assert tried["ok"], tried
     assert receiver.got.pop().signed_with(made["secret"])
     return str(made["secret"])
+
+
+def _webhook(owner: Session) -> dict[str, Any]:
+    found: dict[str, Any] = owner.admin("GET", "/admin/v1/orgs/acme/webhook").json()
+    return found
+
+
+def _kill(gateway: RunningGateway) -> None:
+    """All of it at once: nobody gets to say anything any more."""
+    assert gateway.process is not None
+    for pid in family(gateway):
+        with suppress(ProcessLookupError):  # the kernel ends the children with their parent
+            os.kill(pid, signal.SIGKILL)
+    gateway.process.wait()
 
 
 def _entries(owner: Session) -> list[dict[str, Any]]:
