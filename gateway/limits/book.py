@@ -26,9 +26,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from gateway.limits.protocol import Part
+from gateway.limits.protocol import Part, SliceAsk
 from tenants.ids import OrgId
 
 SLOT = 1024
@@ -42,10 +42,13 @@ _ROOM = SLOT - _TEXT
 
 
 class AccountLine(Struct, frozen=True, array_like=True):
+    """`opening`: the first message of a session, as long as it is under way; a store knows it again only whole."""
+
     org: OrgId
     worker: str
-    session: str
-    epoch: str
+    session: str = ""
+    epoch: str = ""
+    opening: SliceAsk | None = None
 
 
 class BucketLine(Struct, frozen=True, array_like=True):
@@ -93,12 +96,15 @@ class Book:
     def account(self, org: OrgId, worker: str) -> int:
         """The place of a new account, which has no session yet."""
         at = self._take()
-        self.session(at, AccountLine(org, worker, "", ""))
+        self.session(at, AccountLine(org, worker))
         return at
 
-    def session(self, at: int, line: AccountLine, seq: int = 0) -> None:
-        """The account is in another session, whose message `seq` has just been answered."""
-        self._write(at, ACCOUNT, msgspec.json.encode(line), (seq, seq, 0))
+    def session(self, at: int, line: AccountLine, sent: int = 0, acked: int = 0) -> None:
+        """The account is in another session, which has sent message `sent`, and was answered `acked` last."""
+        text = msgspec.json.encode(line)
+        if len(text) > _ROOM:  # without it what was lent in the very first answer may count as spent
+            text = msgspec.json.encode(structs.replace(line, opening=None))
+        self._write(at, ACCOUNT, text, (sent, acked, 0))
 
     def bucket(self, account: int, part: Part) -> int:
         """The place of a new bucket, of which nothing is spent yet."""

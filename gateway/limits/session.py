@@ -195,7 +195,10 @@ class Session:
         for bucket in named:
             bucket.sent = words[bucket.at + 2] = bucket.total
             bucket.back = 0
-        words[self._at + 1] = self._seq
+        if self._seq == 1:
+            self._write_session(ask)
+        else:
+            words[self._at + 1] = self._seq
         return self.message
 
     def _named(self) -> Iterable[Bucket]:
@@ -381,9 +384,9 @@ class Session:
         self._session, self._seq = "", 0
         self._write_session()
 
-    def _write_session(self) -> None:
-        line = AccountLine(self.org, self._worker, self._session, self._epoch)
-        self._book.session(self._at, line, self._seq)
+    def _write_session(self, opening: SliceAsk | None = None) -> None:
+        line = AccountLine(self.org, self._worker, self._session, self._epoch, opening)
+        self._book.session(self._at, line, self._seq, 0 if opening else self._seq)
 
     def forget(self, bucket: Bucket) -> None:
         bucket.gone = True

@@ -108,7 +108,7 @@ class SlicedLimits:
     async def settled(self) -> None:
         """Until no message is under way and nobody waits."""
         while self._asking:
-            await asyncio.gather(*self._asking.values())
+            await asyncio.wait(self._asking.values())
 
     async def close(self) -> None:
         """Give everything back. What requests still in flight settle afterwards is not told any more; what could

@@ -99,7 +99,7 @@ async def _settled(account: WrittenAccount, store: SliceStore) -> bool:
     if pending:
         seq = account.sent
         said = tuple(structs.replace(b.part, spent=b.sent - b.acked) for b in account.buckets if b.sent != b.acked)
-        answer = await store.ask(structs.replace(ask, seq=seq, parts=said))
+        answer = await store.ask(line.opening or structs.replace(ask, seq=seq, parts=said))
         if not answer.known:
             return False
         ask = structs.replace(ask, session=answer.session, epoch=answer.epoch)

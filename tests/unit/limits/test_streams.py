@@ -120,7 +120,7 @@ async def test_two_streams_share_what_is_left(limits: SlicedLimits, wire: Wire, 
     other = SlicedLimits("w2", wire, clock=clock)
     one = await limits.reserve([cut(400, 500)])
     two = await other.reserve([cut(400, 500)])
-    assert await asyncio.gather(stream(one, limits, 900), stream(two, other, 900)) == [400, 100]
+    assert tuple(await asyncio.gather(stream(one, limits, 900), stream(two, other, 900))) == (400, 100)
     await limits.close()
     await other.close()
     assert await used(wire.owner, "tokens") == 500
