@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from typing import NewType
 
 OrgId = NewType("OrgId", str)
@@ -15,6 +16,7 @@ PLATFORM = OrgId("platform")
 _SLUG = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 _MEMBER = re.compile(r"mem_[0-9a-z]{1,40}")
+_MEMBERS = re.compile(r"\bmem_[0-9a-z]{1,40}\b")
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing that reads like something else
 
 SLUG_RULE = (
@@ -55,6 +57,16 @@ def member_id(text: str) -> MemberId:
 
 def is_member_id(text: str) -> bool:
     return _MEMBER.fullmatch(text) is not None
+
+
+def member_ids_in(text: str) -> list[str]:
+    """Whatever in it reads as a member's id, as a word of its own."""
+    return _MEMBERS.findall(text) if "mem_" in text else []
+
+
+def rename_members(text: str, name: Callable[[str], str]) -> str:
+    """`text` with `name` of each id that `member_ids_in` finds in its place."""
+    return _MEMBERS.sub(lambda found: name(found[0]), text) if "mem_" in text else text
 
 
 def new_member_id() -> MemberId:

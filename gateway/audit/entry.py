@@ -19,7 +19,7 @@ from msgspec import Struct
 from gateway.audit.canonical import INTEGER_MAX, canonical
 from gateway.exchange import Receipt
 from policies.facts import Action
-from tenants.ids import PLATFORM, InvalidIdError, OrgId, is_member_id, org_id
+from tenants.ids import PLATFORM, InvalidIdError, OrgId, is_member_id, member_ids_in, org_id, rename_members
 from tenants.store import Change
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def people_in(change: Change) -> set[Pair]:
     told = [change.target]
     for value in change.detail.values():
         told += [value] if isinstance(value, str) else [] if isinstance(value, int) else list(map(str, value))
-    found: set[Pair] = {(org, text) for text in told if is_member_id(text)}
+    found: set[Pair] = {(org, member) for text in told for member in member_ids_in(text)}
     if is_member_id(change.actor.member):
         found.add((_log_of(change.actor.org), change.actor.member))
     return found
@@ -176,7 +176,7 @@ def from_change(change: Change, people: Mapping[Pair, str] = NOBODY) -> Draft:
     changes are no repeats."""
     org = _log_of(change.org)
     actor_org = _log_of(change.actor.org)
-    target = people.get((org, change.target), change.target)
+    target = _renamed(change.target, org, people)
     actor = people.get((actor_org, change.actor.member), change.actor.member)
     # Of what stands in the entry: a digest of a member's id would be something of them that cannot be erased.
     parts = (change.seq, change.at, change.action, target, change.actor.org, actor)
@@ -250,6 +250,10 @@ def _key(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:64] or "_"
 
 
+def _renamed(text: str, org: OrgId, people: Mapping[Pair, str]) -> str:
+    return rename_members(text, lambda member: people.get((org, member), member))
+
+
 def _value(
     value: str | int | bool | Sequence[str], org: OrgId, people: Mapping[Pair, str]
 ) -> str | int | bool | Sequence[str]:
@@ -258,5 +262,5 @@ def _value(
     if isinstance(value, int):
         return _integer(value)
     if isinstance(value, str):
-        return _text(people.get((org, value), value))
-    return [_text(people.get((org, str(item)), str(item))) for item in value]
+        return _text(_renamed(value, org, people))
+    return [_text(_renamed(str(item), org, people)) for item in value]

@@ -21,7 +21,7 @@ from typing import Final
 
 from gateway.audit.entry import Pair
 from gateway.audit.personkeys import Known, OrgKey, OrgKeys, make_person, open_person, tampered
-from gateway.audit.pseudonym import ERASED, PREFIX
+from gateway.audit.pseudonym import ERASED, PREFIX, PSEUDONYM
 from gateway.errors import UnavailableError
 from tenants.ids import PLATFORM, OrgId, is_member_id
 from tenants.persons import Person, PersonBook
@@ -191,22 +191,20 @@ def _people_in(org: OrgId, entry: Mapping[str, object]) -> list[tuple[OrgId, str
 def _replaced(org: OrgId, entry: Mapping[str, object], shown: Callable[[OrgId, str], str]) -> Mapping[str, object]:
     """`entry` with `shown` for each pseudonym in it. An actor is of their own organization, all others are of the
     log's."""
-    actor, target, detail = entry.get("actor"), entry.get("target"), entry.get("detail")
     changed: dict[str, object] = {}
-    if isinstance(actor, str) and actor.startswith(PREFIX):
-        changed["actor"] = shown(OrgId(str(entry.get("actor_org", org))), actor)
-    if isinstance(target, str) and target.startswith(PREFIX):
-        changed["target"] = shown(org, target)
-    if isinstance(detail, Mapping):
-        told = {name: _told(org, value, shown) for name, value in detail.items()}
-        if told != detail:
-            changed["detail"] = told
+    for name in ("actor", "target", "detail"):
+        value = entry.get(name)
+        told = _told(OrgId(str(entry.get("actor_org", org))) if name == "actor" else org, value, shown)
+        if told != value:
+            changed[name] = told
     return {**entry, **changed} if changed else entry
 
 
 def _told(org: OrgId, value: object, shown: Callable[[OrgId, str], str]) -> object:
-    if isinstance(value, str) and value.startswith(PREFIX):
-        return shown(org, value)
+    if isinstance(value, str):
+        return PSEUDONYM.sub(lambda found: shown(org, found[0]), value) if PREFIX in value else value
     if isinstance(value, list):
         return [_told(org, one, shown) for one in value]
+    if isinstance(value, Mapping):
+        return {name: _told(org, one, shown) for name, one in value.items()}
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from base64 import urlsafe_b64encode
 from typing import Final
 
@@ -12,6 +13,7 @@ PREFIX: Final = "per_"
 ERASED: Final = "erased"
 """What a reader is shown for somebody whose key is gone, and what an entry says that comes after that."""
 _MAC_BYTES: Final = 20
+PSEUDONYM: Final = re.compile(r"\bper_[A-Za-z0-9_-]{27}")
 
 
 def pseudonym(key: Secret, org: str, member: str) -> str:

@@ -177,7 +177,7 @@ class Sequencer:
 
     @property
     def reason(self) -> str:
-        """What is wrong, for `/readyz`: '' when the last commit of every log succeeded and everybody had a name."""
+        """What is wrong, for `/readyz`: '' when each log's last commit succeeded and everybody had a name."""
         faults = [f"audit log of {org}: {s.fault}" for org, s in self._logs.items() if s.fault]
         return "; ".join([*faults, *([self._nameless] if self._nameless else [])])
 

@@ -149,12 +149,26 @@ async def test_finders_that_were_swapped_lead_nowhere(store: SqlControlStore) ->
 async def test_no_entry_holds_the_id_of_a_member_wherever_it_stood(store: SqlControlStore) -> None:
     people = persons(store)
     asked = receipt(1, member=ANN)
-    made = change(1, BY, ANN, subject=BOB, members=[ANN, BOB, "core"], count=2, on=True)
+    more: dict[str, Any] = {
+        "members": [ANN, BOB, "core"],
+        "why": f"team core: {BOB}, {ANN}.",
+        "like": "mem_, member_1",
+    }
+    made = change(1, BY, ANN, subject=BOB, count=2, on=True, **more)
     found = await people.of({person_in(asked), *people_in(made)})
     ann, bob, operator = found[ACME, ANN], found[ACME, BOB], found[PLATFORM, OPERATOR]
     fields = from_change(made, found).fields
     assert (fields["actor"], fields["target"]) == (operator, ann)
-    assert fields["detail"] == {"subject": bob, "members": [ann, bob, "core"], "count": 2, "on": True}
+    assert fields["detail"] == {
+        "subject": bob,
+        "members": [ann, bob, "core"],
+        "count": 2,
+        "on": True,
+        "why": f"team core: {bob}, {ann}.",
+        "like": "mem_, member_1",
+    }
+    (shown,) = await people.show(ACME, [fields])
+    assert (shown["actor"], shown["target"], shown["detail"]) == (OPERATOR, ANN, made.detail)
     written = json.dumps([fields, from_receipt(asked, "boot", 1, found).fields])
     assert [name for name in (ANN, BOB, OPERATOR) if name in written] == []
 
