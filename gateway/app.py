@@ -47,7 +47,7 @@ from gateway.bus.hub import Hub
 from gateway.bus.messages import MetricsUp, RefusedUp
 from gateway.bus.publisher import Publisher
 from gateway.bus.streams import LiveStreams
-from gateway.clock import Clock, SystemClock
+from gateway.clock import Clock, SystemClock, unix_us
 from gateway.connections import keep_house
 from gateway.control_metrics import ControlMetrics
 from gateway.deliveries import Deliveries
@@ -488,7 +488,7 @@ def _in_redis(settings: Settings) -> RedisSlices | None:
 
 def _limit_stores(settings: Settings, clock: Clock) -> tuple[LimitOwner, LimitOwner | RedisSlices]:
     """The owner that workers reach over the bus, and the one that counts."""
-    owner = LimitOwner(lambda: int(clock.now() * 1_000_000))
+    owner = LimitOwner(unix_us(clock))
     return owner, _in_redis(settings) or owner
 
 

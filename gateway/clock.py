@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -20,3 +21,10 @@ class SystemClock:
 
     def monotonic_us(self) -> int:
         return time.monotonic_ns() // 1000
+
+
+def unix_us(clock: Clock) -> Callable[[], int]:
+    """Unix microseconds as they are now, and from here on as `monotonic_us` goes: whatever the system's clock is
+    set to, they never go back and leave none out."""
+    offset = int(clock.now() * 1_000_000) - clock.monotonic_us()
+    return lambda: offset + clock.monotonic_us()

@@ -128,8 +128,11 @@ class Account:
         now = self._at(clock_us)
         self._end_silent(now)
         for known in used:
-            # One that is of this epoch is what the bucket itself said, perhaps of what has been lent since.
-            if known.ends_s > 0 and known.unit is not LimitUnit.CONCURRENCY and known.at_us < self._began_us:
+            if known.ends_s <= 0 or known.unit is LimitUnit.CONCURRENCY:
+                continue
+            # One that is of this epoch is what the bucket itself said, perhaps of what has been lent since. (What is
+            # said of the future was said before the clock was set back.)
+            if not self._began_us <= known.at_us <= now:
                 found = self._bucket(_part_of(known), now)
                 found.learn(known.level, known.at_us, now)
 

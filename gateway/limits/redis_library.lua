@@ -349,8 +349,9 @@ local function seed(keys, args)
   local account, now = awake(base_of(keys), args[3], args)
   for _, u in ipairs(used) do
     local name = name_of(u[3], u[1], u[2], u[7], u[8])
-    -- One that is of this epoch is what the bucket itself said, perhaps of what has been lent since.
-    if string.sub(name, 1, 1) == 'b' and u[13] < account.born then
+    -- One that is of this epoch is what the bucket itself said, perhaps of what has been lent since. (What is said
+    -- of the future was said before the clock was set back.)
+    if string.sub(name, 1, 1) == 'b' and (u[13] < account.born or u[13] > now) then
       local b = unpacked(name, redis.call('GET', account.base .. 'b:' .. name)) or made(name, u, now)
       refill(b, now)
       change(b, u)

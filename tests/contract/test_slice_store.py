@@ -206,6 +206,16 @@ async def test_a_seed_that_comes_late_takes_what_was_used_before(
     assert await worker.left(budget(1_000)) == 300
 
 
+async def test_a_seed_from_before_the_clock_was_set_back_counts(
+    store: SliceStore, admin: SliceAdmin, advance: Advance
+) -> None:
+    assert await Worker(store).use(budget(1_000), 300) == 700
+    known = await admin.usage(ACME)
+    advance(-60)
+    await admin.seed(OTHER, known)
+    assert await Worker(store, org=OTHER).left(budget(1_000)) == 700
+
+
 # Slots
 
 

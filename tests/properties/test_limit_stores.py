@@ -1,6 +1,6 @@
 """The library inside Redis and the owner in memory, told the same: they answer the same, to the unit.
 
-`EXAMPLES=20000 pytest tests/properties/test_limit_stores.py` looks for longer.
+`EXAMPLES=20000 pytest --timeout 0 tests/properties/test_limit_stores.py` looks for longer.
 """
 
 from __future__ import annotations
