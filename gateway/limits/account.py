@@ -130,8 +130,8 @@ class Account:
         for known in used:
             if known.ends_s <= 0 or known.unit is LimitUnit.CONCURRENCY:
                 continue
-            # One that is of this epoch is what the bucket itself said, perhaps of what has been lent since. (What is
-            # said of the future was said before the clock was set back.)
+            # One that is of this epoch is what the bucket itself said, perhaps of what has been lent since. (What
+            # is said of the future was said before the clock was set back.)
             if not self._began_us <= known.at_us <= now:
                 found = self._bucket(_part_of(known), now)
                 found.learn(known.level, known.at_us, now)
