@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "token": ("cli.login", "token", "Print a fresh access token, for an editor or a script."),
     "org": ("cli.org", "", "Organizations."),
     "member": ("cli.member", "", "Members of an organization, their roles and invitations."),
-    "team": ("cli.team", "", "Teams: members who share something, a budget among others."),
+    "team": ("cli.team", "", "Teams of an organization: what a limit of scope team counts together."),
     "upstream": ("cli.upstream", "", "Model servers an organization may use."),
     "key": ("cli.key", "", "Keys of upstreams: set, replaced, rotated on schedule, never shown."),
     "model": ("cli.model", "", "Model names that callers use, and what they lead to."),

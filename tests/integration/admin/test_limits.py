@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -365,3 +366,44 @@ async def test_one_simulation_runs_at_a_time_and_only_admins_may(world: World) -
     platform = await world.ask("POST", "/orgs/platform/limits-simulation", Role.OPERATOR, json=body)
     assert "serves nothing" in platform.json()["detail"]
     assert not world.deps.simulating.locked()
+
+
+async def test_a_caller_who_goes_away_ends_the_simulation(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fill(world)
+    monkeypatch.setattr("gateway.api.admin.simulation.CHUNK", 1)
+    await log(world, [receipt(world, 200 - n, "mem_a") for n in range(100)])
+    body = json.dumps({"limit": LIMIT}).encode()
+    gone = asyncio.Event()
+    asked: list[Any] = [{"type": "http.request", "body": body, "more_body": False}]
+    sent: list[bytes] = []
+
+    async def receive() -> Any:
+        if asked:
+            return asked.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body" and message["body"]:
+            sent.append(message["body"])
+            gone.set()
+
+    headers = {**world.bearer(Role.ADMIN), "content-type": "application/json", "host": "127.0.0.1:8444"}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "https",
+        "path": "/admin/v1/orgs/acme/limits-simulation",
+        "raw_path": b"/admin/v1/orgs/acme/limits-simulation",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "client": ("127.0.0.1", 40_000),
+        "server": ("127.0.0.1", 8444),
+    }
+    await world.app(scope, receive, send)  # type: ignore[arg-type]
+    assert 0 < len(sent) < 100
+    assert b'"report"' not in b"".join(sent)
+    assert not world.deps.simulating.locked(), "the next one could never begin"
