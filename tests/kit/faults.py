@@ -39,7 +39,7 @@ class FaultProxy:
         self._fault = Fault.NONE
         self._passes = asyncio.Event()
         self._passes.set()
-        self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.delay_s = 0.0
         self.port = 0
@@ -57,9 +57,8 @@ class FaultProxy:
         else:
             self._passes.set()
         if fault is Fault.RESET:
-            for pair in list(self._pairs):
-                for writer in pair:
-                    _reset(writer)
+            for writer in list(self._writers):
+                _reset(writer)
 
     async def __aenter__(self) -> FaultProxy:
         await self._listen()
@@ -67,9 +66,12 @@ class FaultProxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._close_listener()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Not cancelled: asyncio's streams complain of a handler that was. Each ends when its connections do.
+        self._fault = Fault.RESET
+        self._passes.set()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        await asyncio.gather(*self._tasks)
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._accept, HOST, self.port)
@@ -86,20 +88,24 @@ class FaultProxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self.accepted += 1
-        if self._fault is Fault.RESET:
-            return _reset(writer)
-        await self._passes.wait()
-        there, back = await asyncio.open_connection(*self._to)
-        pair = (writer, back)
-        self._pairs.add(pair)
+        self._writers.add(writer)
         try:
-            await asyncio.gather(self._pump(reader, back, out=True), self._pump(there, writer, out=False))
+            await self._passes.wait()
+            if self._fault is Fault.RESET:
+                _reset(writer)
+                return
+            there, back = await asyncio.open_connection(*self._to)
+            self._writers.add(back)
+            try:
+                await asyncio.gather(self._pump(reader, back, out=True), self._pump(there, writer, out=False))
+            finally:
+                self._writers.discard(back)
+                back.transport.abort()
         except OSError:
             pass  # either side is gone, and so is the other
         finally:
-            self._pairs.discard(pair)
-            for end in pair:
-                end.transport.abort()
+            self._writers.discard(writer)
+            writer.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, out: bool) -> None:
         while data := await reader.read(65_536):

@@ -65,8 +65,10 @@ class RedisServer:
             "daemonize no",
             "protected-mode no",
         ]
-        if self.sentinel:
+        if self.sentinel:  # Sentinel knows fewer
             lines = [f"bind {HOST}", f"dir {self.folder}", "daemonize no", "protected-mode no"]
+        else:
+            lines.append("repl-diskless-sync-delay 0")
         if self.tls is None:
             lines.append(f"port {self.port}")
         else:
@@ -175,8 +177,17 @@ class Sentinel:
 
     def failover(self) -> None:
         """As an operator orders it; returns when the replica is the master."""
-        with self.sentinel.client() as client:
-            client.execute_command("SENTINEL FAILOVER", self.name)
+
+        def ordered() -> bool:
+            with self.sentinel.client() as client:
+                try:
+                    client.execute_command("SENTINEL FAILOVER", self.name)
+                except redis.ResponseError as error:
+                    assert "NOGOODSLAVE" in str(error), error  # it does not know the replica well yet
+                    return False
+                return True
+
+        until(ordered, "Sentinel fails over", 30)
         self.wait_for(self.replica)
 
     def wait_for(self, server: RedisServer) -> None:
@@ -194,9 +205,7 @@ class Sentinel:
 def redis_sentinel(name: str = "limits") -> Iterator[Sentinel]:
     with ExitStack() as stack:
         master = stack.enter_context(redis_server())
-        replica = stack.enter_context(
-            redis_server(options=(f"replicaof {HOST} {master.port}", "repl-diskless-sync-delay 0"))
-        )
+        replica = stack.enter_context(redis_server(options=(f"replicaof {HOST} {master.port}",)))
         with replica.client() as client:
             until(lambda: client.info("replication")["master_link_status"] == "up", "the replica follows")
         options = (

@@ -18,9 +18,9 @@ from gateway.limits_settings import LimitsSettings
 from tenants.ids import OrgId
 from tenants.models import LimitUnit
 
-ACME = OrgId("acme")
+ACME, PROBE = OrgId("acme"), OrgId("probe")
 DAY = Part("requests", "", LimitUnit.REQUESTS, 1_000, 1_000, 86_400)
-QUICK = {"timeout_ms": 250, "connect_timeout_ms": 2_000}
+QUICK = {"timeout_ms": 250, "connect_timeout_ms": 500}
 """Quick enough for a test of what is late, and patient with a busy machine."""
 
 
@@ -69,7 +69,7 @@ class Caller:
         return (await self.take(0)).slices[0].left
 
 
-async def unavailable(slices: RedisSlices, org: OrgId = ACME) -> str:
+async def unavailable(slices: RedisSlices, org: OrgId = PROBE) -> str:
     """That it cannot be asked, and why."""
     with pytest.raises(UnavailableError):
         await Caller(slices, org).take()
