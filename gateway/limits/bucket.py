@@ -55,10 +55,9 @@ def units(rate: Rate, level: Level) -> int:
     return level.ticks // rate.period_us
 
 
-def take(rate: Rate, level: Level, n: int) -> Level | None:
-    """`n` units out of a refilled level, or None: not enough."""
-    left = level.ticks - n * rate.period_us
-    return Level(left, level.at_us) if left >= 0 else None
+def charge(rate: Rate, level: Level, n: int) -> Level:
+    """`n` units out of it, whatever is left."""
+    return Level(level.ticks - n * rate.period_us, level.at_us)
 
 
 def give(rate: Rate, level: Level, n: int, lent: int = 0) -> Level:
@@ -67,24 +66,12 @@ def give(rate: Rate, level: Level, n: int, lent: int = 0) -> Level:
     return Level(max(min(top, level.ticks + n * rate.period_us), level.ticks), level.at_us)
 
 
-def settle(rate: Rate, level: Level, reserved: int, used: int) -> Level:
-    """`used` units instead of the `reserved` that were taken: the rest comes back, or a debt is left."""
-    if used <= reserved:
-        return give(rate, level, reserved - used)
-    return Level(level.ticks - (used - reserved) * rate.period_us, level.at_us)
-
-
 def wait_us(rate: Rate, level: Level, n: int) -> int | None:
     """Microseconds until `n` units can be taken from a refilled level, to the microsecond; None: never."""
     if n > rate.burst or rate.amount <= 0:
         return None
     missing = n * rate.period_us - level.ticks
     return max(0, -(-missing // rate.amount))
-
-
-def full_in_us(rate: Rate, level: Level) -> int:
-    """Microseconds until a refilled level is full."""
-    return max(0, -(-(rate.cap - level.ticks) // rate.amount)) if rate.amount > 0 else 0
 
 
 def holds(rate: Rate) -> int:

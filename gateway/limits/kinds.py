@@ -223,7 +223,7 @@ class RateBucket(Bucket):
         self._level = Level(max(self._rate.cap - self.lent * self._rate.period_us, 0), self._level.at_us)
 
     def _shift(self, units: int) -> None:
-        self._level = Level(self._level.ticks + units * self._rate.period_us, self._level.at_us)
+        self._level = bucket.charge(self._rate, self._level, -units)
 
     def give(self, units: int) -> None:
         self._level = bucket.give(self._rate, self._level, units, self.lent)

@@ -62,7 +62,7 @@ class Stand:
 
     def take(self, units: int) -> None:
         self.taken += units
-        self._level = rates.settle(self._rate, self._level, 0, units)
+        self._level = rates.charge(self._rate, self._level, units)
 
     def give(self, units: int) -> None:
         units = min(units, self.taken)
