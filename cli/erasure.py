@@ -6,7 +6,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from cli.errors import NotFoundError, RefusedError, UsageError
-from cli.output import Column, instant, printable
+from cli.output import Column, Format, instant, printable
 from cli.session import Session
 from tenants.ids import InvalidIdError, member_id
 
@@ -63,7 +63,11 @@ def erase_person(session: Session, person: str, *, yes: bool) -> None:
     if answer is None:
         return
     erased = answer.decode(Erased)
-    session.wrote(erased, "erased" if erased.person else "they had been erased before; nothing of them was left")
+    session.out.say("erased" if erased.person else "they had been erased before; nothing of them was left")
+    if session.out.form is Format.TABLE:
+        session.out.line(erased.person)
+    else:
+        session.out.item(erased)
     if erased.held_until:
         session.out.say(
             f"a token of theirs may live until {instant(erased.held_until)}; until then their id is among the"
