@@ -32,7 +32,7 @@ from cli.serve import SettingsOption, settings_file
 from cli.session import Session
 from cli.webhook import app as webhook
 from tenants.amounts import number, sentence
-from tenants.ids import InvalidIdError, org_id
+from tenants.ids import PLATFORM, InvalidIdError, org_id
 from tenants.models import Limit, LimitScope, LimitUnit
 
 app = typer.Typer(
@@ -90,7 +90,7 @@ def _shown(limit: Limit) -> Shown:
     return Shown(
         name=limit.name,
         scope=limit.scope.value,
-        subject=limit.subject or ("" if limit.scope is LimitScope.ORG else "each"),
+        subject=limit.subject or ("" if limit.scope is LimitScope.ORG and limit.org != PLATFORM else "each"),
         allows=sentence(limit),
         burst=number(limit.burst, limit.unit) if limit.burst else "",
         on_end=limit.on_end.value,

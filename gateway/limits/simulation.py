@@ -88,6 +88,7 @@ class Simulation:
         teams: Callable[[str], Sequence[str]],
     ) -> None:
         self._limit = limit
+        self._slots = limit.unit is LimitUnit.CONCURRENCY
         self._timezone = timezone
         self._prices = prices
         self._upstreams = upstreams
@@ -207,17 +208,26 @@ class Simulation:
             tally[1] += 1
             tally[2] = tally[2] or arrival.at_us // 1_000
             return
-        session = str(number)
         parts = tuple((bucket, min(arrival.asked, max(bucket.left, 0))) for bucket in buckets)
         for bucket, units in parts:
-            bucket.grant(session, units)
-        heappush(self._ends, (max(arrival.ends_us, arrival.at_us), number, Granted(session, arrival, parts)))
+            if self._slots:
+                bucket.grant(str(number), units)
+            else:
+                bucket.charge(units)
+        granted_now = Granted(str(number), arrival, parts)
+        heappush(self._ends, (max(arrival.ends_us, arrival.at_us), number, granted_now))
 
     def _end(self, granted: Granted) -> None:
         arrival = granted.arrival
         for bucket, units in granted.parts:
             bucket.refill(arrival.ends_us)
-            bucket.report(granted.session, arrival.used, max(units - arrival.used, 0), 0)
+            rest = units - arrival.used
+            if self._slots:
+                bucket.close(granted.session)
+            elif rest < 0:
+                bucket.charge(-rest)
+            else:
+                bucket.give(rest)
 
     def _bucket(self, subject: str, at_us: int) -> Bucket:
         limit = self._limit

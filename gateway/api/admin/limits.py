@@ -12,6 +12,7 @@ from gateway.api.admin.caller import Caller
 from gateway.api.admin.problems import invalid
 from gateway.api.admin.resource import Kind, collection
 from gateway.api.admin.usage import below_limits
+from gateway.limits.refusal import OF_PLATFORM
 from gateway.oauth.clients import CLIENTS
 from tenants.ids import PLATFORM
 from tenants.models import Limit, LimitScope, LimitUnit, ModelAlias
@@ -64,7 +65,25 @@ async def _remarks(caller: Caller, item: Limit) -> Sequence[str]:
         others += found
         if not after:
             break
-    return [*remarks(item, others), *_unpriced(caller, item), *_unregistered(item)]
+    mine = remarks(item, others)
+    theirs = (said for said in remarks(item, _of_platform(caller)) if said.startswith(f"limit '{item.name}'"))
+    return [*mine, *theirs, *_unpriced(caller, item), *_unregistered(item)]
+
+
+def _of_platform(caller: Caller) -> Sequence[Limit]:
+    """What the platform's operators allow this organization, as if it were limits of its own."""
+    tenants = caller.deps.streams.snapshot.tenants
+    tenant, platform = tenants.get(caller.org), tenants.get(PLATFORM)
+    if tenant is None or platform is None or caller.org == PLATFORM:
+        return ()
+    weight = tenant.org.weight
+    return [
+        structs.replace(
+            one, name=OF_PLATFORM + one.name, subject="", amount=one.amount * weight, burst=one.burst * weight
+        )
+        for one in platform.limits
+        if one.scope is LimitScope.ORG and one.subject in ("", caller.org)
+    ]
 
 
 def _unregistered(item: Limit) -> Sequence[str]:

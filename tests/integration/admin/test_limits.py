@@ -113,6 +113,16 @@ async def test_whoever_sets_a_limit_hears_which_never_decides(world: World) -> N
     assert "x-orgate-remark" not in less.headers
 
 
+async def test_what_the_platform_allows_less_of_is_remarked_too(world: World) -> None:
+    body = {"name": "fair-use", "scope": "org", "unit": "requests", "amount": 50}
+    assert (await world.ask("POST", "/orgs/platform/limits", Role.OPERATOR, json=body)).status_code == 201
+    await world.publisher.sync()
+    made = await world.ask("POST", LIMITS, json={**body, "name": "wide", "amount": 60})
+    assert "'wide' never decides: 'platform/fair-use' allows no more" in made.headers["x-orgate-remark"]
+    narrow = await world.ask("POST", LIMITS, json={**body, "name": "narrow", "amount": 5})
+    assert "platform" not in narrow.headers.get("x-orgate-remark", "")
+
+
 async def test_whoever_limits_money_hears_of_models_without_a_price(world: World) -> None:
     await fill(world)
     await world.publisher.sync()

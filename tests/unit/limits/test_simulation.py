@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
 import pytest
 
 from gateway.errors import LimitExceededError
-from gateway.exchange import Claim, Used
+from gateway.exchange import Claim, Hold, Used
 from gateway.limits.memory import MemoryLimits
 from gateway.limits.simulation import LATE_MS, Report, Simulation
+from gateway.limits.windows import window_at
 from tenants.ids import OrgId
 from tenants.models import Limit, LimitScope, LimitUnit, OnEnd, Price, Window
 
@@ -196,26 +198,83 @@ def test_garbage_in_an_entry_does_no_harm() -> None:
     assert (report.entries, report.requests) == (3, 0)
 
 
-async def test_it_refuses_whom_the_exact_store_would_have_refused() -> None:
-    """A random day of short requests, held against the store that judges one by one."""
+@pytest.mark.parametrize(
+    ("unit", "amount", "changes"),
+    [
+        (LimitUnit.REQUESTS, 6, {"burst": 3}),
+        (LimitUnit.TOKENS, 900, {"burst": 600}),
+        (LimitUnit.OUTPUT_TOKENS, 300, {"on_end": OnEnd.DENY_NEXT}),
+        (LimitUnit.BYTES, 90_000, {"window": Window.DAY}),
+        (LimitUnit.CONCURRENCY, 1, {}),
+    ],
+    ids=str,
+)
+async def test_it_refuses_whom_the_exact_store_would_have_refused(
+    unit: LimitUnit, amount: int, changes: dict[str, Any]
+) -> None:
+    """A random hour of overlapping requests, held against the store that judges one by one."""
     random = Random(7)
     at, entries = 0.0, []
-    for _ in range(3_000):
-        at += random.expovariate(2)
-        entries.append(entry(at, actor=f"mem_{random.randrange(5)}", total_s=0))
-    proposed = limit(20, burst=7)
-    now = [0]
-    store = MemoryLimits(lambda: now[0])
-    refused: dict[str, int] = {}
-    for one in entries:
-        member, stamp = str(one["actor"]), one["@timestamp"]
-        assert isinstance(stamp, int)
-        now[0] = stamp * 1_000
-        asked = Claim(ACME, "new", "member", member, LimitUnit.REQUESTS, 1, 20, 7, 60)
-        try:
-            (await store.reserve([asked])).settle(Used())
-        except LimitExceededError:
-            refused[member] = refused.get(member, 0) + 1
-    report = replay(proposed, entries)
+    for _ in range(2_000):
+        at += random.expovariate(1)
+        tokens = {"prompt_tokens": random.randrange(200), "completion_tokens": random.randrange(100)}
+        member, total_s = f"mem_{random.randrange(5)}", random.choice([0, 0.2, 3, 20])
+        entries.append(entry(at, actor=member, total_s=total_s, sent=random.random() < 0.9, **tokens))
+    proposed = limit(amount, unit=unit, **changes)
+    refused = await _refused(proposed, entries)
+    in_the_logs_order = sorted(entries, key=_ends_us)
+    assert in_the_logs_order != entries
+    report = replay(proposed, in_the_logs_order)
     assert {row.member: row.refused for row in report.rows} == refused
-    assert report.refused > 400
+    assert report.refused > 100
+    assert report.requests - report.refused > 100
+
+
+async def _refused(proposed: Limit, entries: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """How many of each member's requests a `LimitStore` refuses that is asked as they come."""
+    now, refused = [0], dict[str, int]()
+    store = MemoryLimits(lambda: now[0])
+    open_: list[tuple[int, int, Hold, Used | None]] = []
+    for number, one in enumerate(entries):
+        at_us = one["@timestamp"] * 1_000
+        while open_ and open_[0][0] <= at_us:
+            now[0], _, hold, used = heappop(open_)
+            if used is None:
+                hold.refund()
+            else:
+                hold.settle(used)
+        now[0] = at_us
+        size = one["bytes_in"] + one["bytes_out"]
+        used = Used(one["prompt_tokens"], one["completion_tokens"], size) if one["sent"] else None
+        slots = proposed.unit in (LimitUnit.REQUESTS, LimitUnit.CONCURRENCY)
+        cost = 1 if slots else used.of(proposed.unit) if used else 0
+        try:
+            held = await store.reserve([_claim(proposed, one["actor"], cost, at_us)])
+        except LimitExceededError:
+            refused[one["actor"]] = refused.get(one["actor"], 0) + 1
+        else:
+            heappush(open_, (_ends_us(one), number, held, used))
+    return refused
+
+
+def _claim(proposed: Limit, member: str, cost: int, at_us: int) -> Claim:
+    starts_s, ends_s = window_at(proposed.window, "UTC", at_us / 1e6)
+    return Claim(
+        ACME,
+        "new",
+        "member",
+        member,
+        proposed.unit,
+        cost,
+        proposed.amount,
+        proposed.burst or proposed.amount,
+        proposed.period_s,
+        starts_s,
+        ends_s,
+        min(cost, 1) if proposed.on_end is OnEnd.DENY_NEXT else -1,
+        on_end=proposed.on_end,
+    )
+
+
+def _ends_us(one: Mapping[str, Any]) -> int:
+    return int(one["@timestamp"]) * 1_000 + int(one["total_us"])
