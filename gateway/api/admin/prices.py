@@ -8,12 +8,15 @@ from litestar import Response, Router, get, put
 from litestar.params import QueryParameter, RequestBody
 from msgspec import Struct
 
-from gateway.api.admin.caller import CallerDependency
+from gateway.api.admin.caller import Caller, CallerDependency
 from gateway.api.admin.preconditions import IfMatch, etag, expected_version
 from gateway.api.admin.problems import invalid
 from gateway.api.admin.resource import After, Page, PageLimit
 from gateway.api.admin.routing import operation
-from tenants.models import Price
+from gateway.errors import ForbiddenError
+from policies.facts import Role
+from tenants.ids import PLATFORM
+from tenants.models import LimitUnit, Price
 from tenants.prices import PriceImport, PriceTable
 from tenants.roles import Operation
 
@@ -47,7 +50,16 @@ async def read(caller: CallerDependency, version: Version = 0) -> Response[Price
 async def replace(
     caller: CallerDependency, data: RequestBody[PricesBody], if_match: IfMatch = ""
 ) -> Response[PriceImport]:
-    """Replaces the whole table, as its next version. One that says what is in force already changes nothing."""
+    """Replaces the whole table, as its next version. One that says what is in force already changes nothing.
+
+    While the platform limits money, an organization's prices are its operators' to import: whoever sets a price
+    decides what is counted against such a limit."""
+    if caller.org != PLATFORM and Role.OPERATOR not in caller.roles and _platform_limits_money(caller):
+        await caller.store.note("admin.refuse", Operation.PRICE_IMPORT, caller.actor, {"reason": "platform limit"})
+        raise ForbiddenError(
+            "The platform limits what organizations spend: ask its operators to import these prices.",
+            rule=Operation.PRICE_IMPORT,
+        )
     prices = [Price(caller.org, body.model, body.input, body.output) for body in data.prices]
     standing = (await caller.store.prices.table()).imported.version
     expected = expected_version(if_match, standing)
@@ -67,6 +79,11 @@ async def versions(caller: CallerDependency, after: After = "", limit: PageLimit
     found = await caller.store.prices.versions(before=int(after or 0), limit=limit)
     more = len(found) == limit and found[-1].version > 1
     return Page(found, str(found[-1].version) if more else "")
+
+
+def _platform_limits_money(caller: Caller) -> bool:
+    platform = caller.deps.streams.snapshot.tenants.get(PLATFORM)
+    return platform is not None and any(limit.unit is LimitUnit.SPEND for limit in platform.limits)
 
 
 def router() -> Router:

@@ -95,3 +95,16 @@ async def test_who_may_import(world: World, role: Role, status: int) -> None:
     other = await world.ask("PUT", "/orgs/acme/prices", role, org=GLOBEX, json=TABLE, headers={"if-match": "*"})
     assert other.status_code == 404
     assert (await world.store.for_org(OrgId("globex")).prices.table()).prices == ()
+
+
+async def test_while_the_platform_limits_money_prices_are_its_operators(world: World) -> None:
+    """A price of nothing would be a way around the platform's limit."""
+    money = {"name": "all", "scope": "org", "unit": "spend", "amount": 10**9, "window": "month"}
+    assert (await world.ask("POST", "/orgs/platform/limits", Role.OPERATOR, json=money)).status_code == 201
+    path = "/orgs/acme/prices"
+    refused = await world.ask("PUT", path, Role.OWNER, json=TABLE, headers={"if-match": "*"})
+    assert refused.status_code == 403
+    assert "ask its operators" in refused.json()["detail"]
+    assert (await world.last_entry())["action"] == "admin.refuse"
+    assert (await world.store.for_org(ACME).prices.table()).prices == ()
+    assert (await world.ask("PUT", path, Role.OPERATOR, json=TABLE, headers={"if-match": "*"})).status_code == 200
