@@ -299,8 +299,9 @@ def simulate(
     from cli.limit_use import names_of
 
     given = Fields(amount, scope, unit, per, window, burst, subject, None, on_end, None)
-    if name is None:
+    if name is None or given != Fields():
         given.check()
+    if name is None:
         if missing := given.missing():
             raise UsageError(f"{', '.join(missing)} not given", "say what the limit is, or --name of one there is")
         limit = given.new(session.org, "simulated", _member(session))

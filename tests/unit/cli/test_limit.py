@@ -114,6 +114,7 @@ def test_only_what_is_given_changes(
         (("limit", "set", "money", "--unit", "requests"), "add --amount"),
         (("limit", "simulate", "--amount", "5"), "--scope, --unit not given"),
         (("limit", "simulate", "--name", "r", "--since", "noon"), "is no time"),
+        (("limit", "simulate", "--name", "r", "--per", "day", "--window", "day"), "--per and --window"),
     ],
 )
 def test_what_makes_no_limit_is_said_and_not_sent(
