@@ -192,7 +192,7 @@ class Bucket:
             return SLOTS_AHEAD * cost
         since = now_us - self.ahead_at_us
         if self.ahead and since < PAUSE_US:
-            if since < AGAIN_US:
+            if since < AGAIN_US and not self.scarce:  # it was lent and is spent, not asked for in vain
                 self.ahead = min(self.ahead * 2, MOST_AHEAD)
         else:
             self.ahead = AHEAD

@@ -11,7 +11,7 @@ from gateway.errors import LimitExceededError
 from gateway.exchange import Used
 from gateway.limits.accounts import LimitOwner
 from gateway.limits.local import AGAIN_US, AHEAD, LOW, MOST_AHEAD, PAUSE_US
-from gateway.limits.protocol import LEASE_S
+from gateway.limits.protocol import LEASE_S, REBUILD_S
 from gateway.limits.slices import SLOW_TICKS, SlicedLimits
 from tests.contract.test_limit_store import ACME, SECOND, FakeClock, admitted, claim, slots, tokens
 from tests.unit.limits.wire import Wire, grown_up, standing, ticks
@@ -72,6 +72,20 @@ async def test_a_busy_slice_grows_and_one_after_a_pause_is_small_again(
     await ticks(limits)
     await limits.reserve(plenty)
     assert wanted(wire)[-1] == AHEAD
+
+
+async def test_what_was_asked_for_in_vain_does_not_grow(clock: FakeClock) -> None:
+    """A store that has just begun lends nothing for a while; a slice is small when it comes all the same."""
+    wire = Wire(LimitOwner(clock))
+    limits = SlicedLimits("w1", wire, clock=clock)
+    plenty = [claim(amount=10_000_000)]
+    for _ in range(20):
+        await limits.reserve(plenty)
+        clock.advance(0.001)
+    assert wanted(wire) == [AHEAD] * 20
+    clock.advance(REBUILD_S)
+    await limits.reserve(plenty)
+    assert wanted(wire)[-1] == wire.answers[-1].slices[0].lent == AHEAD
 
 
 async def test_a_slice_that_lasts_longer_stays_as_large(
