@@ -29,7 +29,7 @@ class LimitStore(Protocol):
 
 
 class SliceStore(Protocol):
-    """Where the buckets are: `owner.LimitOwner` behind the bus, or `redis.RedisSlices`.
+    """Where the buckets are: `accounts.LimitOwner` behind the bus, or `redis.RedisSlices`.
 
     `ask` is atomic, and idempotent by (session, seq) (see `protocol`). Its clock alone counts.
     Durability: none is needed. A store that has lost everything begins a new epoch, which the workers' knowledge
