@@ -103,10 +103,10 @@ def use(of: str, name: str = "month", **changes: Any) -> BudgetUse:
     """Half of a budget, in a window that holds `NOW`."""
     values = {"subject": "mem_1", "unit": LimitUnit.TOKENS, "amount": 100, "used": 50, "at_us": int(NOW * 1e6)}
     window = {"starts_s": int(NOW) - 1000, "ends_s": int(NOW) + 1000}
-    return BudgetUse(OrgId(of), name, **{**values, **window, **changes})  # type: ignore[arg-type]
+    return BudgetUse(OrgId(of), name, **{**values, **window, **changes})
 
 
 def notice(of: str, name: str = "month", **changes: Any) -> Notice:
     window = {"starts_s": int(NOW) - 1000, "ends_s": int(NOW) + 1000}
     values = {"subject": "mem_1", "percent": 80, "unit": LimitUnit.TOKENS, "amount": 100, "used": 82, "at": 0}
-    return Notice(OrgId(of), name, **{**values, **window, **changes})  # type: ignore[arg-type]
+    return Notice(OrgId(of), name, **{**values, **window, **changes})
