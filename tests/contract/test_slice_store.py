@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 from msgspec.structs import replace
 
-from gateway.limits.protocol import LEASE_S, REBUILD_S, SliceAnswer, SliceAsk, Wish
+from gateway.limits.protocol import LEASE_S, REBUILD_S, Part, SliceAnswer, SliceAsk, Wish
 from gateway.limits.store import SliceAdmin, SliceStore
 from tenants.models import LimitUnit
 from tests.contract.slice_store import ACME, NOON, OTHER, PLACES, SECOND, Backend, Worker, budget, rate, slots
@@ -204,6 +204,13 @@ async def test_a_seed_that_comes_late_takes_what_was_used_before(
         assert await worker.left(budget(1_000)) == 300
     await admin.seed(ACME, [replace(earlier, level=900, at_us=earlier.at_us - 1)])
     assert await worker.left(budget(1_000)) == 300
+
+
+async def test_only_budgets_are_seeded(store: SliceStore, admin: SliceAdmin) -> None:
+    worker = Worker(store)
+    await worker.say(rate(10), slots(3), wishes=((Wish(0, 9, 9), Wish(1, 2, 2)),))
+    await admin.seed(OTHER, [replace(known, at_us=known.at_us - 1) for known in await admin.usage(ACME)])
+    assert [one.left for one in (await Worker(store, org=OTHER).say(rate(10), slots(3))).slices] == [10, 3]
 
 
 async def test_a_seed_from_before_the_clock_was_set_back_counts(
@@ -461,8 +468,10 @@ async def test_what_was_granted_before_anybody_spoke_stays_taken(store: SliceSto
     assert answer.slices[0].left == -100
 
 
-async def test_newer_knowledge_wins_and_older_changes_nothing(store: SliceStore, backend: Backend) -> None:
-    day = budget(1_000)
+@pytest.mark.parametrize("part", [budget(1_000), rate(1_000, period_s=86_400)], ids=["budget", "rate"])
+async def test_newer_knowledge_wins_and_older_changes_nothing(
+    store: SliceStore, backend: Backend, part: Part
+) -> None:
     first = Worker(store)
     at_us = (await first.open()).now_us
     await backend.lose()
@@ -470,7 +479,7 @@ async def test_newer_knowledge_wins_and_older_changes_nothing(store: SliceStore,
     async def joined(name: str, left: int, when_us: int) -> int:
         worker = Worker(store, name)
         worker.epoch = "another"
-        return (await worker.part(day, left=left, left_at_us=when_us)).left
+        return (await worker.part(part, left=left, left_at_us=when_us)).left
 
     assert await joined("a", 500, at_us - 50) == 500
     assert await joined("b", 700, at_us - 60) == 500
