@@ -335,12 +335,19 @@ async def control(settings: Settings) -> None:
         audit=LogReader(sequencer, people),
         people=people,
         erasure=Erasure(
-            book=store.persons, people=people, queue=sequencer, store=store, accounts=oauth, clock=clock.now
+            book=store.persons,
+            people=people,
+            queue=sequencer,
+            store=store,
+            accounts=oauth,
+            buckets=keeper,
+            clock=clock.now,
         ),
         streams=LiveStreams(hub, publisher),
         probe=UpstreamProbe(transports, clock.monotonic_us, _client_tokens(settings, clock), clock.now),
         webhooks=webhooks,
         limits=keeper,
+        limits_state=lambda: _limits_state(buckets),
         check_url=lambda url: url_fault(url, settings.upstreams.networks()),
         metrics=metrics.exposition,
         unready=unready,
@@ -490,6 +497,13 @@ def _limit_stores(settings: Settings, clock: Clock) -> tuple[LimitOwner, LimitOw
     """The owner that workers reach over the bus, and the one that counts."""
     owner = LimitOwner(unix_us(clock))
     return owner, _in_redis(settings) or owner
+
+
+async def _limits_state(buckets: object) -> str:
+    if not isinstance(buckets, RedisSlices):
+        return "embedded"
+    wrong = await buckets.state()
+    return f"redis: {wrong}" if wrong else "redis"
 
 
 async def _warm(buckets: object) -> None:

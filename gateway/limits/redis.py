@@ -81,6 +81,15 @@ class RedisSlices:
         except (WireError, ReplyError) as error:
             self._failed(error)
 
+    async def state(self) -> str:
+        """Whether every server that is written to answers: '', or what is wrong."""
+        try:
+            for _, server in await self._route.servers():
+                await server.command("PING")
+        except (WireError, ReplyError) as error:
+            return reason(error)
+        return ""
+
     async def aclose(self) -> None:
         self._route.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -105,6 +105,10 @@ class NoLimits:
         raise UnavailableError("there is none")
 
 
+async def _embedded() -> str:
+    return "embedded"
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdminDependencies:
     """`clock` gives Unix seconds.
@@ -112,7 +116,7 @@ class AdminDependencies:
     `check_url` says what is wrong with an upstream's URL as a target (private address), or None. `metrics`
     gives the text exposition, `unready` the reasons why this process should not be asked now, if any.
     `count_rotation` is told each outcome of an upstream's rotation, `key_used_at` says when its key was last used.
-    `writes` counts the changes of each member.
+    `writes` counts the changes of each member. `limits_state`: where limits are counted, and how that is.
     """
 
     store: ControlStore
@@ -132,6 +136,7 @@ class AdminDependencies:
     clock: Callable[[], float]
     writes: Throttle
     limits: SliceAdmin = field(default_factory=NoLimits)
+    limits_state: Callable[[], Awaitable[str]] = _embedded
     commands: Commands = field(default_factory=Commands)
     count_rotation: Callable[[OrgId, str, str], None] = lambda *_: None
     key_used_at: Callable[[OrgId, str], int] = lambda *_: 0

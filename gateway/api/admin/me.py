@@ -31,12 +31,14 @@ class Me(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """`version`: the store's; `published`: what the workers were told; each worker says what it serves."""
+    """`version`: the store's; `published`: what the workers were told; each worker says what it serves. `limits`:
+    where they are counted: `embedded`, `redis`, or `redis: ` and why it cannot be asked."""
 
     gateway: str
     version: int
     published: int
     workers: Sequence[WorkerStatus]
+    limits: str = "embedded"
 
 
 @get("/me", tags=["Yourself"], **operation(Operation.ME_READ, "getMe", summary="See who is signed in"))
@@ -58,7 +60,13 @@ async def me(caller: CallerDependency) -> Me:
 async def status(caller: CallerDependency) -> Status:
     """A change is live when every worker's version has reached it."""
     streams = caller.deps.streams
-    return Status(VERSION, await caller.deps.store.version(), streams.snapshot.version, streams.workers())
+    return Status(
+        VERSION,
+        await caller.deps.store.version(),
+        streams.snapshot.version,
+        streams.workers(),
+        await caller.deps.limits_state(),
+    )
 
 
 @get(
