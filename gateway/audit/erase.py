@@ -1,6 +1,7 @@
 """Erasing a person: what has to happen, and in which order, so that nothing of them can be brought back.
 
-1. They are no member any more; their account is forgotten once more, should a crash have left something of it.
+1. They are no member any more; their account is forgotten once more, should a crash have left something of it. So
+   are the buckets of limits with their id, or what is used of budgets would be written down again.
 2. What is queued about them becomes entries, under the pseudonym they still have.
 3. Their row is destroyed, and the entry `person.erase` about the pseudonym queued, in one transaction. From then
    on the pseudonym leads to nobody. Receipts that come late say `erased`.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -49,6 +50,22 @@ class Queue(Protocol):
     def nudge(self) -> None: ...
 
 
+class Bucket(Protocol):
+    """One bucket of a limit (`gateway.limits.protocol.Standings`)."""
+
+    @property
+    def limit(self) -> str: ...
+    @property
+    def subject(self) -> str: ...
+
+
+class Buckets(Protocol):
+    """Who keeps the buckets of limits (`gateway.limits.store.SliceAdmin`). Raises `UnavailableError`."""
+
+    async def usage(self, org: OrgId) -> Sequence[Bucket]: ...
+    async def reset(self, org: OrgId, limit: str, subject: str | None = None) -> int: ...
+
+
 class Orgs(Protocol):
     def for_org(self, org: OrgId) -> OrgStore: ...
 
@@ -64,6 +81,7 @@ class Erasure:
         queue: Queue,
         store: Orgs,
         accounts: Accounts,
+        buckets: Buckets,
         clock: Callable[[], float],
     ) -> None:
         self._book = book
@@ -71,11 +89,12 @@ class Erasure:
         self._queue = queue
         self._store = store
         self._accounts = accounts
+        self._buckets = buckets
         self._clock = clock
 
     async def erase(self, org: OrgId, member: MemberId, by: Actor) -> Erased:
         """Raises `InUseError` for who is a member still, or is named by a limit; `NotFoundError` for who is in no
-        entry of this log; `StoreUnavailableError`. Harmless when repeated."""
+        entry of this log; `UnavailableError`, `StoreUnavailableError`. Harmless when repeated."""
         try:
             await self._store.for_org(org).members.get(member)
         except NotFoundError:
@@ -83,6 +102,9 @@ class Erasure:
         else:
             raise InUseError(f"{member} is a member still: delete them first, then erase")
         await self._accounts.drop_member(org, member)
+        for bucket in await self._buckets.usage(org):
+            if bucket.subject == member:
+                await self._buckets.reset(org, bucket.limit, member)
         person = await self._destroyed(org, member, by)
         await self._book.scrub()
         return Erased(person, await self._book.held_until(org, member))

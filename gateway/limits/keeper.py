@@ -166,7 +166,9 @@ class BudgetKeeper:
         return [_use(org, standing, now_us) for standing in all_of_it if standing.ends_s > 0]
 
     async def _write(self, found: Sequence[BudgetUse]) -> None:
-        changed = [use for use in found if not _same(use, self._known.get(use.org, {}).get(use.key))]
+        known = {use: self._known.get(use.org, {}).get(use.key) for use in found}
+        # What nobody has used is not worth a row; and that of a person who was erased must not come back.
+        changed = [use for use in found if not _same(use, known[use]) and (use.used > 0 or known[use] is not None)]
         crossed = [notice for notice in self._crossings(found) if _saying(notice) not in self._said]
         made: Sequence[Notice] = ()
         if changed or crossed:

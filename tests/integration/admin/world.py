@@ -176,6 +176,7 @@ class World:
             queue=self.sequencer,
             store=store,
             accounts=self.sessions,
+            buckets=self.limits,
             clock=clock.now,
         )
         self.deps = AdminDependencies(

@@ -181,6 +181,22 @@ async def test_a_reset_stays_one(place: Place) -> None:
     assert (await place.used() or 0, await place.used(subject="mem_2")) == (0, 7)
 
 
+async def test_what_was_reset_is_not_written_down_again(place: Place) -> None:
+    """The subject may be a person who is being erased: no row must say their id from then on."""
+    await spend(place, part(spent=300), part(subject="mem_2", spent=7))
+    await place.keeper.round()
+    await place.keeper.reset(ACME, "month", "mem_1")
+    for _ in range(2):
+        await place.keeper.round(last=True)
+    assert [use.subject for use in await place.store.budgets.current(int(NOW))] == ["mem_2"]
+    await spend(place, part(spent=5))  # they were not, and went on
+    await place.keeper.round()
+    assert {use.subject: use.used for use in await place.store.budgets.current(int(NOW))} == {
+        "mem_1": 5,
+        "mem_2": 7,
+    }
+
+
 async def test_each_threshold_is_told_once_in_a_window(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     await place.store.webhooks.put(Webhook(ACME, "https://hooks.example"), OPERATOR)
     await spend(place, part(spent=799))
