@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,18 +88,22 @@ def create_engine(url: str, *, busy_timeout_ms: int) -> AsyncEngine:
 
 async def scrub(engine: AsyncEngine) -> None:
     """Write the file anew without the remains of what was deleted, and empty the write-ahead log, whose frames
-    stay as they were written until then. Errors: `StoreUnavailableError` when a reader keeps the log open."""
+    stay as they were written until then. Others wait meanwhile, as for any writer. Errors:
+    `StoreUnavailableError` when somebody else writes, or reads, for longer than the busy timeout."""
     async with engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
-        if driver is None:
-            raise StoreUnavailableError("the control store cannot be written now: it has no connection")
-        await driver.execute("VACUUM")
-        for _ in range(TRUNCATE_TRIES):
-            cursor = await driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # waits `busy_timeout` for readers
-            busy, _, _ = await cursor.fetchone()
-            await cursor.close()
-            if not busy:
-                return
+        try:
+            if driver is None:
+                raise sqlite3.OperationalError("there is no connection")
+            await driver.execute("VACUUM")
+            for _ in range(TRUNCATE_TRIES):
+                cursor = await driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                busy, _, _ = await cursor.fetchone()
+                await cursor.close()
+                if not busy:
+                    return
+        except sqlite3.Error as error:  # the driver's own: no statement of SQLAlchemy's was it
+            raise StoreUnavailableError(f"the control store cannot be written anew now: {error}") from error
     raise StoreUnavailableError("the control store is being read all the time: its log could not be emptied")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from tenants.models import LimitScope
 from tenants.persons import Person, WaitingError, WrappedDataKey
 from tenants.revocations import LEEWAY_S, LONGEST_TOKEN_S
 from tenants.sql.persons import LATE_S
-from tenants.sql.store import SqlControlStore
-from tenants.store import InUseError, NotFoundError
+from tenants.sql.store import SqlControlStore, open_store
+from tenants.store import InUseError, NotFoundError, StoreUnavailableError
 from tests.contract.control_store import NOW, OPERATOR, Backend, Clock, SqliteBackend, limit, member, org, team
 
 ACME, GLOBEX = OrgId("acme"), OrgId("globex")
@@ -127,6 +128,23 @@ async def test_what_has_ended_is_forgotten(acme: SqlControlStore, clock: Clock) 
     assert await book.purge(int(NOW) + LATE_S)
     assert await book.erased(ACME, ["finder-1"]) == frozenset()
     assert not await book.purge(int(NOW) + 10 * LATE_S)
+
+
+async def test_scrubbing_waits_for_others_only_so_long(backend: Backend) -> None:
+    assert isinstance(backend, SqliteBackend)
+    hasty = await open_store(backend.url, busy_timeout_ms=50)
+    other = sqlite3.connect(backend.path, isolation_level=None)
+    for statement in ("BEGIN IMMEDIATE", "BEGIN"):  # a writer, and a reader of what was before
+        other.execute(statement)
+        other.execute("SELECT * FROM orgs").fetchall()
+        if statement == "BEGIN":
+            await hasty.orgs.create(org("acme"), OPERATOR)
+        with pytest.raises(StoreUnavailableError):
+            await hasty.persons.scrub()
+        other.execute("ROLLBACK")
+        await hasty.persons.scrub()
+    other.close()
+    await hasty.close()
 
 
 def bytes_of(folder: Path) -> bytes:
