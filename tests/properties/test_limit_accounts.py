@@ -265,8 +265,8 @@ class Use:
 class Spending:
     """Workers that spend only what they were given, and a store that they speak to over a bad line."""
 
-    def __init__(self, part: Part) -> None:
-        self.part = part
+    def __init__(self, part: Part, *others: Part) -> None:
+        self.parts = (part, *others)  # the limit as the first worker knows it, and the others
         self.clock_us = BEGIN_US
         self.numbers = count()
         self.names = count()
@@ -286,7 +286,7 @@ class Spending:
             case ("wait", int(us)):
                 self.clock_us += us
             case ("speak", int(place), int(cost), int(want), int(back), str(fate)):
-                self.speak(self.users[place], cost, want, back, fate)
+                self.speak(place, cost, want, back, fate)
             case ("spend", int(place), int(units)):
                 self.spend(self.users[place], units)
             case ("die", int(place), bool(buried)):
@@ -305,12 +305,13 @@ class Spending:
             user.unsaid += units
             self.spent.append((self.clock_us, units))
 
-    def speak(self, user: Use, cost: int, want: int, back: int, fate: str) -> None:
+    def speak(self, place: int, cost: int, want: int, back: int, fate: str) -> None:
+        user, limit = self.users[place], self.parts[place % len(self.parts)]
         if user.pending is None:
             spent, user.unsaid = user.unsaid, 0
             back = min(back, user.had - spent)
             part = replace(
-                self.part,
+                limit,
                 spent=spent,
                 back=back,
                 want=want,
@@ -340,13 +341,13 @@ class Spending:
             part = message.parts[0]
             opening = replace(message, session="", seq=1, requests=(), parts=(replace(part, want=0),))
             user.pending = opening
-            self.speak(user, 0, 0, 0, "heard")
+            self.speak(place, 0, 0, 0, "heard")
 
     def die(self, place: int, buried: bool) -> None:
         """Killed with what it has; the undertaker closes its session, or nobody does. Another one comes."""
         user = self.users[place]
         if buried and user.pending is None and user.session:
-            part = replace(self.part, spent=user.unsaid)
+            part = replace(self.parts[place % len(self.parts)], spent=user.unsaid)
             self.account.answer(
                 SliceAsk(ORG, user.name, user.session, user.epoch, user.seq + 1, 3, (part,), (), True),
                 self.clock_us,
@@ -398,6 +399,31 @@ def test_no_interval_sees_more_spent_than_burst_and_what_came_in(
             total += spent
             losses = sum(start <= lost <= end for lost in world.lost_at)
             assert total * period_us <= part.burst * period_us * (1 + losses) + part.amount * (end - start)
+
+
+changing = st.lists(
+    st.one_of(
+        st.tuples(st.just("wait"), st.integers(0, 200_000)),
+        st.tuples(st.just("speak"), places, units, units, units, st.sampled_from(["heard", "heard", "lost"])),
+        st.tuples(st.just("spend"), places, units),
+    ),
+    max_size=49,  # less than ten seconds
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(rates, rates, changing)
+def test_a_change_that_is_on_its_way_brings_in_no_more_than_the_larger_limit(
+    old: Part, new: Part, history: list[tuple[object, ...]]
+) -> None:
+    """However often those who know of it and those who do not speak in turns."""
+    new = replace(new, period_s=old.period_s)
+    world = Spending(old, new)
+    for move in history:
+        world.move(move)
+    burst, amount = max(old.burst, new.burst), max(old.amount, new.amount)
+    total = sum(spent for _, spent in world.spent)
+    assert total * old.period_s * SECOND <= burst * old.period_s * SECOND + amount * (world.clock_us - BEGIN_US)
 
 
 @settings(max_examples=100, deadline=None)
