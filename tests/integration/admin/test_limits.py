@@ -16,7 +16,7 @@ from gateway.limits.protocol import Part, SliceAsk, Wish
 from policies.facts import Action, Role
 from tenants.ids import PLATFORM, OrgId
 from tenants.models import LimitUnit
-from tests.integration.admin.world import ACME, GLOBEX, LIMIT, World, fill
+from tests.integration.admin.world import ACME, GLOBEX, LIMIT, MODEL, World, fill
 from tests.unit.authn import tokens
 
 LIMITS = "/orgs/acme/limits"
@@ -131,6 +131,26 @@ async def test_whoever_limits_money_hears_of_models_without_a_price(world: World
     assert made.headers["x-orgate-remark"] == (
         "no price is known for what 'code' leads to: it is answered 503 until there is one"
     )
+
+
+async def test_a_limit_of_money_is_compared_with_the_models_that_it_is_about(world: World) -> None:
+    await fill(world)
+    assert (await world.ask("POST", "/orgs/acme/models", json={**MODEL, "name": "chat"})).status_code == 201
+    await world.publisher.sync()
+    body = {"unit": "spend", "amount": 10**9, "window": "day"}
+    for name, changes, models in (
+        ("one", {"scope": "model", "subject": "chat"}, "'chat'"),
+        ("each", {"scope": "upstream"}, "'chat', 'code'"),
+        ("people", {"scope": "member"}, "'chat', 'code'"),
+    ):
+        made = await world.ask("POST", LIMITS, json={**body, **changes, "name": name})
+        assert f"for what {models} leads to" in made.headers["x-orgate-remark"]
+    prices = [{"model": "gpt-code", "input": 1, "output": 2}]
+    put = await world.ask("PUT", "/orgs/acme/prices", json={"prices": prices}, headers={"if-match": "*"})
+    assert put.status_code == 200, put.text
+    await world.publisher.sync()
+    made = await world.ask("POST", LIMITS, json={**body, "scope": "org", "name": "all"})
+    assert "price" not in made.headers.get("x-orgate-remark", "")
 
 
 async def test_usage_tells_each_bucket_and_the_fullest_use_first(world: World) -> None:

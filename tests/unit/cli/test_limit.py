@@ -269,3 +269,23 @@ def test_where_days_begin_and_how_much_weight(signed_in: Cli, plane: ControlPlan
     assert sent(plane).items() >= {"timezone": "Europe/Berlin", "weight": 1}.items()
     assert signed_in("org", "set", "--weight", "4").code == 0
     assert sent(plane).items() >= {"timezone": "Europe/Berlin", "weight": 4}.items()
+
+
+def test_top_goes_on_only_where_somebody_looks(
+    signed_in: Cli, stocked: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[list[dict[str, str]], float]] = []
+    monkeypatch.setattr("cli.output.Printer.interactive", True)
+    monkeypatch.setattr("cli.limit_use.watch", lambda look, every: seen.append((look(), every)))
+    assert signed_in("limit", "top", "-n", "2", "--every", "5").out == ""
+    ((shown, every),) = seen
+    assert ([row["subject"] for row in shown], every) == (["ann@acme.example", "mem_gone"], 5.0)
+    assert signed_in("limit", "top", "--once").out.strip()
+    assert json.loads(signed_in("limit", "top", "-o", "json").out)
+    assert len(seen) == 1
+
+
+def test_a_simulation_about_one_of_them_says_which(signed_in: Cli, stocked: ControlPlane) -> None:
+    stocked.report = {**REPORT, "rows": []}
+    said = signed_in(*TRY, "--subject", "ann@acme.example")
+    assert f"10 requests an hour for member {ANN}, from" in said.out

@@ -193,6 +193,18 @@ def test_models_without_a_price_are_named() -> None:
     assert any("mystery" in note for note in report.notes)
 
 
+def test_no_more_wait_and_no_more_are_told_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.limits.simulation.WAITING", 5)
+    monkeypatch.setattr("gateway.limits.simulation.MAX_ROWS", 2)
+    simulation = Simulation(limit(1), timezone="UTC", prices={}, upstreams={}, teams=lambda _: ())
+    for at in range(40):
+        simulation.feed([entry(at / 10, actor=f"mem_{at % 4}")])
+        assert len(simulation._arrivals) <= 5
+    report = simulation.report(0, 1)
+    assert (report.refused, len(report.rows)) == (36, 2)
+    assert any("Of 4 who would have been refused, the first 2 are told" in note for note in report.notes)
+
+
 def test_garbage_in_an_entry_does_no_harm() -> None:
     report = replay(limit(1), [entry(0, actor=7, total_us="x", model="code"), {"action": "chat.create"}, {}])
     assert (report.entries, report.requests) == (3, 0)
