@@ -9,6 +9,7 @@ from msgspec import Raw, structs
 
 from gateway.errors import PriceUnknownError
 from gateway.exchange import Call, Claim, Permit, Principal
+from gateway.limits import claims as module
 from gateway.limits.claims import (
     ANSWER_BYTES,
     STREAM_BYTES,
@@ -294,6 +295,27 @@ def test_what_changes_is_noticed_at_once() -> None:
 def test_what_is_ready_is_not_made_again() -> None:
     asked, tokens = permit(limit(LimitScope.ORG), limit(LimitScope.MEMBER)), Tokens(lambda text: PROMPT)
     assert claims_for(asked, None, NOW, tokens) is claims_for(asked, None, NOW + 1, tokens)
+
+
+def test_what_is_kept_ready_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REMEMBERED", 3)
+    monkeypatch.setattr(module, "_ready", {})
+    first = permit(limit(LimitScope.MEMBER))
+    for number in range(10):
+        who = structs.replace(first.principal, member=f"mem_{number}")
+        assert [c.subject for c in found(structs.replace(first, principal=who))] == [f"mem_{number}"]
+    assert len(module._ready[ACME].claims) <= 3
+    for number in range(10):
+        org = OrgId(f"org-{number}")
+        tenant = Tenant(TenantRecord(Org(org, "Other"), limits=first.tenant.limits))
+        assert [c.org for c in found(structs.replace(first, tenant=tenant))] == [org]
+    assert len(module._ready) <= 3
+
+
+def test_the_platforms_own_people_are_not_limited_twice() -> None:
+    shared = platform(limit(LimitScope.ORG))
+    asked = structs.replace(permit(), tenant=shared)
+    assert [claim.limit for claim in found(asked, shared)] == ["org-requests"]
 
 
 @pytest.mark.parametrize(

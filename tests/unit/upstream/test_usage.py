@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.exchange import Usage
-from gateway.upstream.usage import CARRY_LIMIT, MAX_TOKENS, UsageTap, usage_of_answer
+from gateway.upstream.usage import CARRY_LIMIT, MAX_TOKENS, UsageTap, around_text, text_of_answer, usage_of_answer
 
 
 def event(**fields: object) -> bytes:
@@ -146,3 +147,32 @@ def test_an_event_beyond_the_limit_passes_unseen_and_is_forgotten() -> None:
     assert tap.feed(b"data: ") == b""
     assert len(tap.feed(b"x" * CARRY_LIMIT)) == CARRY_LIMIT + 6
     assert tap.end() == b""
+
+
+def test_the_text_of_an_answer_is_what_its_choices_say() -> None:
+    whole = {"id": "x" * 999, "choices": [{"message": {"role": "assistant", "content": "héllo"}}, {"text": "ab"}]}
+    assert text_of_answer(json.dumps(whole).encode()) == len("assistant") + 6 + 2
+    for body in (b'{"data":[0.1,0.2]}', b'{"choices":' + b"[" * 3_000 + b"]" * 3_000 + b"}"):
+        assert text_of_answer(body) == len(body)
+
+
+def test_an_answer_is_not_read_whole_again_when_that_would_take_many_times_its_memory() -> None:
+    body = b'{"choices":[' + b",".join([b'"a"'] * 100_000) + b"]}"
+    tracemalloc.start()
+    try:
+        assert text_of_answer(body) == len(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000
+
+
+@pytest.mark.parametrize("separator", [b"\n\n", b"\r\n\r\n"])
+def test_what_is_around_the_text_is_measured_in_the_events_of_one_piece(separator: bytes) -> None:
+    one = TOKEN.removesuffix(b"\n\n") + separator
+    empty = len(one) - 1
+    assert around_text(one) == (empty, 1)
+    assert around_text(one * 3 + b"data: [DONE]" + separator) == (3 * empty, 3)
+    assert around_text(one + one[:20]) == (empty, 1)
+    assert around_text(b": a comment" + separator) == (0, 0)
+    assert around_text(b"") == (0, 0)
