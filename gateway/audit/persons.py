@@ -13,6 +13,7 @@ between: a row that nothing names yet, and that the next entry takes.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from gateway.errors import UnavailableError
 from tenants.ids import PLATFORM, OrgId, is_member_id
 from tenants.persons import Person, PersonBook
 from tenants.store import Actor, StoreUnavailableError
+
+log = logging.getLogger(__name__)
 
 MOST: Final = 65_536
 """People whose pseudonyms are remembered, and as many whose names are: about 200 bytes each."""
@@ -103,7 +106,8 @@ class Persons:
     # -- reading --------------------------------------------------------------------------------------------
 
     async def known(self, org: OrgId, ids: Iterable[str]) -> dict[str, Known]:
-        """Who these pseudonyms in `org` are: without those that are erased, or were never any."""
+        """Who these pseudonyms in `org` are: without those that are erased, or were never any. One whose row was
+        tampered with stands for itself."""
         found, missing = {}, []
         for person in ids:
             if (known := self._members.get((org, person))) is not None:
@@ -111,19 +115,21 @@ class Persons:
             else:
                 missing.append(person)
         if missing:
-            with _unavailable():
-                fresh = await self._opened(org, await self._book.by_id(org, missing))
+            # One at a time with `erase`: what is remembered here must not come from a row that is being destroyed.
+            async with self._turn:
+                with _unavailable():
+                    fresh = await self._opened(org, await self._book.by_id(org, missing))
+                if len(self._members) + len(fresh) > self._most:
+                    self._members = {}
+                self._members.update({(org, one.person): one for one in fresh if one.key})
             found.update({one.person: one for one in fresh})
-            if len(self._members) + len(found) > self._most:
-                self._members = {}
-            self._members.update({(org, person): known for person, known in found.items()})
         return found
 
     async def page(self, org: OrgId, after: str, limit: int) -> tuple[list[Known], str]:
         """Everybody who is known in the log of `org`, by pseudonym: (people, where to go on, '' at the end)."""
         with _unavailable():
             rows, following = await self._book.page(org, after=after, limit=limit)
-            return await self._opened(org, rows), following
+            return [one for one in await self._opened(org, rows) if one.key], following
 
     async def named(self, org: OrgId, text: str) -> frozenset[tuple[OrgId, str]]:
         """What stands for the member `text` in the log of `org`: themselves (entries from before there were
@@ -165,8 +171,16 @@ class Persons:
         return person
 
     async def _opened(self, org: OrgId, rows: Sequence[Person]) -> list[Known]:
-        key = await self._keys.get(org) if rows else None
-        return [] if key is None else [open_person(row, key) for row in rows]
+        if not rows:
+            return []
+        key, known = await self._keys.get(org), []
+        for row in rows:
+            try:
+                known.append(open_person(row, key))
+            except UnavailableError as error:
+                log.error("audit: %s", error.message)  # noqa: TRY400  # the message is all there is to say
+                known.append(Known(row.id, row.id, ""))
+        return known
 
 
 @contextmanager

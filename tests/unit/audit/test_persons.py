@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from gateway.exchange import SpooledReceipt, SpoolUp
 from gateway.secret import Secret
 from gateway.secrets.datakeys import DataKeys
 from tenants.ids import PLATFORM, OrgId
+from tenants.persons import Person
 from tenants.sql import tables
 from tenants.sql.store import SqlControlStore, open_store
 from tenants.store import Actor, Change, NotFoundError, StoreUnavailableError
@@ -121,8 +123,10 @@ async def test_a_row_that_was_given_to_somebody_else_is_not_believed(store: SqlC
             mine = tables.persons.c.id == ann
             await connection.execute(update(tables.persons).where(mine).values(**changes))
         fresh = persons(store)
-        with pytest.raises(UnavailableError, match="tampered with"):
-            await fresh.known(ACME, [ann])
+        # A reader sees the pseudonym, and everybody else's name; nothing is written until it is seen to.
+        assert [(known.member, known.key) for known in (await fresh.known(ACME, [ann])).values()] == [(ann, "")]
+        assert (await fresh.known(ACME, [ann, bob]))[bob].member == BOB
+        assert [known.member for known in (await fresh.page(ACME, "", 10))[0]] == [BOB]
         with pytest.raises(UnavailableError, match="tampered with"):
             await one(fresh, ACME, ANN)
         assert await one(fresh, ACME, BOB) == bob
@@ -312,6 +316,28 @@ async def test_an_erased_person_is_shown_to_nobody_and_the_log_stays_as_it_is(lo
         assert await people.known(ACME, [person]) == {}
         assert [known.member for known in (await people.page(ACME, "", 10))[0]] == [BOB]
     assert (log.bytes(), await log.reader.checkpoint(ACME)) == (before, root)
+
+
+async def test_a_reader_who_looked_just_before_keeps_nobody_alive(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row is read, then destroyed, then what was read is remembered: it must not be."""
+    await log.write(ANN)
+    person = await one(log.people, ACME, ANN)
+    by_id = log.store.persons.by_id
+    erasing: list[asyncio.Task[str]] = []
+
+    async def read_then_erase(org: OrgId, ids: Collection[str]) -> tuple[Person, ...]:
+        rows = await by_id(org, ids)
+        erasing.append(asyncio.create_task(log.people.erase(ACME, ANN, BY)))
+        await asyncio.wait(erasing, timeout=0.5)  # it must wait for this reader; if it does not, it ends here
+        return rows
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log.store.persons, "by_id", read_then_erase)
+        await log.people.known(ACME, [person])
+    assert await erasing[0] == person
+    assert await log.people.known(ACME, [person]) == {}
 
 
 async def test_what_comes_late_of_them_brings_nobody_back(log: Log) -> None:
