@@ -25,6 +25,7 @@ T = TypeVar("T", bound=Struct)
 B = TypeVar("B", bound=Struct)
 
 MAX_PAGE = 500
+MAX_REMARKS = 8
 REMARK = "x-orgate-remark"
 """A response header: what was written stands, and is perhaps not what was meant. Several are parted by "; "."""
 
@@ -72,7 +73,9 @@ def answer(
     if location:
         headers["Location"] = location
     if remarks:
-        headers[REMARK] = "; ".join(remarks).encode("ascii", "backslashreplace").decode()
+        more = [f"and {len(remarks) - MAX_REMARKS} more remarks"] if len(remarks) > MAX_REMARKS else []
+        said = "; ".join([*remarks[:MAX_REMARKS], *more])
+        headers[REMARK] = said.encode("ascii", "backslashreplace").decode()
     return Response(item if body is None else body, status_code=status, headers=headers)
 
 

@@ -113,6 +113,18 @@ async def test_whoever_sets_a_limit_hears_which_never_decides(world: World) -> N
     assert "x-orgate-remark" not in less.headers
 
 
+async def test_a_header_has_no_more_remarks_than_it_can_hold(world: World) -> None:
+    for n in range(11):
+        body = {**LIMIT, "name": f"l{n}", "amount": 100 + n, "scope": "client", "subject": "\u00e9diteur"}
+        made = await world.ask("POST", LIMITS, json=body)
+        assert made.status_code == 201
+    said = made.headers["x-orgate-remark"].split("; ")
+    assert len(said) == 9
+    assert said[-1] == "and 3 more remarks"
+    few = await world.ask("POST", LIMITS, json={**body, "name": "few", "amount": 1, "unit": "bytes"})
+    assert "nobody signs in with client '\\xe9diteur'" in few.headers["x-orgate-remark"]
+
+
 async def test_what_the_platform_allows_less_of_is_remarked_too(world: World) -> None:
     body = {"name": "fair-use", "scope": "org", "unit": "requests", "amount": 50}
     assert (await world.ask("POST", "/orgs/platform/limits", Role.OPERATOR, json=body)).status_code == 201
