@@ -206,7 +206,8 @@ class Secrets(_Section):
     system: Literal["sealed-file", "transit"] = Field(
         default="sealed-file",
         description="How signing keys, the refresh tokens' key, the audit log's key and the one that wraps the"
-        " organizations' data keys lie in the sealed file: as they are, or each wrapped by Vault's Transit too (`vault.transit_key`). They are unwrapped once.",
+        " organizations' data keys lie in the sealed file: as they are, or each wrapped by Vault's Transit too"
+        " (`vault.transit_key`). They are unwrapped once.",
     )
     signing: Literal["memory", "transit"] = Field(
         default="memory",
