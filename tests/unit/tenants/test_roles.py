@@ -7,21 +7,18 @@ import pytest
 from policies.facts import Role
 from tenants.roles import ALLOWED, Operation, may, may_manage, needed
 
-READS = {
-    op
-    for op in Operation
-    if op.value.split(".")[1] in {"list", "read", "export"}
-    and op not in {Operation.STATUS_READ, Operation.METRICS_READ, Operation.ORG_LIST}
-}
 PLATFORM_ONLY = {
     Operation.STATUS_READ,
     Operation.METRICS_READ,
+    Operation.SIGNING_KEY_LIST,
+    Operation.SIGNING_KEY_ROTATE,
     Operation.ORG_LIST,
     Operation.ORG_CREATE,
     Operation.ORG_HOSTS,
     Operation.ORG_SUSPEND,
     Operation.ORG_RESUME,
 }
+READS = {op for op in Operation if op.value.split(".")[1] in {"list", "read", "export"}} - PLATFORM_ONLY
 MEMBER = {Operation.ME_READ, Operation.MODEL_LIST, Operation.MODEL_READ}
 OWN = {
     Role.OPERATOR: set(Operation),
