@@ -45,6 +45,7 @@ POLL_S = 0.25
 FIRST_BACKOFF_S = 0.05
 LAST_BACKOFF_S = 1.0
 POST_TIMEOUT_S = 2.0
+SLICES_TIMEOUT_S = 0.5
 RELAY_TIMEOUT_S = 30.0
 
 _down: msgspec.json.Decoder[Down] = msgspec.json.Decoder(Down)
@@ -195,8 +196,8 @@ class BusClient:
         await self._post(REFUSED, msgspec.json.encode(refused))
 
     async def ask_slices(self, ask: Struct, answer: type[T]) -> T:
-        """Ask the owner of the limits; the messages are the limits' own."""
-        return await self._call(SLICES, ask, answer)
+        """Ask the owner of the limits; the messages are the limits' own. Requests wait for the answer."""
+        return await self._call(SLICES, ask, answer, SLICES_TIMEOUT_S)
 
     async def relay(
         self, method: str, path_qs: str, headers: Mapping[str, str] | list[tuple[str, str]], body: bytes
@@ -205,15 +206,17 @@ class BusClient:
         status, fields, answer = await self._send(method, path_qs, headers, body, RELAY_TIMEOUT_S)
         return Relayed(status, tuple((name.lower(), value) for name, value in fields), answer)
 
-    async def _call(self, path: str, message: Struct, answer: type[T]) -> T:
-        body = await self._post(path, msgspec.json.encode(message))
+    async def _call(
+        self, path: str, message: Struct, answer: type[T], timeout_s: float = POST_TIMEOUT_S
+    ) -> T:
+        body = await self._post(path, msgspec.json.encode(message), timeout_s)
         try:
             return msgspec.json.decode(body, type=answer)
         except msgspec.DecodeError:
             raise UnavailableError("the control process gave an answer that cannot be read") from None
 
-    async def _post(self, path: str, body: bytes) -> bytes:
-        status, answer = await self._posts.post(path, body, POST_TIMEOUT_S)
+    async def _post(self, path: str, body: bytes, timeout_s: float = POST_TIMEOUT_S) -> bytes:
+        status, answer = await self._posts.post(path, body, timeout_s)
         if status // 100 != 2:
             raise UnavailableError(f"the control process answered {status} to {path}", retry_after_s=1)
         return answer

@@ -19,6 +19,7 @@ message that has not been begun, or one that may or may not have been counted, a
 from __future__ import annotations
 
 import fcntl
+import logging
 import mmap
 import os
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ from msgspec import Struct, structs
 
 from gateway.limits.protocol import Part, SliceAsk
 from tenants.ids import OrgId
+
+log = logging.getLogger("orgate.limits")
 
 SLOT = 1024
 WORDS = SLOT // 8
@@ -148,11 +151,11 @@ class Book:
         return self._free.pop()
 
     def _grow(self) -> None:
-        """Twice as many slots; those of before stay where they are, in the same pages of the same file."""
+        """Twice as many slots; those of before stay where they are."""
         count = max(self._slots * 2, FIRST)
         if self._slots:
             before, self._map = self._map, self._mapped(count)
-            if self._path is None:
+            if self._file < 0:
                 self._map[: len(before)] = before[:]
             self.words.release()
             before.close()
@@ -161,10 +164,23 @@ class Book:
         self._slots = count
 
     def _mapped(self, slots: int) -> mmap.mmap:
-        if self._path is None:
-            return mmap.mmap(-1, slots * SLOT)
-        os.ftruncate(self._file, slots * SLOT)
-        return mmap.mmap(self._file, slots * SLOT)
+        if self._file >= 0:
+            try:
+                # Not only made longer: a page that the disk has no room for would kill whoever writes to it.
+                os.posix_fallocate(self._file, 0, slots * SLOT)
+            except OSError as error:
+                log.warning("limits: what this worker spends is not written down any more: %s", error.strerror)
+                self._give_up()
+            else:
+                return mmap.mmap(self._file, slots * SLOT)
+        return mmap.mmap(-1, slots * SLOT)
+
+    def _give_up(self) -> None:
+        """Without its book a dead worker is charged what it was lent, after its lease."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+        os.close(self._file)
+        self._path, self._file = None, -1
 
 
 _NOTHING = memoryview(bytes(5 * 8)).cast("q")

@@ -59,6 +59,7 @@ class Session:
         self.all = False  # all there is to say of any bucket is due; and be it nothing, the lease is renewed
         self.closing = False
         self.away = False  # the last message was not answered
+        self.unknown = 0  # so many answers running said that the session means nothing
         self._worker = worker
         self._expected = workers
         self._sessions = 1
@@ -251,8 +252,10 @@ class Session:
             raise ValueError("this does not answer what was asked")
         self.message = None
         if not answer.known:
+            self.unknown += 1
             self._lost(message, answer.epoch)
             return
+        self.unknown = 0
         self._sessions = answer.sessions
         words = self._book.words
         for (bucket, spent, back), part, piece in zip(message.said, message.ask.parts, answer.slices, strict=True):
@@ -286,7 +289,7 @@ class Session:
         """`message` was not answered, and is said again later. Returns who will not wait for that."""
         for one in message.asked:
             self._undo(one)
-        waiting = [*(one.asker for one in message.asked), *self.waiting]
+        waiting = dict.fromkeys([*(one.asker for one in message.asked), *self.waiting])
         self.waiting.clear()
         return [asker for asker in waiting if not asker.gone]
 

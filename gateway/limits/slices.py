@@ -39,6 +39,9 @@ PACE_S = 0.004
 """From one message about a scarce bucket to the next, when several requests wanted of it at once: all that come in
 between share a message."""
 
+UNKNOWN = 3
+"""After so many answers running that know no session, not even a new one, the store makes no sense."""
+
 CLOSING = 32
 """Accounts that are closed at the same time."""
 
@@ -339,6 +342,9 @@ class SlicedLimits:
             now = self._clock.monotonic_us()
             reconcile(session, now)
             session.take(answer, now)
+            if session.unknown > UNKNOWN:
+                session.unknown = 0
+                reason = "it knows no session, not even a new one"
         except UnavailableError as error:
             reason = error.message
         except Exception:

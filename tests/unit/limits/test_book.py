@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import random
@@ -75,6 +76,26 @@ def test_a_book_in_memory_keeps_its_figures_as_it_grows() -> None:
         book.bucket(account, part(f"l{number}"))
     assert book.words[first + 1] == 42
     book.close(keep=False)
+
+
+def test_a_full_disk_ends_the_book_and_not_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    book = Book(tmp_path / "w1")
+    account = book.account(ACME, "w1")
+    first = book.bucket(account, part("first"))
+    book.words[first + 1] = 42
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("gateway.limits.book.os.posix_fallocate", full)
+    for number in range(2 * FIRST):
+        book.bucket(account, part(f"l{number}"))
+    assert book.words[first + 1] == 42
+    assert "No space left on device" in caplog.text
+    assert not list(tmp_path.iterdir())  # it would say what was so before
+    book.close(keep=True)
 
 
 def test_a_changed_limit_keeps_its_figures(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from gateway.errors import LimitExceededError, UnavailableError
 from gateway.exchange import Claim, Hold, Used
 from gateway.limits.accounts import LimitOwner
-from gateway.limits.protocol import SliceAnswer, SliceAsk
+from gateway.limits.protocol import LEASE_S, SliceAnswer, SliceAsk
 from gateway.limits.slices import SlicedLimits
 from tenants.ids import PLATFORM
 from tenants.models import LimitUnit, OnEnd, OnOutage
@@ -166,3 +166,30 @@ async def test_a_store_that_loses_everything_never_charges_less_than_was_said(se
     await worker.close()
     for limit, org in (("requests", ACME), ("tokens", ACME), ("origin", PLATFORM)):
         assert await used(wire.owner, limit, org) == history.used[limit], limit
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_whoever_is_silent_for_a_lease_gets_nothing_for_nothing(seed: int) -> None:
+    """What it was lent may count as spent; what was used never counts as less."""
+    chance, clock = random.Random(seed), FakeClock()
+    owner = await grown_up(clock)
+    wire = Careless(owner, chance)
+    workers = [SlicedLimits(f"w{n}", wire, workers=2, clock=clock, spread=chance.random) for n in range(2)]
+    history = History(chance, 5_000)
+    requests = set()
+    for turn in range(REQUESTS):
+        requests.add(asyncio.ensure_future(history.request(chance.choice(workers))))
+        await asyncio.sleep(0)
+        if chance.random() < 0.1:
+            await chance.choice(workers).sync()
+        if turn % 50 == 49:
+            clock.advance(LEASE_S + 0.1)
+    await asyncio.gather(*requests)
+    await ticks(*workers)
+    for worker in workers:
+        await worker.close()
+    for limit, org in (("requests", ACME), ("tokens", ACME), ("origin", PLATFORM)):
+        found = await standing(owner, limit, org)
+        assert found.lent == 0
+        assert history.used[limit] <= found.amount - found.level <= found.amount
+    assert (await standing(owner, "at-once")).lent == 0

@@ -14,7 +14,7 @@ from gateway.limits.local import Bucket
 from gateway.limits.memory import MemoryLimits
 from gateway.limits.protocol import LEASE_S, SliceAnswer, SliceAsk
 from gateway.limits.session import IDLE_TICKS
-from gateway.limits.slices import SlicedLimits, _Waiter
+from gateway.limits.slices import UNKNOWN, SlicedLimits, _Waiter
 from tenants.ids import PLATFORM
 from tenants.models import LimitUnit
 from tests.contract.test_limit_store import ACME, FakeClock, admitted, claim, slots, tokens
@@ -297,6 +297,18 @@ async def test_an_answer_to_something_else_is_no_answer(
     monkeypatch.setattr(wire.owner, "answer", lambda _: SliceAnswer("s", "e", 1))
     await limits.reserve([claim()])
     assert limits.away
+
+
+async def test_a_store_that_knows_no_session_is_asked_a_few_times_only(
+    limits: SlicedLimits, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire.owner, "answer", lambda _: SliceAnswer("", "e", 1, known=False))
+    await limits.reserve([claim()])
+    assert limits.away
+    assert len(wire.messages) == UNKNOWN + 1
+    monkeypatch.undo()
+    await limits.sync()
+    assert await admitted(limits, [claim(amount=10)], 20) == 9
 
 
 async def test_a_limit_that_becomes_one_of_another_unit_begins_anew(limits: SlicedLimits) -> None:
