@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import time
@@ -16,6 +17,7 @@ import pytest
 from openai import OpenAI
 
 from tests.integration.clients.conftest import World
+from tests.kit.wait import until
 
 Connect = Callable[..., AbstractContextManager[OpenAI]]
 LIMITS: tuple[dict[str, Any], ...] = (
@@ -23,6 +25,7 @@ LIMITS: tuple[dict[str, Any], ...] = (
     {"name": "two-an-hour", "unit": "requests", "amount": 2, "period_s": 3_600},
     {"name": "daily", "unit": "output_tokens", "amount": 20, "window": "day", "notify_at": [50]},
     {"name": "small", "unit": "tokens", "amount": 100},
+    {"name": "five-an-hour", "unit": "requests", "amount": 5, "period_s": 3_600},
 )
 
 
@@ -127,3 +130,40 @@ def test_alone_on_its_bucket_whoever_waits_as_told_is_never_refused_twice_in_a_r
     assert seen.count(200) == 4
     assert 429 in seen
     assert all(pair != (429, 429) for pair in pairwise(seen))
+
+
+def test_an_admin_sees_who_used_it_what_less_would_have_done_and_sets_it_back(
+    world: World, connect: Connect
+) -> None:
+    limit = "/admin/v1/orgs/acme/limits/five-an-hour"
+
+    def used() -> dict[str, Any]:
+        items = world.owner.admin("GET", f"{limit}/usage").json()["items"]
+        return items[0] if items else {}
+
+    def tried(amount: int) -> dict[str, Any]:
+        less = {**LIMITS[-1], "scope": "model", "subject": "five-an-hour", "amount": amount}
+        answer = world.owner.admin("POST", "/admin/v1/orgs/acme/limits-simulation", json={"limit": less})
+        report: dict[str, Any] = json.loads(answer.text.splitlines()[-1])["report"]
+        return report
+
+    seen: list[int] = []
+    with connect(seen) as client:
+        refused(client, "five-an-hour", tries=6)
+        assert seen == [200] * 5 + [429]
+        until(lambda: used().get("used") == 5, "what five requests used is known")
+        assert (used()["left"], used()["open"], used()["platform"]) == (0, 0, False)
+        until(lambda: tried(5)["requests"] == 6, "six requests are in the log")
+        assert (tried(5)["refused"], tried(5)["refused_then"]) == (1, 1)
+        (row,) = tried(2)["rows"]
+        assert (row["model"], row["requests"], row["refused"]) == ("five-an-hour", 6, 4)
+        assert world.owner.admin("POST", f"{limit}/reset").json() == {"buckets": 1}
+        until(lambda: _served(client), "it is as if nothing had been used")
+
+
+def _served(client: OpenAI) -> bool:
+    try:
+        client.completions.create(model="five-an-hour", prompt="x", max_tokens=1)
+    except openai.RateLimitError:
+        return False
+    return True
