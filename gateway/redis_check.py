@@ -25,7 +25,7 @@ Verdict = Literal["ok", "warning", "failed"]
 
 INSIDE: Final = (
     "+get +set +mget +del +exists +pexpire +time +hget +hmget +hset +hdel +hgetall"
-    " +zadd +zcard +zrem +zrangebyscore +zremrangebyscore"
+    " +zadd +zcard +zrem +zscan +zrangebyscore +zremrangebyscore"
 )
 """What the library calls. Its caller must be allowed each of them."""
 

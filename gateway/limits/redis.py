@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -38,7 +38,9 @@ WORDS: Final = {
 
 _encode = msgspec.msgpack.Encoder().encode
 _answer = msgspec.msgpack.Decoder(SliceAnswer).decode
-_standings = msgspec.msgpack.Decoder(tuple[Standings, ...]).decode
+_standings = msgspec.msgpack.Decoder(tuple[str, tuple[Standings, ...]]).decode
+_names = msgspec.msgpack.Decoder(tuple[str, tuple[str, ...]]).decode
+T = TypeVar("T")
 
 
 class RedisSlices:
@@ -100,16 +102,32 @@ class RedisSlices:
         return _answer(await self._run("ask", message.org, names, _encode(message), nonce))
 
     async def usage(self, org: OrgId) -> Sequence[Standings]:
-        return _standings(await self._run("usage", org, (), b"", secrets.token_hex(8)))
+        found: dict[tuple[object, ...], Standings] = {}
+        async for page in self._pages("usage", org, (), _standings):
+            # A bucket may be on two pages.
+            found.update({(one.limit, one.subject, one.unit, one.starts_s): one for one in page})
+        return tuple(found.values())
 
     async def reset(self, org: OrgId, limit: str, subject: str | None = None) -> int:
-        wanted = _encode((limit, subject or "", subject is None))
-        count: int = await self._run("reset", org, (), wanted, secrets.token_hex(8))
-        return count
+        done: set[str] = set()
+        async for page in self._pages("reset", org, (limit, subject or "", subject is None), _names):
+            done.update(page)
+        return len(done)
 
     async def seed(self, org: OrgId, used: Sequence[Standings]) -> None:
         names = ["b:" + bucket_name(one) for one in used]
         await self._run("seed", org, names, _encode(tuple(used)), secrets.token_hex(8))
+
+    async def _pages(
+        self, call: str, org: OrgId, more: tuple[object, ...], decode: Callable[[bytes], tuple[str, Sequence[T]]]
+    ) -> AsyncIterator[Sequence[T]]:
+        cursor = "0"
+        while True:
+            answer = await self._run(call, org, (), _encode((cursor, *more)), secrets.token_hex(8))
+            cursor, page = decode(answer)
+            yield page
+            if cursor == "0":
+                return
 
     async def _run(self, call: str, org: OrgId, names: Sequence[str], message: bytes, nonce: str) -> Any:
         """One call of the library. All keys that can be named are, so that a slot on its way is left alone."""

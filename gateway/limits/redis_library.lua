@@ -17,6 +17,8 @@ local STEP_US = 1000000 -- a clock that goes back by no more has jittered; by mo
 local YOUNG_MS = 60000  -- in an epoch that began less than so long ago no bucket is forgotten
 local DAY_MS = 86400000
 local LONGEST_MS = 400 * DAY_MS
+local PAGE = 500        -- buckets that people ask about in one call, so that no other waits for it for long
+local SLICE = 1000      -- of the arguments of one command; even. Lua has room for some thousands
 
 -- One account: what a message reads and writes of it. `base` is `<prefix>{<org>}:`.
 local function account_at(base)
@@ -133,11 +135,15 @@ local function parts_of(account, session, said, rebuilding, now)
     names[i] = name_of(p[P_UNIT], p[P_LIMIT], p[P_SUBJECT], p[P_STARTS], p[P_ENDS])
     keys[i] = account.base .. 'b:' .. names[i]
   end
-  if #names == 0 then
-    return parts
+  local packed, hands = {}, {}
+  for first = 1, #names, SLICE do
+    local last = math.min(first + SLICE - 1, #names)
+    local found_b = redis.call('MGET', unpack(keys, first, last))
+    local found_h = redis.call('HMGET', account.base .. 'h:' .. session, unpack(names, first, last))
+    for i = first, last do
+      packed[i], hands[i] = found_b[i - first + 1], found_h[i - first + 1]
+    end
   end
-  local packed = redis.call('MGET', unpack(keys))
-  local hands = redis.call('HMGET', account.base .. 'h:' .. session, unpack(names))
   for i, p in ipairs(said) do
     local b = found[names[i]]
     if not b then
@@ -193,8 +199,8 @@ local function keep_parts(account, session, parts, now)
       end
     end
   end
-  if #changed > 0 then
-    redis.call('HSET', account.base .. 'h:' .. session, unpack(changed))
+  for first = 1, #changed, SLICE do
+    redis.call('HSET', account.base .. 'h:' .. session, unpack(changed, first, math.min(first + SLICE - 1, #changed)))
   end
 end
 
@@ -296,15 +302,28 @@ local function ask(keys, args)
   return answer
 end
 
--- Every bucket of the account that is remembered, as `Standings`. args: 'usage', ''.
+-- A page of the account's buckets: a function that gives their names, and where the next page begins, '0' at the end.
+local function page(account, cursor, now)
+  local found = redis.call('ZSCAN', account.base .. 'index', cursor, 'COUNT', PAGE)
+  local names = {}
+  for i = 1, #found[2], 2 do
+    if tonumber(found[2][i + 1]) >= now / 1000 then
+      names[#names + 1] = found[2][i]
+    end
+  end
+  return names, found[1]
+end
+
+-- What is remembered, a page at a time. args: 'usage', {cursor}. Returns the next cursor and `Standings`.
 local function usage(keys, args)
   if redis.call('EXISTS', keys[1]) == 0 then
-    return cmsgpack.pack({})
+    return cmsgpack.pack({ '0', {} })
   end
   local account, now = awake(base_of(keys), args[3], args)
   local sessions = redis.call('ZCARD', account.base .. 'sessions')
+  local names, cursor = page(account, cmsgpack.unpack(args[2])[1], now)
   local standings = {}
-  for _, name in ipairs(redis.call('ZRANGEBYSCORE', account.base .. 'index', math.floor(now / 1000), '+inf')) do
+  for _, name in ipairs(names) do
     local b = unpacked(name, redis.call('GET', account.base .. 'b:' .. name))
     if b then
       refill(b, now)
@@ -316,31 +335,33 @@ local function usage(keys, args)
     end
   end
   keep_account(account, now)
-  return cmsgpack.pack(standings)
+  return cmsgpack.pack({ cursor, standings })
 end
 
--- As good as new. args: 'reset', {limit, subject, of all subjects?}. Returns how many buckets.
+-- As good as new, a page at a time. args: 'reset', {cursor, limit, subject, of all subjects?}. Returns the next
+-- cursor and which buckets.
 local function reset(keys, args)
   if redis.call('EXISTS', keys[1]) == 0 then
-    return 0
+    return cmsgpack.pack({ '0', {} })
   end
   local wanted = cmsgpack.unpack(args[2])
   local account, now = awake(base_of(keys), args[3], args)
-  local count = 0
-  for _, name in ipairs(redis.call('ZRANGEBYSCORE', account.base .. 'index', math.floor(now / 1000), '+inf')) do
+  local names, cursor = page(account, wanted[1], now)
+  local done = {}
+  for _, name in ipairs(names) do
     local limit, subject = string.match(name, '^.:([^:]*):[^:]*:(.*)$')
-    if limit == wanted[1] and (wanted[3] or subject == wanted[2]) then
+    if limit == wanted[2] and (wanted[4] or subject == wanted[3]) then
       local b = unpacked(name, redis.call('GET', account.base .. 'b:' .. name))
       if b then
         refill(b, now)
         b[B_LEVEL], b[B_PART] = math.max(cap_of(b) - b[B_LENT], 0), 0
         keep(account, b, now)
-        count = count + 1
+        done[#done + 1] = name
       end
     end
   end
   keep_account(account, now)
-  return count
+  return cmsgpack.pack({ cursor, done })
 end
 
 -- Budgets as they were, from before this epoch. args: 'seed', array of `Standings`.

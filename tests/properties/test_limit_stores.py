@@ -192,7 +192,7 @@ class Both:
             case ("reset", Part() as part, every):
                 if self.memory is not None:
                     subject = None if every else part.subject
-                    wanted = (part.limit, subject or "", subject is None)
+                    wanted = ("0", part.limit, subject or "", subject is None)
                     self.redis.call("reset", wanted, self.clock_us)
                     self.account.reset(part.limit, subject, self.clock_us)
             case ("seed", Part() as part, level, age):
@@ -228,8 +228,8 @@ class Both:
     def compare(self) -> None:
         if self.memory is None:
             return
-        said = self.redis.call("usage", (), self.clock_us)
-        there = msgspec.msgpack.decode(said, type=list[Standings])
+        said = self.redis.call("usage", ("0",), self.clock_us)
+        _, there = msgspec.msgpack.decode(said, type=tuple[str, list[Standings]])
         assert _worth_knowing(self.account.usage(self.clock_us)) == _worth_knowing(there)
 
 

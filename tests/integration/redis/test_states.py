@@ -11,6 +11,7 @@ import redis
 from msgspec.structs import replace
 
 from gateway.errors import UnavailableError
+from gateway.limits.protocol import SliceAsk, Wish
 from gateway.limits.redis import RedisSlices
 from gateway.limits.redis_library import Library, library
 from gateway.limits.redis_open import open_route
@@ -185,3 +186,16 @@ async def test_a_bucket_that_is_full_is_forgotten_soon(server: RedisServer, clie
         await caller.take(0, replace(DAY, back=1))
         (bucket,) = client.scan_iter(match=f"{slices.prefix}:*:b:*")
         assert client.pttl(bucket) <= 61_000  # nothing is forgotten in the first minute of an epoch
+
+
+async def test_a_message_may_be_about_very_many_buckets(server: RedisServer) -> None:
+    """More than Lua has room for in one call."""
+    async with store(settings(server.address, timeout_ms=5_000)) as slices:
+        parts = tuple(replace(DAY, subject=f"mem_{number}") for number in range(9_000))
+        wishes = tuple((Wish(place, 1, 1),) for place in range(9_000))
+        answer = await slices.ask(SliceAsk(ACME, "w1", "", "", 1, 1, parts, wishes))
+        assert all(result.granted == (1,) for result in answer.results)
+        spent = tuple(replace(part, spent=1) for part in parts)
+        again = await slices.ask(SliceAsk(ACME, "w1", answer.session, answer.epoch, 2, 1, spent))
+        assert {one.left for one in again.slices} == {999}
+        assert len(await slices.usage(ACME)) == 9_000
