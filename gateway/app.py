@@ -57,8 +57,11 @@ from gateway.exchange import SpoolUp
 from gateway.fallback import Fallback
 from gateway.hardening import keep_memory_private
 from gateway.inflight import InFlight
+from gateway.limits import tokenizer
 from gateway.limits.accounts import LimitOwner
+from gateway.limits.claims import counts_tokens
 from gateway.limits.keeper import BudgetKeeper
+from gateway.limits.counter import SliceCounter
 from gateway.limits.redis import RedisSlices
 from gateway.limits.redis_open import open_slices
 from gateway.limits.slices import SlicedLimits
@@ -68,7 +71,7 @@ from gateway.limits_settings import LimitsSettingsError
 from gateway.listeners import admin_server, bus_server, public_tree
 from gateway.oauth.service import OAuthService
 from gateway.oauth.sql import SqlOAuthStore
-from gateway.oauth.throttle import throttles
+from gateway.oauth.throttle import Counter, throttles
 from gateway.oauth.tokens import TokenSigner
 from gateway.ownkeys import OwnKeys, Unlocked
 from gateway.pipeline import Pipeline
@@ -246,7 +249,9 @@ def _worker(settings: Settings) -> Litestar:
 
 
 def _keep(snapshot: Snapshot, transports: TransportPool, leases: KeyLeases | SourceLeases) -> None:
-    """Connections and keys of upstreams that are gone go too."""
+    """Connections and keys of upstreams that are gone go too; and a tokenizer is there before it is asked."""
+    if counts_tokens(snapshot.tenants.values()):
+        tokenizer.ours.begin()
     transports.keep(snapshot.upstreams)
     leases.keep(snapshot.upstreams)
 
@@ -306,7 +311,9 @@ async def control(settings: Settings) -> None:
         await own.aclose()
         await store.close()
         return
-    oauth = await open_oauth(settings, store, own.secrets, unlocked.signing, clock)
+    owner, buckets = _limit_stores(settings, clock)
+    counter = SliceCounter(buckets) if isinstance(buckets, RedisSlices) else None
+    oauth = await open_oauth(settings, store, own.secrets, unlocked.signing, clock, counter)
 
     sequencer, people = await _audit_log(settings, store, unlocked, clock)
 
@@ -315,7 +322,6 @@ async def control(settings: Settings) -> None:
     store.subscribe(publisher.wake)
     store.subscribe(sequencer.nudge)
     await publisher.sync()
-    owner, buckets = _limit_stores(settings, clock)
     metrics = ControlMetrics(clock.now)
     hub.on_leave(metrics.last_used.left)
     transports = _transports(settings, clock)
@@ -352,7 +358,7 @@ async def control(settings: Settings) -> None:
         metrics=metrics.exposition,
         unready=unready,
         clock=clock.now,
-        writes=throttles(clock.now)(WRITES, WRITES_PER_MINUTE, 60.0),
+        writes=throttles(clock.now, counter)(WRITES, WRITES_PER_MINUTE, 60.0),
         commands=Commands(settings.secrets.mint_commands, settings.secrets.mint_timeout_s),
         count_rotation=metrics.count_rotation,
         key_used_at=metrics.last_used.at,
@@ -525,7 +531,12 @@ async def _save_last_used(store: SqlControlStore, last_used: LastUsed) -> None:
 
 
 async def open_oauth(
-    settings: Settings, store: SqlControlStore, secrets: SystemSecrets, signing: TokenSigner, clock: Clock
+    settings: Settings,
+    store: SqlControlStore,
+    secrets: SystemSecrets,
+    signing: TokenSigner,
+    clock: Clock,
+    counter: Counter | None = None,
 ) -> OAuthService:
     """The token service on the control store's engine; `orgate init` needs it for the first invitations."""
     return await OAuthService.open(
@@ -535,6 +546,7 @@ async def open_oauth(
         secrets=secrets,
         signing=signing,
         clock=clock.now,
+        counter=counter,
     )
 
 

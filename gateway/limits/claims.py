@@ -28,7 +28,7 @@ from tenants.models import Limit, LimitScope, LimitUnit, OnEnd, Price
 from tenants.snapshot import Tenant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 ANSWER_BYTES = 16
 """Of a whole answer for each token: text takes 4, but escaped or in another script up to four times as many."""
@@ -95,6 +95,11 @@ def claims_for(permit: Permit, platform: Tenant | None, now_s: float, tokens: To
             org.claims.clear()
         ready = org.claims[who] = _made_ready(permit, org, now_s)
     return ready[0] if not ready[1] else _costed(permit, platform, ready, tokens)
+
+
+def counts_tokens(tenants: Iterable[Tenant]) -> bool:
+    """Whether any limit of theirs needs to know how long a prompt is."""
+    return any(limit.unit in _INPUT for tenant in tenants for limit in tenant.limits)
 
 
 def price_of(permit: Permit, platform: Tenant | None) -> Price | None:

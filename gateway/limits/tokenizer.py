@@ -1,7 +1,8 @@
 """OpenAI's `cl100k_base`, offline: the vocabulary is part of this package and is never fetched.
 
-Reading it takes 0.1 s and 30 MB, so it is read when first asked for, in a thread of its own. No other tokenizer is
-needed: what a provider's own makes of the same text is learned from what it reports (`gateway.limits.tokens`).
+Reading it takes 0.1 s, in which a loop stands still for half of it, and 30 MB. So it is read in a thread, and only
+where a limit counts tokens or money. No other tokenizer is needed: what a provider's own makes of the same text is
+learned from what it reports (`gateway.limits.tokens`).
 Source of the vocabulary: https://github.com/openai/tiktoken (MIT).
 """
 
@@ -40,7 +41,7 @@ def load() -> Encoding:
 
 
 class Tokenizer:
-    """Counts once it has read its vocabulary. Safe in any thread."""
+    """Counts once it has begun and read its vocabulary. Safe in any thread."""
 
     def __init__(self) -> None:
         self._encoding: Encoding | None = None
@@ -48,11 +49,8 @@ class Tokenizer:
         self._lock = threading.Lock()
 
     def count(self, text: str) -> int | None:
-        """Tokens of `text`; None while the vocabulary is being read. What looks like a special token is text."""
-        if self._encoding is None:
-            self.begin()
-            return None
-        return len(self._encoding.encode_ordinary(text))
+        """Tokens of `text`; None before the vocabulary is there. What looks like a special token is text."""
+        return None if self._encoding is None else len(self._encoding.encode_ordinary(text))
 
     def begin(self) -> threading.Thread:
         """Read the vocabulary, unless that has begun. The thread keeps no process from ending."""
@@ -70,5 +68,5 @@ class Tokenizer:
             log.exception("the tokenizer's vocabulary cannot be read: tokens are estimated from bytes")
 
 
-count = Tokenizer().count
+ours = Tokenizer()
 """One for all of a process: a second one would be another 30 MB."""

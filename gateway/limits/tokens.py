@@ -12,14 +12,14 @@ from collections.abc import Callable
 from msgspec import Raw
 
 from gateway.exchange import Call, Permit, Usage
-from gateway.limits.tokenizer import count
+from gateway.limits.tokenizer import ours
 from gateway.texts import texts
 from policies.facts import Action
 from tenants.ids import OrgId
 
 BYTES_PER_TOKEN = 4
-"""The usual rule of thumb for code and English: while the tokenizer is being read, and for answers of models that
-have never reported any."""
+"""The usual rule of thumb for code and English: before the tokenizer is there, and for answers of models that have
+never reported any."""
 
 MOST = 9 * 10**15
 """No estimate is larger, and no limit: a double still tells each whole number from the next."""
@@ -94,7 +94,7 @@ class _Model:
 class Tokens:
     """One worker's knowledge. `count` is the tokenizer: None as long as it cannot count."""
 
-    def __init__(self, count: Callable[[str], int | None] = count) -> None:
+    def __init__(self, count: Callable[[str], int | None] = ours.count) -> None:
         self._count = count
         self._models: dict[tuple[OrgId, str, Action], _Model] = {}
 

@@ -15,6 +15,7 @@ from gateway.limits.claims import (
     STREAM_BYTES,
     VECTOR_BYTES,
     claims_for,
+    counts_tokens,
     nanodollars,
     origin_of,
     price_of,
@@ -310,6 +311,12 @@ def test_what_is_kept_ready_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
         tenant = Tenant(TenantRecord(Org(org, "Other"), limits=first.tenant.limits))
         assert [c.org for c in found(structs.replace(first, tenant=tenant))] == [org]
     assert len(module._ready) <= 3
+
+
+def test_a_tokenizer_is_needed_where_a_prompts_length_counts() -> None:
+    for unit in LimitUnit:
+        tenants = [platform(), permit(limit(LimitScope.MODEL, unit)).tenant]
+        assert counts_tokens(tenants) == (unit in (LimitUnit.TOKENS, LimitUnit.INPUT_TOKENS, LimitUnit.SPEND))
 
 
 def test_the_platforms_own_people_are_not_limited_twice() -> None:

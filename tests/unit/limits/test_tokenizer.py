@@ -12,7 +12,9 @@ from gateway.limits.tokenizer import Tokenizer
 def ready() -> Tokenizer:
     counting = Tokenizer()
     assert counting.count("hello") is None
-    counting.begin().join(timeout=30)
+    reading = counting.begin()
+    assert counting.begin() is reading
+    reading.join(timeout=30)
     return counting
 
 
