@@ -60,8 +60,8 @@ from gateway.inflight import InFlight
 from gateway.limits import tokenizer
 from gateway.limits.accounts import LimitOwner
 from gateway.limits.claims import counts_tokens
-from gateway.limits.keeper import BudgetKeeper
 from gateway.limits.counter import SliceCounter
+from gateway.limits.keeper import BudgetKeeper
 from gateway.limits.redis import RedisSlices
 from gateway.limits.redis_open import open_slices
 from gateway.limits.slices import SlicedLimits
@@ -311,9 +311,8 @@ async def control(settings: Settings) -> None:
         await own.aclose()
         await store.close()
         return
-    owner, buckets = _limit_stores(settings, clock)
-    counter = SliceCounter(buckets) if isinstance(buckets, RedisSlices) else None
-    oauth = await open_oauth(settings, store, own.secrets, unlocked.signing, clock, counter)
+    owner, buckets, counter = _limit_stores(settings, clock)
+    oauth = await open_oauth(settings, store, own.secrets, unlocked.signing, clock, counter=counter)
 
     sequencer, people = await _audit_log(settings, store, unlocked, clock)
 
@@ -499,10 +498,13 @@ def _in_redis(settings: Settings) -> RedisSlices | None:
     return open_slices(settings.limits, settings.home) if settings.limits.store == "redis" else None
 
 
-def _limit_stores(settings: Settings, clock: Clock) -> tuple[LimitOwner, LimitOwner | RedisSlices]:
-    """The owner that workers reach over the bus, and the one that counts."""
+def _limit_stores(settings: Settings, clock: Clock) -> tuple[LimitOwner, LimitOwner | RedisSlices, Counter | None]:
+    """The owner that workers reach over the bus, the one that counts, and what counts attempts to sign in for all
+    nodes together; None: this process does."""
     owner = LimitOwner(unix_us(clock))
-    return owner, _in_redis(settings) or owner
+    if (shared := _in_redis(settings)) is None:
+        return owner, owner, None
+    return owner, shared, SliceCounter(shared)
 
 
 async def _limits_state(buckets: object) -> str:
@@ -536,6 +538,7 @@ async def open_oauth(
     secrets: SystemSecrets,
     signing: TokenSigner,
     clock: Clock,
+    *,
     counter: Counter | None = None,
 ) -> OAuthService:
     """The token service on the control store's engine; `orgate init` needs it for the first invitations."""

@@ -114,6 +114,14 @@ def test_each_limit_says_what_holds_while_redis_is_gone(world: World) -> None:
     said = log.read_text()
     assert said.count("Redis cannot be used") <= 6, said  # two processes, a line a change: lost, then refused
     assert PASSWORD not in said
+    device = world.gateways[0].http.post(
+        world.gateways[0].url + "/oauth/device_authorization", data={"client_id": "orgate-cli"}
+    )
+    assert (device.status_code, device.json()["error"]) == (503, "temporarily_unavailable")
+    assert device.headers["retry-after"]
+    limit = "/admin/v1/orgs/acme/limits/local"
+    written = world.owners[0].admin("DELETE", limit, headers={"if-match": "*"}, expect=503)
+    assert "cannot be counted" in written.json()["detail"]
     state = world.operator.admin("GET", "/admin/v1/status").json()["limits"]
     assert state.startswith("redis: ")
     world.redis.start()
