@@ -11,7 +11,9 @@ worker and its store say to each other meanwhile. Prints one line of JSON: row �
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -33,8 +35,11 @@ from gateway.limits.tokens import Tokens
 from policies.facts import Action, Role
 from tenants.models import Limit, LimitScope, LimitUnit, ModelAlias, Org
 from tenants.snapshot import Tenant, TenantRecord
+from tests.bench.processes import choose_cores, pinned
+from tests.kit.redis import redis_server
+from tests.limits.judge import Verdict, Words
 from tests.limits.plan import ORG, Plan
-from tests.limits.subjects import limits_of
+from tests.limits.subjects import REDIS, limits_of
 
 RATE = 4_000
 """Requests a second."""
@@ -48,13 +53,38 @@ CONNECTIONS = 16
 BASELINE = (Path(__file__).parent / "token_bucket.lua").read_text()
 
 
+BUSY_US = 15.0
+"""The bar."""
+
+WORDS = Words(
+    "What limits cost a worker, in µs of CPU a request",
+    {
+        "busy_us": "two limits of which half is used: claims, reservation, headers, settlement, messages",
+        "twice_us": "twice as many requests as may pass",
+        "evalsha_us": "the script alone of a gateway that asks Redis for each request",
+        "evalsha_x": "times as much as at a busy bucket",
+        "control_us": "the load itself, already taken off",
+    },
+)
+
+
+class Spells(Struct, frozen=True):
+    """`seconds` of one; each row has `rounds` of them, in turns."""
+
+    seconds: float
+    rounds: int
+
+
+FULL = Spells(seconds=3.0, rounds=7)
+SMALL = Spells(seconds=0.5, rounds=3)
+
+
 class What(Struct, frozen=True):
-    """`seconds` of one spell; each row has `rounds` of them, in turns. `subject`, `store`: see `subjects`."""
+    """`subject`, `store`: see `subjects`."""
 
     subject: str
     store: str
-    seconds: float
-    rounds: int
+    spells: Spells
 
 
 Ask = Callable[[], Awaitable[None]]
@@ -175,13 +205,37 @@ async def spell(ask: Ask, seconds: float) -> float:
 
 async def measure(what: What) -> dict[str, float]:
     found: dict[str, list[float]] = {row: [] for row in ROWS}
-    for _ in range(what.rounds):
+    for _ in range(what.spells.rounds):
         for row, subject in ROWS.items():
             async with subject(what) as ask:
                 await spell(ask, 0.3)  # connected, lent, and at its end where it comes to one
-                found[row].append(await spell(ask, what.seconds))
+                found[row].append(await spell(ask, what.spells.seconds))
     control = median(found.pop("control"))
-    return {"control": round(control, 2), **{row: round(median(cpu) - control, 2) for row, cpu in found.items()}}
+    return {"control": control, **{row: median(cpu) - control for row, cpu in found.items()}}
+
+
+def measure_apart(spells: Spells) -> Verdict:
+    """In a process on a core of its own, the store on the other. Raises `RuntimeError` with what went wrong."""
+    cores = choose_cores()
+    with pinned(cores.rig):
+        opened = redis_server()
+        with opened as store:
+            what = msgspec.json.encode(What(REDIS, store.address, spells)).decode()
+            with pinned(cores.target):
+                command = [sys.executable, "-m", "tests.limits.cost", what]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"the cost cannot be measured:\n{done.stderr}")
+    return judge(json.loads(done.stdout))
+
+
+def judge(cost_us: dict[str, float]) -> Verdict:
+    busy = cost_us["busy"]
+    verdict = Verdict({f"{row}_us": round(us, 1) for row, us in cost_us.items()})
+    verdict.figures["evalsha_x"] = round(cost_us["evalsha"] / max(busy, 0.1), 1)
+    if busy > BUSY_US:
+        verdict.faults.append(f"{busy:.1f} µs a request at a busy bucket, {BUSY_US:.0f} may be")
+    return verdict
 
 
 def main() -> int:

@@ -45,6 +45,13 @@ class Verdict:
     faults: list[str] = field(default_factory=list)
 
 
+class Words(NamedTuple):
+    """What a table says of figures."""
+
+    title: str
+    figures: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Really:
     """The first replay. `over_pct` and `worst_pct` (of the burst) are the worst bucket's; `charged`: units of the

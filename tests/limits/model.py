@@ -14,14 +14,14 @@ class Exact:
     """One bucket of `bound`, full at `now_us`. `level` is in ticks: a unit is `tick` of them, of which each
     microsecond brings in `amount`. It may fall below zero: what was admitted without room is a debt.
 
-    A budget's is the same with nothing coming in.
+    A budget is the same with nothing coming in, and so are slots.
     """
 
     __slots__ = ("at_us", "cap", "level", "rate", "tick")
 
     def __init__(self, bound: Bound, now_us: int) -> None:
         self.tick = bound.period_s * SECOND_US
-        self.rate = 0 if bound.budget else bound.amount
+        self.rate = bound.amount if bound.refills else 0
         self.cap = bound.burst * self.tick
         self.level = self.cap
         self.at_us = now_us

@@ -1,7 +1,5 @@
 """What an organization at ten times its limit costs the one beside it, through the real gateway.
 
-    python -m tests.limits.neighbour
-
 The gateway with one worker is on one core, the compiled upstream and the compiled loads on the other. The quiet
 organization's load is the same throughout. In every round its latencies are taken with the loud one within its
 limit, at ten times of it, and within its limit again: the first and the last are the A/A control.
@@ -9,9 +7,7 @@ limit, at ten times of it, and within its limit again: the first and the last ar
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -27,7 +23,8 @@ from tests.bench.targets import Target, wait_served
 from tests.integration.gateway.world import invite
 from tests.kit.certs import Pki, make_pki
 from tests.kit.gateway import RunningGateway, Session
-from tests.limits.judge import Verdict
+from tests.kit.redis import redis_server
+from tests.limits.judge import Verdict, Words
 
 LIMIT = 50
 """Requests a second that the loud organization may make: 3,000 a minute."""
@@ -48,6 +45,24 @@ class Spells(Struct, frozen=True):
 
 FULL = Spells(rounds=9, seconds=4)
 SMALL = Spells(rounds=3, seconds=1)
+
+
+WORDS = Words(
+    "One organization at ten times its limit, and the one beside it",
+    {
+        "p50_ms": "of the quiet organization's requests, the loud one within its limit",
+        "p50_loud_ms": "the loud one at ten times of it",
+        "p50_moved_pct": "by so much, median over the rounds",
+        "p50_control_pct": "what two calm spells of a round differ by",
+        "p99_ms": "",
+        "p99_loud_ms": "",
+        "p99_moved_pct": "",
+        "p99_control_pct": "",
+        "passed": "of the loud organization's requests",
+        "refused": "of them",
+        "failed": "of the quiet one's: none may",
+    },
+)
 
 
 @dataclass
@@ -91,13 +106,16 @@ def judge(found: Latencies) -> Verdict:
     return verdict
 
 
-def measure(spells: Spells, settings: dict[str, str], say: Callable[[str], None]) -> Verdict:
-    """`settings`: of the gateway, as environment variables. Raises `RigError` when the rig can't be built."""
+def measure(spells: Spells, say: Callable[[str], None]) -> Verdict:
+    """Raises `RigError` when the rig can't be built."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="orgate-neighbour-")))
         cores = choose_cores()
         pki = make_pki(folder / "tls")
         rig = stack.enter_context(running(folder, pki, cores))
+        with pinned(cores.rig):
+            store = stack.enter_context(redis_server())
+        settings = {"ORGATE_LIMITS__STORE": "redis", "ORGATE_LIMITS__ADDRESSES": store.address}
         gateway = RunningGateway(folder / "gateway", settings=settings)
         stack.callback(gateway.http.close)
         stack.callback(gateway.stop)
@@ -150,16 +168,3 @@ def _set_up(owner: Session, url: str, pki: Pki, amount: int) -> None:
     owner.create("rules", name="all", effect="allow", roles=["owner"], actions=["chat"], models=["*"])
     owner.create("limits", name="requests", scope="org", unit="requests", amount=amount, period_s=1)
     owner.create("limits", name="tokens", scope="member", unit="tokens", amount=2_000_000_000)
-
-
-def main() -> int:
-    spells = SMALL if os.environ.get("SIZE") == "small" else FULL
-    verdict = measure(spells, {}, lambda what: print(f"· {what}", file=sys.stderr))
-    sys.stdout.write(json.dumps(verdict.figures) + "\n")
-    for fault in verdict.faults:
-        sys.stderr.write(f"✗ {fault}\n")
-    return 1 if verdict.faults else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

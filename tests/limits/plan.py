@@ -61,12 +61,18 @@ class Bound(Struct, frozen=True):
     def subject(self, who: int) -> str:
         return "" if self.subjects == 1 else f"{self.scope}-{who % self.subjects}"
 
+    @property
+    def refills(self) -> bool:
+        return not self.budget and self.unit is not LimitUnit.CONCURRENCY
+
     def reserved(self, cost: int) -> int:
         """Units of it for an arrival that reserves `cost` tokens."""
         return cost if self.unit is LimitUnit.TOKENS else 1
 
     def charged(self, used: int, *, sent: bool) -> int:
-        """Units in the end."""
+        """Units in the end; a slot comes back."""
+        if self.unit is LimitUnit.CONCURRENCY:
+            return 0
         return used if self.unit is LimitUnit.TOKENS else int(sent)
 
 
@@ -75,7 +81,7 @@ class Plan(Struct, frozen=True):
 
     `cancelled`: the part that is given up, half of it before anything was sent. `lasting`: reservations stay open
     while an answer streams; else they are settled at once. `outage_at`: the part of the run after which the store
-    is killed, to begin again, empty, `outage_s` later; 0: never.
+    is killed, to begin again, empty, `outage_s` later; 0: never. `longest_s`: of answers.
     """
 
     name: str
@@ -89,6 +95,7 @@ class Plan(Struct, frozen=True):
     people: int = 1
     outage_at: float = 0.5
     outage_s: float = 1.0
+    longest_s: float = 0.4
 
     @property
     def seconds(self) -> float:
@@ -119,7 +126,7 @@ class Plan(Struct, frozen=True):
         if not self.lasting:
             return Arrival(at_us, who, 1, 1, 0, 0, sent=True)
         prompt = int(PROMPT * (0.5 + random_.random()))
-        lasts_us = int((0.02 + 0.38 * random_.random()) * SECOND_US)
+        lasts_us = int((0.05 + 0.95 * random_.random()) * self.longest_s * SECOND_US)
         cost = prompt + ANSWER
         chance = random_.random()
         if chance < self.cancelled / 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tenants.models import LimitUnit
 from tests.limits.plan import ANSWER, PROMPT, Bound, Plan
 
-RATE = 8_000
+RATE = 6_000
 """Requests a second, over all workers."""
 
 CANCELLED = 0.45
@@ -16,7 +16,7 @@ USED = round(PROMPT * (1 - CANCELLED / 2) + ANSWER / 4 * CANCELLED / 2 + ANSWER 
 
 def plans(*, small: bool, seed: int, rate: int = RATE) -> tuple[Plan, ...]:
     """`small`: each takes seconds."""
-    many, some, outage_s = (32_000, 32_000, 0.5) if small else (1_000_000, 250_000, 1.0)
+    many, some, outage_s = (24_000, 24_000, 0.5) if small else (1_000_000, 250_000, 1.0)
     tokens = rate * USED // 2
     return (
         Plan(

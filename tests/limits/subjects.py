@@ -13,12 +13,10 @@ from msgspec import structs
 from gateway.exchange import Claim, Hold
 from gateway.limits.memory import MemoryLimits
 from gateway.limits.redis import RedisSlices
-from gateway.limits.redis_library import library
-from gateway.limits.redis_route import Single
-from gateway.limits.redis_server import Server, Times
-from gateway.limits.redis_wire import Address, Login
+from gateway.limits.redis_open import open_slices
 from gateway.limits.slices import SlicedLimits
 from gateway.limits.store import LimitStore
+from gateway.limits_settings import LimitsSettings
 from tests.limits.plan import Plan
 
 REDIS = "redis"
@@ -26,18 +24,11 @@ REDIS = "redis"
 REPLICAS, SPLIT = "replicas", "split"
 """Each worker counts all of a limit for itself; each worker has an equal part of it."""
 
-TIMES = Times(answer_s=0.1, connect_s=0.5)
-
 
 @asynccontextmanager
 async def redis_slices(address: str) -> AsyncIterator[RedisSlices]:
-    """The store at `host:port`, connected."""
-    host, _, port = address.rpartition(":")
-
-    async def find() -> Address:
-        return host, int(port)
-
-    store = RedisSlices(Single(address, Server(find, Login(), TIMES, library())))
+    """The store at `host:port`, as a gateway opens it, connected."""
+    store = open_slices(LimitsSettings(store="redis", addresses=(address,)), Path())
     await store.warm()
     try:
         yield store

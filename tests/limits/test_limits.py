@@ -38,8 +38,8 @@ def test_redis_killed_in_the_middle() -> None:
     assert figures["admitted_over_pct"] < 10
     assert figures["shortfall_pct"] < 10
     printed = Console(record=True, quiet=True, width=120)
-    report({"requests": verdict}, printed)
-    line = json.loads(json.dumps(summary({"requests": verdict})))
+    report({"requests": verdict}, {}, printed)
+    line = json.loads(json.dumps(summary({"requests": verdict}, {})))
     assert line["requests"] == 3_000
     assert line["wrongly_refused_pct"] == line["requests_wrongly_refused_pct"]
 

@@ -31,7 +31,8 @@ TURN_S = 0.002
 
 
 class Job(Struct, frozen=True):
-    """`subject`: see `subjects`. `store`: its address, if it has one. `until_s`: when budgets' windows end."""
+    """`subject`: see `subjects`. `store`: its address, if it has one. `until_s`: when budgets' windows end.
+    `books`: folder of what the kernel keeps of this worker's limits."""
 
     plan: Plan
     number: int
@@ -39,6 +40,7 @@ class Job(Struct, frozen=True):
     store: str
     journal: str
     until_s: int
+    books: str
 
 
 class Worker:
@@ -106,7 +108,7 @@ class Worker:
 
 async def work(job: Job) -> None:
     journal = Journal(Path(job.journal), job.plan.count(job.number))
-    async with limits_of(job.subject, f"worker-{job.number}", job.plan, job.store) as limits:
+    async with limits_of(job.subject, f"worker-{job.number}", job.plan, job.store, Path(job.books)) as limits:
         print("ready", flush=True)
         begin_us = int(await asyncio.to_thread(sys.stdin.readline))
         cpu = time.process_time()
