@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,7 +104,8 @@ async def _server(name: str, server: Server, now: Callable[[], float]) -> list[S
 async def _account(slices: RedisSlices, name: str) -> list[Seen]:
     """Whether the library may do all that it does: takes one unit of a bucket that is nobody's, and returns it.
     What that leaves behind is gone within two days."""
-    bucket = Part("doctor", "", LimitUnit.REQUESTS, 1, 1, 1)
+    fresh = secrets.token_hex(4)  # a new bucket takes more rights than one that is there
+    bucket = Part("doctor", fresh, LimitUnit.REQUESTS, 1, 1, 1)
     try:
         opening = SliceAsk(NOBODY, "doctor", "", "", 1, 1, (bucket,), ((Wish(0, 1, 1),),))
         answer = await slices.ask(opening)

@@ -8,6 +8,8 @@ connection, for nobody can tell what else is.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from collections import deque
 from typing import Any, Final, cast
@@ -65,7 +67,7 @@ class Wire(asyncio.Protocol):
         self._waiting.append((future, self._loop.time() + self.timeout_s))
         if self._timer is None:
             self._timer = self._loop.call_later(self.timeout_s, self._look)
-        self._transport.write(hiredis.pack_command(arguments))
+        self._transport.write(hiredis.pack_command(arguments))  # type: ignore[arg-type]  # said to take one word
         return future
 
     def close(self, why: str = "the connection is closed") -> None:
@@ -147,7 +149,9 @@ async def connect(
         why = getattr(error, "verify_message", "") or error.reason or str(error)
         raise WireError(f"{name}: TLS fails: {why}") from None
     except OSError as error:
-        raise WireError(f"{name}: no connection: {error.strerror or type(error).__name__}") from None
+        named = error.errno and not isinstance(error, socket.gaierror)  # asyncio puts words of its own into it
+        why = os.strerror(error.errno or 0) if named else error.strerror or type(error).__name__
+        raise WireError(f"{name}: no connection: {why}") from None
     try:
         hello = await _greet(wire, login)
     except BaseException:

@@ -107,7 +107,11 @@ class RedisServer:
         """SIGTERM, or SIGKILL: what was in memory is gone either way."""
         if self.process is not None:
             self.process.kill() if kill else self.process.terminate()
-            self.process.wait()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:  # it does not end while it writes its first append-only file
+                self.process.kill()
+                self.process.wait()
             self.process = None
 
     def client(self, **more: Any) -> redis.Redis:
