@@ -12,7 +12,7 @@ import pytest
 from tests.integration.gateway.bed import Bed, lay
 from tests.integration.gateway.invariants import Asked
 from tests.integration.gateway.test_ended_by_the_gateway import error_event
-from tests.integration.gateway.world import DONE, SSE_HEAD, World, sse
+from tests.integration.gateway.world import DONE, SSE_HEAD, World, invite, sse
 from tests.kit.gateway import Session
 from tests.kit.upstream import Request
 
@@ -156,3 +156,29 @@ async def test_a_limit_of_the_platforms_is_told_apart_from_the_organizations_own
             assert (error["limit"], error["owner"]) == (shown, "platform")
             denied(later, shown)
         await bed.verify(resets=0)
+
+
+async def test_a_teams_members_share_its_bucket(world: World) -> None:
+    def form() -> tuple[Session, Session]:
+        """Two new people, in a team before they get their tokens."""
+        owner, gateway = world.owner, world.gateway
+        owner.create("teams", name="red")
+        found = []
+        for name in ("rosa", "rudi"):
+            member = invite(gateway, owner, "acme", name, "member")
+            owner.admin("PUT", f"/admin/v1/orgs/acme/teams/red/members/{member.id}")
+            found.append(gateway.sign_in("acme", f"{name}@acme.test"))
+        return found[0], found[1]
+
+    rosa, rudi = await asyncio.to_thread(form)
+    fields = {"scope": "team", "subject": "red", "unit": "output_tokens", "amount": 40, "window": "day"}
+    async with lay(world, slots=4) as bed:
+        with limited(world.owner, "reds", **fields):
+            asked, request = await bed.next(session=rosa, max_tokens=30)
+            await answer(asked, request, 30)
+            later, error = await refused(bed, rudi, max_tokens=11)
+            assert (error["limit"], error["scope"]) == ("reds", "team")
+            denied(later, "reds")
+            last, request = await bed.next(session=rudi, max_tokens=10)
+            await answer(last, request, 10)
+            await bed.verify(resets=0)
