@@ -31,6 +31,7 @@ from gateway.ledger import Ledger
 from gateway.limits.accounts import LimitOwner
 from gateway.limits.claims import claims_for
 from gateway.limits.headers import rate_limit_headers
+from gateway.limits.protocol import REBUILD_S
 from gateway.limits.slices import SlicedLimits
 from gateway.limits.tokens import EXACT, Tokens
 from gateway.metrics import Counters
@@ -112,6 +113,7 @@ class Stages:
         permit = authorize(principal, tenant, call)
         for _ in range(EXACT):  # as after a worker's first few requests
             self._tokens.learn(permit, _USAGE, 0)
+        await self._served_for_a_while(permit)
         hold = await self._limits.reserve(self._claims(permit))
         await self._keys.lease(_ACME, "rig", 1)
         route = self._route(Reservation(permit=permit, hold=hold))
@@ -136,6 +138,13 @@ class Stages:
         hold = await self._limits.reserve(self._claims(permit))
         rate_limit_headers(hold.standings)
         hold.settle(Used(20))
+
+    async def _served_for_a_while(self, permit: Permit) -> None:
+        """A store that has just begun lends nothing ahead, and is asked each time."""
+        ends = time.monotonic() + 1.5 * REBUILD_S
+        while time.monotonic() < ends:
+            await self._limit(permit)
+            await asyncio.sleep(0.01)
 
     def _claims(self, permit: Permit) -> tuple[Claim, ...]:
         return claims_for(permit, None, self._clock.now(), self._tokens)
