@@ -61,7 +61,8 @@ def origin_of(upstream: Upstream) -> Origin:
         url = httpx.URL(upstream.base_url)
     except httpx.InvalidURL:
         raise httpx.UnsupportedProtocol("the upstream's base_url is not a URL") from None
-    if url.scheme not in ("http", "https") or not url.host:
+    # Never `url.host`, which raises for a label that begins like punycode (`xn--`) and is none.
+    if url.scheme not in ("http", "https") or not url.raw_host:
         raise httpx.UnsupportedProtocol("the upstream's base_url is not an http(s) URL with a host")
     port = url.port or (443 if url.scheme == "https" else 80)
     return Origin(url.scheme, url.raw_host.decode("ascii"), port, url.netloc, upstream.protocol)
