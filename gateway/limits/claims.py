@@ -14,6 +14,7 @@ What was used is settled afterwards, and what was asked for too much comes back 
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -140,9 +141,17 @@ def origin_of(url: str) -> str:
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = parts.port
-    name = f"[{host}]" if ":" in host else host
+    name = f"[{_shortest(host)}]" if ":" in host else host
     usual = {"https": 443, "http": 80}.get(parts.scheme)
     return f"{parts.scheme}://{name}" + (f":{port}" if port not in (None, usual) else "")
+
+
+def _shortest(address: str) -> str:
+    """An IPv6 address as RFC 5952 writes it: whoever spells theirs at length is at the same place."""
+    try:
+        return str(IPv6Address(address))
+    except ValueError:
+        return address
 
 
 def output_tokens(permit: Permit) -> int:
@@ -172,16 +181,16 @@ def _claims(permit: Permit, platform: Tenant | None, now_s: float) -> Iterator[C
     if platform is None or platform.id == org.id:
         return
     for limit in platform.limits:
+        # Never where the organization says it is: its owners would begin a budget anew by moving.
+        window = window_at(limit.window, platform.org.timezone, now_s)
         if limit.scope is LimitScope.ORG:
             if limit.subject in ("", org.id):
-                window = window_at(limit.window, org.timezone, now_s)
                 yield _claim(limit, org.id, OF_PLATFORM + limit.name, "", window, weight=org.weight)
         elif limit.scope is LimitScope.UPSTREAM:
             upstream = permit.tenant.upstreams.get(permit.alias.upstream)
             origin = "" if upstream is None else origin_of(upstream.base_url)
             if origin and (not limit.subject or origin_of(limit.subject) == origin):
-                # One bucket for all organizations: its days are the platform's, not each one's own.
-                window = window_at(limit.window, platform.org.timezone, now_s)
+                # One bucket for all organizations.
                 yield _claim(limit, PLATFORM, limit.name, origin, window)
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -261,15 +261,14 @@ class TestThePlatform:
         for subject in ("https://model.test:8443", "http://model.test"):
             assert found(permit(), platform(limit(LimitScope.UPSTREAM, subject=subject))) == ()
 
-    def test_days_of_what_all_share_are_the_platforms_own(self) -> None:
+    def test_days_of_its_limits_are_its_own_wherever_an_organization_says_it_is(self) -> None:
         day: dict[str, Any] = {"window": Window.DAY, "period_s": 0}
         shared = platform(
             limit(LimitScope.UPSTREAM, **day), limit(LimitScope.ORG, **day), timezone="America/New_York"
         )
-        upstream, org = found(permit(timezone="Asia/Tokyo"), shared)
-        assert datetime.fromtimestamp(upstream.starts_s, ZoneInfo("America/New_York")).hour == 0
-        assert datetime.fromtimestamp(org.starts_s, ZoneInfo("Asia/Tokyo")).hour == 0
-        assert datetime.fromtimestamp(org.starts_s, UTC).hour == 15
+        for timezone in ("Asia/Tokyo", "Asia/Kathmandu"):
+            for claim in found(permit(timezone=timezone), shared):
+                assert datetime.fromtimestamp(claim.starts_s, ZoneInfo("America/New_York")).hour == 0
 
     def test_an_alias_that_leads_nowhere_has_no_origin(self) -> None:
         asked = structs.replace(permit(), alias=structs.replace(ALIAS, upstream="gone"))
@@ -332,6 +331,8 @@ def test_the_platforms_own_people_are_not_limited_twice() -> None:
         ("http://model.test:80", "http://model.test"),
         ("https://model.test:8443/v1", "https://model.test:8443"),
         ("http://[::1]:8000/", "http://[::1]:8000"),
+        ("http://[0:0:0:0:0:0:0:1]:8000/", "http://[::1]:8000"),
+        ("https://[2001:DB8:0::00a]", "https://[2001:db8::a]"),
     ],
 )
 def test_an_origin_is_spelt_in_one_way(url: str, origin: str) -> None:
