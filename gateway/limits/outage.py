@@ -90,7 +90,9 @@ def admit(session: Session, claims: Sequence[Claim], now_us: int) -> tuple[list[
     for claim, bucket, reserved in zip(claims, buckets, units, strict=True):
         beyond = reserved - max(bucket.avail, 0)
         bucket.avail -= reserved  # what is beyond it is a debt, until the store has taken it over
-        if beyond > 0 and bucket.stand is not None:
+        if beyond > 0 and bucket.slots:
+            session.short = True
+        elif beyond > 0 and bucket.stand is not None:
             bucket.stand.take(beyond)
         if claim.unit is LimitUnit.REQUESTS:
             session.spent(bucket, reserved)

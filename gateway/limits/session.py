@@ -58,6 +58,8 @@ class Session:
         self.low: dict[Bucket, None] = {}  # more is to be asked for, ahead
         self.all = False  # all there is to say of any bucket is due; and be it nothing, the lease is renewed
         self.closing = False
+        self.short = False  # slots are in use that the store does not know of
+        self.began_s = 0.0  # when the last message was sent, by the loop's clock
         self.away = False  # the last message was not answered
         self.unknown = 0  # so many answers running said that the session means nothing
         self._worker = worker
@@ -167,7 +169,7 @@ class Session:
                 bucket.back += bucket.avail
                 bucket.avail = 0
         more = wished if self.closing else wished | {bucket: None for bucket in self.low if bucket in self.own}
-        retaken = [bucket for bucket in self.own if bucket.slots and bucket.avail < 0 and not self.closing]
+        retaken = self._unbacked() if self.short and not self.closing else []
         named = list(more | dict.fromkeys(self._named()) | dict.fromkeys(retaken))
         if not (named or self.all or self.closing):
             self._settle_flags()
@@ -201,6 +203,11 @@ class Session:
         else:
             words[self._at + 1] = self._seq
         return self.message
+
+    def _unbacked(self) -> list[Bucket]:
+        found = [bucket for bucket in self.own if bucket.slots and bucket.avail < 0]
+        self.short = bool(found)
+        return found
 
     def _named(self) -> Iterable[Bucket]:
         if self._rebuilding:
@@ -361,6 +368,7 @@ class Session:
                 old.hands = old.back = 0
                 old.avail = -old.open
                 old.scarce = True
+                self.short = self.short or old.open > 0
                 continue
             unsaid = old.total - old.acked
             charged = old.hands - old.open_said

@@ -36,8 +36,8 @@ SOON_S = 0.005
 """How long what comes back to a scarce bucket waits for more of it: others may be refused meanwhile."""
 
 PACE_S = 0.004
-"""From one message about a scarce bucket to the next, when several requests wanted of it at once: all that come in
-between share a message."""
+"""From one message about a scarce bucket to the next, when several requests want of it at once, or soon one after
+the other: all that come in between share a message."""
 
 UNKNOWN = 3
 """After so many answers running that know no session, not even a new one, the store makes no sense."""
@@ -323,11 +323,12 @@ class SlicedLimits:
                 message = session.next_message(self._clock.monotonic_us())
                 if message is None:
                     break
-                began = loop.time()
+                before, session.began_s = session.began_s, loop.time()
                 if not await self._exchange(session, message):
                     return
-                if len(message.asked) > 1 and any(b.scarce for one in message.asked for b in one.buckets):
-                    await asyncio.sleep(max(began + PACE_S - loop.time(), 0))
+                busy = len(message.asked) > 1 or session.began_s - before < PACE_S
+                if busy and any(b.scarce for one in message.asked for b in one.buckets):
+                    await asyncio.sleep(max(session.began_s + PACE_S - loop.time(), 0))
         finally:
             del self._asking[session]
 
@@ -340,7 +341,8 @@ class SlicedLimits:
         try:
             answer = await self._store.ask(message.ask)
             now = self._clock.monotonic_us()
-            reconcile(session, now)
+            if session.away:
+                reconcile(session, now)
             session.take(answer, now)
             if session.unknown > UNKNOWN:
                 session.unknown = 0

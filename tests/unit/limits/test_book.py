@@ -276,8 +276,8 @@ async def test_at_whatever_moment_it_dies(seed: int, wire: Wire, clock: FakeCloc
 async def test_the_undertaker_looks_when_a_worker_has_left(
     limits: SlicedLimits, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.limits.undertaker.LOOK_S", 0)
-    monkeypatch.setattr("gateway.limits.undertaker.LEASE_S", 10_000)
+    monkeypatch.setattr("gateway.limits.undertaker.LOOK_S", 0.001)
+    monkeypatch.setattr("gateway.limits.undertaker.LEASE_S", 20)
     begun, closed = asyncio.Event(), asyncio.Event()
 
     class Telling:
