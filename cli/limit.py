@@ -332,21 +332,26 @@ def acl(
     """Print the ACL line for the user that counts limits in Redis: exactly what it needs, on its own keys.
 
     With `--org`, on that organization's keys only. Reads the settings; asks no server. Put a password in the place
-    of PASSWORD, or `#` and its SHA-256 in the place of `>PASSWORD`.
+    of PASSWORD, or `#` and its SHA-256 in the place of `>PASSWORD`. With `limits.user_per_org` each organization's
+    line has the SHA-256 of its own.
     """
+    from gateway.limits_settings import LimitsSettingsError
     from gateway.redis_check import acl_line
     from gateway.settings import SettingsError, load
 
     file = settings_file(settings)
     try:
-        limits = load(file).limits
+        found = load(file)
     except SettingsError as error:
         raise UsageError(str(error), f"mend {file}") from None
     try:
         org = org_id(session.options.org) if session.options.org else None
     except InvalidIdError as error:
         raise UsageError(f"--org {session.options.org!r}: {error}", "name one organization") from None
-    session.out.line(acl_line(limits, org, scripts=scripts))
+    try:
+        session.out.line(acl_line(found.limits, found.home, org, scripts=scripts))
+    except LimitsSettingsError as error:
+        raise UsageError(str(error), "mend limits.password") from None
 
 
 def _subject(session: Session, given: str | None) -> str | None:

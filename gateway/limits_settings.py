@@ -77,6 +77,12 @@ class LimitsSettings(BaseModel):
     password: str = Field(
         default="", description="Its password: a file of mode 0600, or `env:NAME`. Empty: none is asked for."
     )
+    user_per_org: bool = Field(
+        default=False,
+        description="Sign in as `<username>-<organization>` for each organization (`platform` is one too), so that"
+        " its user may touch its keys alone. The passwords are derived from `password`; `orgate limit acl --org`"
+        " prints each user's line. A worker then holds a connection for each organization it serves.",
+    )
     sentinel_username: User = Field(default="", description="User of the Sentinels' own ACL.")
     sentinel_password: str = Field(default="", description="Its password, as `password`.")
     tls: bool = Field(default=False, description="Speak TLS to it, and to the Sentinels.")
@@ -139,6 +145,11 @@ def limits_faults(limits: LimitsSettings, home: Path) -> list[tuple[str, str, st
             faults.append((f"limits.{name}", f"there is no file {home / file}", "put it there"))
     if bool(limits.certificate) != bool(limits.key):
         faults.append(("limits.key", "and limits.certificate belong together", "give both, or none"))
+    return faults + _sign_in_faults(limits)
+
+
+def _sign_in_faults(limits: LimitsSettings) -> list[tuple[str, str, str]]:
+    faults = []
     for name, user, password in (
         ("username", limits.username, limits.password),
         ("sentinel_username", limits.sentinel_username, limits.sentinel_password),
@@ -146,6 +157,9 @@ def limits_faults(limits: LimitsSettings, home: Path) -> list[tuple[str, str, st
         if user and not password:
             key = name.replace("username", "password")
             faults.append((f"limits.{name}", "has no password", f"name the file that holds it: limits.{key}"))
+    if limits.user_per_org and not limits.username:
+        fix = "set limits.username and limits.password, or remove it"
+        faults.append(("limits.user_per_org", "needs a user and a password to derive from", fix))
     return faults
 
 

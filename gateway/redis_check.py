@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +16,10 @@ from gateway.errors import UnavailableError
 from gateway.limits.protocol import Part, SliceAsk, Wish
 from gateway.limits.redis import RedisSlices, reason
 from gateway.limits.redis_library import library
-from gateway.limits.redis_open import open_route
+from gateway.limits.redis_open import open_route, read_password
+from gateway.limits.redis_orgs import NOBODY, login_of
 from gateway.limits.redis_server import Server
-from gateway.limits.redis_wire import ReplyError, WireError
+from gateway.limits.redis_wire import Login, ReplyError, WireError
 from gateway.limits_settings import LimitsSettings, LimitsSettingsError
 from tenants.ids import OrgId
 from tenants.models import LimitUnit
@@ -36,9 +38,6 @@ SCRIPTS: Final = "+evalsha +script|load"
 OLDEST: Final = (6, 2)
 APART_S: Final = 1.0
 
-NOBODY: Final = OrgId("_doctor")
-"""No organization can be called so."""
-
 
 class Seen(Struct, frozen=True):
     """One look at one server: what was seen and, unless it is well, what to do."""
@@ -49,18 +48,26 @@ class Seen(Struct, frozen=True):
     fix: str = ""
 
 
-def acl_line(limits: LimitsSettings, org: OrgId | None = None, *, scripts: bool = False) -> str:
+def acl_line(limits: LimitsSettings, home: Path, org: OrgId | None = None, *, scripts: bool = False) -> str:
     """The line of an ACL (`ACL SETUSER`, or `user` in an ACL file) with exactly what Orgate needs.
 
     Of one organization's keys only, with `org`. `scripts`: for Redis before 7, which has no functions. The
-    password is a placeholder: Redis takes `>password`, or `#` and its SHA-256.
+    password is a placeholder (Redis takes `>password`, or `#` and its SHA-256); of an organization's own user,
+    whose password is derived, it is the SHA-256. Raises `LimitsSettingsError` when there is none to derive from.
     """
-    keys = f"~{limits.prefix}:{{{org or '*'}}}:*"
+    user, password, whose = limits.username or "orgate", ">PASSWORD", org or "*"
+    if limits.user_per_org and org is None:
+        whose = NOBODY
+    elif limits.user_per_org and org is not None:
+        login = login_of(Login(limits.username, read_password(limits.password, home)), org)
+        user = login.username
+        if login.password is not None:
+            password = "#" + hashlib.sha256(login.password.reveal()).hexdigest()
     calls = [SCRIPTS if scripts else FUNCTIONS, INSIDE, "+ping +info"]
     if limits.topology == "cluster":
         calls.append("+cluster|slots +asking")
-    user = limits.username or "orgate"
-    return f"user {user} on >PASSWORD {keys} resetchannels -@all {' '.join(calls)}"
+    keys = f"~{limits.prefix}:{{{whose}}}:*"
+    return f"user {user} on {password} {keys} resetchannels -@all {' '.join(calls)}"
 
 
 async def examine_redis(limits: LimitsSettings, home: Path, now: Callable[[], float] = time.time) -> list[Seen]:
@@ -107,10 +114,10 @@ async def _account(slices: RedisSlices, name: str) -> list[Seen]:
     fresh = secrets.token_hex(4)  # a new bucket takes more rights than one that is there
     bucket = Part("doctor", fresh, LimitUnit.REQUESTS, 1, 1, 1)
     try:
-        opening = SliceAsk(NOBODY, "doctor", "", "", 1, 1, (bucket,), ((Wish(0, 1, 1),),))
+        opening = SliceAsk(OrgId(NOBODY), "doctor", "", "", 1, 1, (bucket,), ((Wish(0, 1, 1),),))
         answer = await slices.ask(opening)
         await slices.ask(replace(opening, session=answer.session, seq=2, requests=(), close=True))
-        await slices.usage(NOBODY)
+        await slices.usage(OrgId(NOBODY))
     except UnavailableError:
         return [Seen(name, "failed", slices.failing, "give its user what `orgate limit acl` prints")]
     return [Seen(name, "ok", f"the library {slices.text.name} runs")]

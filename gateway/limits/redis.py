@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -36,6 +37,9 @@ WORDS: Final = {
 }
 """What an error means, by its code."""
 
+FORGET_S: Final = 60.0
+"""An organization that could not be asked for, and has not been since, is not out of reach any more."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _answer = msgspec.msgpack.Decoder(SliceAnswer).decode
 _standings = msgspec.msgpack.Decoder(tuple[str, tuple[Standings, ...]]).decode
@@ -63,7 +67,7 @@ class RedisSlices:
         self._route = route
         self._prefix = prefix
         self._clock_us = clock_us
-        self._failing = ""
+        self._failing: dict[str, tuple[str, float]] = {}
         self.text = text or library()
 
     @property
@@ -72,8 +76,9 @@ class RedisSlices:
 
     @property
     def failing(self) -> str:
-        """Why the last call failed; '' when it did not."""
-        return self._failing
+        """Why the last call failed; '' when it did not. Where some organizations fail and others do not, of one
+        that does."""
+        return next((why for why, _ in reversed(self._failing.values())), "")
 
     async def warm(self) -> None:
         """Connect, and load the library everywhere. Whatever fails now is logged, and tried again when needed."""
@@ -81,7 +86,7 @@ class RedisSlices:
             for _, server in await self._route.servers():
                 await server.load()
         except (WireError, ReplyError) as error:
-            self._failed(error)
+            self._failed("", error)
 
     async def state(self) -> str:
         """Whether every server that is written to answers: '', or what is wrong."""
@@ -139,19 +144,33 @@ class RedisSlices:
         try:
             answer = await self._route.run(org, keys, arguments)
         except (ReplyError, WireError) as error:
-            self._failed(error)
+            self._failed(org if self._route.apart else "", error)
             raise UnavailableError("limits cannot be asked", retry_after_s=1) from None
         if self._failing:
-            self._failing = ""
-            log.warning("limits: Redis answers again")
+            self._worked(org if self._route.apart else "")
         return answer
 
-    def _failed(self, error: ReplyError | WireError) -> None:
-        """One line for each change of state, however many requests see it."""
-        why = reason(error)
-        if why != self._failing:
+    def _failed(self, where: str, error: ReplyError | WireError) -> None:
+        """One line for each change of state, however many requests see it, and however many organizations."""
+        why, now = reason(error), time.monotonic()
+        self._forget(now)
+        known = any(why == other for other, _ in self._failing.values())
+        self._failing.pop(where, None)
+        self._failing[where] = why, now
+        if not known:
             log.warning("limits: Redis cannot be used: %s", why)
-            self._failing = why
+
+    def _worked(self, where: str) -> None:
+        self._forget(time.monotonic())
+        self._failing.pop("", None)
+        self._failing.pop(where, None)
+        if not self._failing:
+            log.warning("limits: Redis answers again")
+
+    def _forget(self, now: float) -> None:
+        """Who has not asked for long may not ask again."""
+        for where in [where for where, (_, at) in self._failing.items() if now - at > FORGET_S]:
+            del self._failing[where]
 
 
 def bucket_name(part: Part | Standings) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.limits.redis import RedisSlices
 from gateway.limits.redis_library import Library, library
+from gateway.limits.redis_orgs import ByOrg, login_of
 from gateway.limits.redis_route import Cluster, Route, Sentinels, Single
 from gateway.limits.redis_server import Server, Times
 from gateway.limits.redis_wire import Address, Login, shown_address
@@ -23,15 +24,22 @@ def open_slices(limits: LimitsSettings, home: Path) -> RedisSlices:
 
 
 def open_route(limits: LimitsSettings, home: Path, text: Library) -> Route:
-    times = Times(answer_s=limits.timeout_ms / 1_000, connect_s=limits.connect_timeout_ms / 1_000)
     tls = _tls(limits, home)
     login = Login(limits.username, read_password(limits.password, home), tls)
+    sentinel = Login(limits.sentinel_username, read_password(limits.sentinel_password, home), tls)
+    own = _route(limits, login, sentinel, text)
+    if limits.user_per_org:
+        return ByOrg(own, lambda org: _route(limits, login_of(login, org), sentinel, text))
+    return own
+
+
+def _route(limits: LimitsSettings, login: Login, sentinel: Login, text: Library) -> Route:
+    times = Times(answer_s=limits.timeout_ms / 1_000, connect_s=limits.connect_timeout_ms / 1_000)
     hosts = limits.hosts()
     if limits.topology == "cluster":
         return Cluster(hosts, login, times, text)
     if limits.topology == "sentinel":
-        there = Login(limits.sentinel_username, read_password(limits.sentinel_password, home), tls)
-        sentinels = Sentinels(hosts, limits.master, there, times)
+        sentinels = Sentinels(hosts, limits.master, sentinel, times)
         return Single(f"master {limits.master}", Server(sentinels.find, login, times, text))
     address = hosts[0]
 

@@ -27,7 +27,11 @@ REFRESH_S: Final = 0.25
 
 
 class Route(Protocol):
-    """Errors of all: `ReplyError`, `WireError`."""
+    """`apart`: whether one organization may be out of reach while others are not. Errors of all: `ReplyError`,
+    `WireError`."""
+
+    @property
+    def apart(self) -> bool: ...
 
     async def run(self, tag: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Run the library where `tag`, the hash tag of all `keys`, belongs."""
@@ -40,6 +44,8 @@ class Route(Protocol):
 
 class Single:
     """One Redis, or the master that Sentinel names: `server` knows where it is."""
+
+    apart = False
 
     def __init__(self, name: str, server: Server) -> None:
         self._name = name
@@ -95,6 +101,8 @@ class Sentinels:
 class Cluster:
     """A Redis Cluster (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/). Its map is
     asked for at the start, and again when a node says that it has changed or does not answer."""
+
+    apart = True
 
     def __init__(self, nodes: Sequence[Address], login: Login, times: Times, library: Library) -> None:
         self._first = tuple(nodes)

@@ -114,6 +114,11 @@ def test_a_user_has_a_password(tmp_path: Path) -> None:
     sound(tmp_path, HERE + 'username = "orgate"\npassword = "redis.password"\n')
 
 
+def test_users_of_organizations_are_derived_from_one(tmp_path: Path) -> None:
+    assert "limits.user_per_org" in faults(tmp_path, HERE + "user_per_org = true\n")
+    sound(tmp_path, HERE + 'user_per_org = true\nusername = "orgate"\npassword = "redis.password"\n')
+
+
 @pytest.mark.parametrize("prefix", ["", "a{b}", "a:b", "a*", "A", "-a", "x" * 33])
 def test_a_prefix_is_part_of_keys_and_patterns(tmp_path: Path, prefix: str) -> None:
     assert "limits.prefix" in faults(tmp_path, f'{HERE}prefix = "{prefix}"\n')

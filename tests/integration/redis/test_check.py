@@ -80,7 +80,9 @@ async def test_one_right_too_few_is_found_before_anybody_is_refused(server: Redi
     (tmp_path / "password").write_text("x")
     (tmp_path / "password").chmod(0o600)
     given: dict[str, Any] = {"username": "orgate", "password": "password"}
-    line = acl_line(settings(server.address, prefix="orgate", **given)).replace("PASSWORD", "x").split()[1:]
+    line = (
+        acl_line(settings(server.address, prefix="orgate", **given), Path()).replace("PASSWORD", "x").split()[1:]
+    )
     rights = [word for word in line if word.startswith("+") and word != "+ping"]
     with server.client() as client:
         for lacking in rights:
@@ -97,8 +99,8 @@ async def test_one_right_too_few_is_found_before_anybody_is_refused(server: Redi
 
 def test_the_line_names_only_what_is_used() -> None:
     given = settings("127.0.0.1:1", prefix="orgate")
-    assert "+asking" not in acl_line(given)
-    assert "+cluster|slots +asking" in acl_line(settings("127.0.0.1:1", topology="cluster"))
-    assert "~orgate:{acme}:* " in acl_line(given, OrgId("acme"))
-    assert "+evalsha +script|load" in acl_line(given, scripts=True)
-    assert "+fcall" not in acl_line(given, scripts=True)
+    assert "+asking" not in acl_line(given, Path())
+    assert "+cluster|slots +asking" in acl_line(settings("127.0.0.1:1", topology="cluster"), Path())
+    assert "~orgate:{acme}:* " in acl_line(given, Path(), OrgId("acme"))
+    assert "+evalsha +script|load" in acl_line(given, Path(), scripts=True)
+    assert "+fcall" not in acl_line(given, Path(), scripts=True)

@@ -51,7 +51,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with ExitStack() as stack:
         redis = stack.enter_context(redis_server(tls=pki, options=("tls-auth-clients no",)))
         with redis.client() as client:
-            line = acl_line(settings(redis.address, prefix="orgate", username="orgate", password="x"))
+            line = acl_line(settings(redis.address, prefix="orgate", username="orgate", password="x"), Path())
             client.execute_command("ACL SETUSER", *line.replace("PASSWORD", PASSWORD).split()[1:])
         model_url = stack.enter_context(listening(demo, folder / "demo.log"))
         given = {

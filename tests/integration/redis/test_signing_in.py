@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.limits.redis_open import open_slices
+from gateway.limits.redis_orgs import ByOrg
+from gateway.limits.redis_server import Server
+from gateway.limits.redis_wire import Argument
 from gateway.limits_settings import LimitsSettingsError
 from gateway.pki import make_ca
-from gateway.redis_check import acl_line
+from gateway.redis_check import acl_line, examine_redis
 from tenants.ids import OrgId
 from tests.integration.redis.place import ACME, Caller, settings, store, unavailable, warnings
 from tests.kit.certs import Pki, make_pki
@@ -53,7 +57,7 @@ def tls(**more: Any) -> dict[str, Any]:
 
 async def test_the_line_that_is_printed_is_enough(server: RedisServer, home: Path) -> None:
     given = settings(server.address, **tls())
-    allow(server, acl_line(given))
+    allow(server, acl_line(given, Path()))
     async with store(given, home) as slices:
         await slices.warm()
         assert not slices.failing
@@ -69,7 +73,7 @@ async def test_the_line_that_is_printed_is_enough(server: RedisServer, home: Pat
 
 async def test_a_user_without_functions_has_scripts(server: RedisServer, home: Path) -> None:
     given = settings(server.address, **tls(username="scripts"))
-    allow(server, acl_line(given, scripts=True))
+    allow(server, acl_line(given, Path(), scripts=True))
     async with store(given, home) as slices:
         await slices.warm()
         assert not slices.failing
@@ -80,7 +84,7 @@ async def test_a_user_without_functions_has_scripts(server: RedisServer, home: P
 
 async def test_a_user_of_one_organization_counts_for_no_other(server: RedisServer, home: Path) -> None:
     given = settings(server.address, **tls(username="acme-only"))
-    allow(server, acl_line(given, ACME))
+    allow(server, acl_line(given, Path(), ACME))
     async with store(given, home) as slices:
         assert (await Caller(slices).take(3)).known
         assert "NOPERM" in await unavailable(slices, OrgId("other"))
@@ -93,7 +97,7 @@ async def test_what_the_library_may_not_do_is_said(
     given = settings(server.address, **tls(username="lacking"))
     with server.client() as client:
         client.execute_command("ACL DELUSER", "lacking")
-    allow(server, " ".join(word for word in acl_line(given).split() if word != lacking))
+    allow(server, " ".join(word for word in acl_line(given, Path()).split() if word != lacking))
     async with store(given, home) as slices:
         for _ in range(3):
             assert "ACL does not allow" in await unavailable(slices)
@@ -166,3 +170,74 @@ def test_a_password_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatc
         open_slices(settings("127.0.0.1:1", password="env:THE_PASSWORD"), Path())
     monkeypatch.setenv("THE_PASSWORD", PASSWORD)
     open_slices(settings("127.0.0.1:1", password="env:THE_PASSWORD"), Path())
+
+
+async def test_each_organization_may_have_a_user_that_touches_its_keys_alone(
+    server: RedisServer, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = settings(server.address, **tls(username="apart", user_per_org=True))
+    other, without = OrgId("other"), OrgId("without")
+    for line in (acl_line(given, home), acl_line(given, home, ACME), acl_line(given, home, other)):
+        allow(server, line)
+        assert PASSWORD not in line
+    async with store(given, home) as slices:
+        await slices.warm()
+        assert not slices.failing
+        for org in (ACME, other):
+            caller = Caller(slices, org)
+            await caller.take(3)
+            assert await caller.left() == 997
+        with server.client() as client:
+            connected = {one["user"] for one in client.client_list() if one["name"] == "orgate"}
+            assert {"apart", "apart-acme", "apart-other"} <= connected
+            for user in ("apart", "apart-other"):
+                key = f"{slices.prefix}:{{{ACME}}}:account"
+                denied = client.execute_command("ACL DRYRUN", user, "HGET", key, "epoch")
+                assert b"no permissions" in denied or b"has no" in denied or b"access" in denied, denied
+        # One that has no user yet is out of reach, and it alone: a line, not one each time.
+        for _ in range(3):
+            assert "it refuses the name or the password" in await unavailable(slices, without)
+            assert (await Caller(slices, name="w2").take(0)).known
+    assert len(warnings(caplog)) == 1
+    assert {one.verdict for one in await examine_redis(given, home)} == {"ok"}
+
+
+async def test_connections_of_organizations_are_bounded() -> None:
+    """More than so many are not kept, but none that somebody waits for is closed."""
+    opened: list[FakeRoute] = []
+
+    def open_for(org: str) -> FakeRoute:
+        opened.append(FakeRoute())
+        return opened[-1]
+
+    route = ByOrg(FakeRoute(), open_for, most=2)
+    waiting = asyncio.create_task(route.run("a", (), ()))
+    await asyncio.sleep(0)
+    for org in ("b", "c", "d"):
+        opened_before = len(opened)
+        task = asyncio.create_task(route.run(org, (), ()))
+        await asyncio.sleep(0)
+        opened[opened_before].answer.set()
+        await task
+    assert [one.closed for one in opened] == [False, True, True, False]
+    opened[0].answer.set()
+    await waiting
+    route.close()
+    assert all(one.closed for one in opened)
+
+
+class FakeRoute:
+    apart = False
+
+    def __init__(self) -> None:
+        self.answer = asyncio.Event()
+        self.closed = False
+
+    async def run(self, tag: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        await self.answer.wait()
+
+    async def servers(self) -> Sequence[tuple[str, Server]]:
+        return ()
+
+    def close(self) -> None:
+        self.closed = True
