@@ -145,18 +145,20 @@ def limits_faults(limits: LimitsSettings, home: Path) -> list[tuple[str, str, st
             faults.append((f"limits.{name}", f"there is no file {home / file}", "put it there"))
     if bool(limits.certificate) != bool(limits.key):
         faults.append(("limits.key", "and limits.certificate belong together", "give both, or none"))
-    return faults + _sign_in_faults(limits)
+    return faults + _sign_in_faults(limits, home)
 
 
-def _sign_in_faults(limits: LimitsSettings) -> list[tuple[str, str, str]]:
+def _sign_in_faults(limits: LimitsSettings, home: Path) -> list[tuple[str, str, str]]:
     faults = []
     for name, user, password in (
         ("username", limits.username, limits.password),
         ("sentinel_username", limits.sentinel_username, limits.sentinel_password),
     ):
+        key = "limits." + name.replace("username", "password")
         if user and not password:
-            key = name.replace("username", "password")
-            faults.append((f"limits.{name}", "has no password", f"name the file that holds it: limits.{key}"))
+            faults.append((f"limits.{name}", "has no password", f"name the file that holds it: {key}"))
+        elif password and not password.startswith("env:") and not (home / password).is_file():
+            faults.append((key, f"there is no file {home / password}", "put the password there, mode 0600"))
     if limits.user_per_org and not limits.username:
         fix = "set limits.username and limits.password, or remove it"
         faults.append(("limits.user_per_org", "needs a user and a password to derive from", fix))

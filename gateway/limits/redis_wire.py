@@ -24,6 +24,9 @@ Argument = bytes | str | int
 
 CLIENT_NAME: Final = "orgate"
 
+KEEPALIVE_S: Final = 10
+"""A connection that was silent for as long is tried by TCP; after three tries without an answer it is lost."""
+
 
 class ReplyError(Exception):
     """Redis answered with an error. `code` is its first word (`MOVED`, `NOPERM`, `ERR`…)."""
@@ -80,6 +83,12 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        # A peer that is gone without a word is found out while nobody asks, not by the first who does.
+        raw = transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
     def data_received(self, data: bytes) -> None:
         try:

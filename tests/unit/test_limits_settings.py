@@ -111,11 +111,15 @@ def test_files_of_tls_are_there_and_used(tmp_path: Path) -> None:
 def test_a_user_has_a_password(tmp_path: Path) -> None:
     assert faults(tmp_path, HERE + 'username = "orgate"\n') == {"limits.username": "has no password"}
     assert "limits.sentinel_username" in faults(tmp_path, HERE + 'sentinel_username = "orgate"\n')
+    given = HERE + 'username = "orgate"\npassword = "redis.password"\n'
+    assert set(faults(tmp_path, given)) == {"limits.password"}
+    (tmp_path / "redis.password").touch()
     sound(tmp_path, HERE + 'username = "orgate"\npassword = "redis.password"\n')
 
 
 def test_users_of_organizations_are_derived_from_one(tmp_path: Path) -> None:
     assert "limits.user_per_org" in faults(tmp_path, HERE + "user_per_org = true\n")
+    (tmp_path / "redis.password").touch()
     sound(tmp_path, HERE + 'user_per_org = true\nusername = "orgate"\npassword = "redis.password"\n')
 
 
