@@ -43,6 +43,9 @@ the rest. A tokenizer takes 0.1 ms for so many, and 2 ms for the worst that some
 MEMORY = 1_000_000
 """Bytes after which what was seen before counts half."""
 
+BELIEVED = 4
+"""Tokens for one byte of a prompt or one event of an answer, at most."""
+
 REMEMBERED = 4_096
 """Models of which something is known, by organization, the provider's name and task."""
 
@@ -64,7 +67,9 @@ class Ratio:
         self.tokens = self.seen = self.times = 0
 
     def add(self, tokens: int, seen: int, memory: int = MEMORY) -> None:
-        self.tokens += tokens
+        """No report counts for more than is believed of any: whoever hides a long prompt from what is measured
+        would otherwise make everybody's dear."""
+        self.tokens += min(tokens, BELIEVED * seen)
         self.seen += seen
         self.times += 1
         if self.seen > memory:
@@ -72,8 +77,8 @@ class Ratio:
             self.seen >>= 1
 
     def of(self, seen: int) -> int:
-        """Rounded up, and at most 4 for each: what an upstream reports is believed within reason."""
-        return min(-(-seen * self.tokens // self.seen), 4 * seen) if self.seen else 0
+        """Rounded up, and at most `BELIEVED` for each: what an upstream reports is believed within reason."""
+        return min(-(-seen * self.tokens // self.seen), BELIEVED * seen) if self.seen else 0
 
 
 class _Model:

@@ -97,6 +97,20 @@ def test_what_a_provider_reports_is_believed_within_reason() -> None:
     assert tokens.of_answer(asked, 10, 0) == 40
 
 
+def test_what_one_caller_hides_from_measuring_is_not_spread_over_all_others() -> None:
+    tokens = Tokens(Counter())
+    usual = permit(Action.CHAT, messages=[{"role": "user", "content": "four words are these" * 100}])
+    for _ in range(EXACT):
+        tokens.learn(usual, Usage(500, 5, counted=False), 5)
+    before = tokens.of_prompt(usual), tokens.of_answer(usual, 100, 0)
+    disguised = {"role": "user", "content": "x;base64," + "word " * 20_000}
+    for _ in range(HEARD):
+        tokens.learn(permit(Action.CHAT, messages=[disguised]), Usage(25_000, 9, counted=False), 9)
+        tokens.learn(permit(Action.CHAT, messages=[{"role": "u"}], documents="x" * 10_000), Usage(9_000, 9), 9)
+    assert tokens.of_prompt(usual) < 1.5 * before[0]
+    assert tokens.of_answer(usual, 100, 0) == before[1]
+
+
 def test_while_the_vocabulary_is_read_a_rule_of_thumb_stands_in() -> None:
     tokens = Tokens(lambda text: None)
     assert tokens.of_prompt(permit(prompt="x" * 398)) == 100
