@@ -30,7 +30,7 @@ _CRLF = b"\r\n\r\n"
 
 
 class _Tokens(Struct):
-    prompt_tokens: int = 0
+    prompt_tokens: int = -1
     completion_tokens: int = 0
     total_tokens: int = 0
 
@@ -175,6 +175,7 @@ class UsageTap:
 
 
 def _believable(tokens: _Tokens) -> Usage | None:
+    """None for an object without `prompt_tokens`, too: all report it, and what has other names was not free."""
     if not (0 <= tokens.prompt_tokens <= MAX_TOKENS and 0 <= tokens.completion_tokens <= MAX_TOKENS):
         return None
     return Usage(tokens.prompt_tokens, tokens.completion_tokens, counted=False)

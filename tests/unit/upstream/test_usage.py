@@ -96,6 +96,13 @@ def test_usage_of_a_whole_answer() -> None:
         usage_of_answer(b"<html>")
 
 
+@pytest.mark.parametrize("usage", [{}, {"input_tokens": 5, "output_tokens": 9}, {"total_tokens": 14}])
+def test_usage_in_another_shape_is_not_usage_of_nothing(usage: dict[str, int]) -> None:
+    assert usage_of_answer(json.dumps({"usage": usage}).encode()) is None
+    _, tap = run([TOKEN, event(choices=[], usage=usage), DONE], keep=False)
+    assert tap.usage is None
+
+
 @pytest.mark.parametrize("figure", [-1, MAX_TOKENS + 1, 10**30])
 @pytest.mark.parametrize("field", ["prompt_tokens", "completion_tokens"])
 def test_a_figure_that_cannot_be_is_as_good_as_none(field: str, figure: int) -> None:
