@@ -70,9 +70,10 @@ FIELDS = (
         " for.",
     ),
     (
-        "`max_completion_tokens`, `max_tokens`",
+        "`max_completion_tokens`, `max_tokens`, `n_predict`",
         "completions, chat",
-        "1 to 10000000. How long an answer may be; of two, token limits reserve the larger.",
+        "1 to 10000000. How long an answer may be; of several, token limits reserve the largest. `n_predict` is"
+        " llama.cpp's.",
     ),
     ("`n`, `best_of`", "completions, chat", "1 to 10000000. The larger multiplies what is reserved."),
 )

@@ -43,6 +43,8 @@ class _Body(Struct):
     best_of: _Count = None
     max_tokens: _Count = None
     max_completion_tokens: _Count = None
+    n_predict: _Count = None
+    """llama.cpp's own name, which goes before the others there."""
 
 
 class _Completion(_Body):
@@ -118,8 +120,8 @@ def decode_call(task: Action, body: bytes) -> Call:
         model=sound.model,
         stream=not isinstance(sound, _Embedding) and bool(sound.stream),
         include_usage=options is not None and bool(options.include_usage),
-        # Servers differ in which of the two they heed: what is reserved has to cover either.
-        max_tokens=max(sound.max_completion_tokens or 0, sound.max_tokens or 0) or None,
+        # Servers differ in which of them they heed: what is reserved has to cover each.
+        max_tokens=max(sound.max_completion_tokens or 0, sound.max_tokens or 0, sound.n_predict or 0) or None,
         answers=max(sound.n or 1, sound.best_of or 1)
         * (_prompts(sound.prompt) if isinstance(sound, _Completion) else 1),
         size=len(body),
@@ -144,7 +146,7 @@ def _examined(task: Action, fields: dict[str, Raw], size: int) -> Call:
     options = _typed(fields, "stream_options", dict[str, Raw] | None, "an object") or {}
     include_usage = bool(_typed(options, "include_usage", bool | None, "true or false", "stream_options."))
     choices = max(_positive(fields, "n") or 1, _positive(fields, "best_of") or 1)
-    most = max(_positive(fields, "max_completion_tokens") or 0, _positive(fields, "max_tokens") or 0)
+    most = max(_positive(fields, name) or 0 for name in ("max_completion_tokens", "max_tokens", "n_predict"))
     return Call(
         task=task,
         model=model,

@@ -147,12 +147,21 @@ def test_error_bodies_say_whose_fault_and_which_rule() -> None:
         ({"prompt": []}, 1, None),
         ({"prompt": None}, 1, None),
         ({"prompt": "x", "max_completion_tokens": 1, "max_tokens": 4_000}, 1, 4_000),
+        ({"prompt": "x", "max_tokens": 1, "n_predict": 90_000}, 1, 90_000),
     ],
 )
 def test_all_that_may_come_is_reserved(fields: dict[str, object], answers: int, most: int | None) -> None:
     """What is reserved too low is admitted too often: many requests at once would go beyond the limit."""
     call = decode_call(Action.COMPLETE, body(model="m", **fields))
     assert (call.answers, call.max_tokens) == (answers, most)
+
+
+def test_an_answer_without_end_is_refused_by_whatever_name() -> None:
+    """-1 is as long as it likes, to llama.cpp."""
+    with pytest.raises(UnprocessableError):
+        decode_call(Action.COMPLETE, body(model="m", prompt="x", max_tokens=1, n_predict=-1))
+    with pytest.raises(BadRequestError):
+        decode_call(Action.COMPLETE, body(model="m", prompt="x", max_tokens=1, N_Predict=9))
 
 
 _FRAGMENTS = (
@@ -198,7 +207,7 @@ _FRAGMENTS = (
 )
 _NAMES = (
     *("model", "prompt", "messages", "input", "suffix", "stream", "stream_options", "n", "best_of", "max_tokens"),
-    *("max_completion_tokens", "other"),
+    *("max_completion_tokens", "n_predict", "other"),
 )
 _GOOD = {
     Action.COMPLETE: '"model":"m","prompt":"x"',
