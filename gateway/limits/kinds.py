@@ -24,6 +24,10 @@ FLAP_US = 10_000_000
 """A limit that is cut and raised again within this time brings nothing in: while a change is on its way to all
 workers, those that know of it and those that do not speak in turns."""
 
+SPOKEN_US = 1_250_000
+"""A worker with anything in its hands says within this time what it has spent of that (`slices.SLOW_TICKS`, and
+their spread). Until then it counts as being in the bucket, and may leave nothing to come in."""
+
 KEPT_S = 2 * 86_400
 """A budget is remembered for as long after its window has ended."""
 
@@ -200,7 +204,9 @@ class RateBucket(Bucket):
 
     def wait_us(self, least: int, now_us: int) -> int:
         wait = bucket.wait_us(self._rate, self._level, least)
-        return NEVER if wait is None else wait
+        if wait is None:
+            return NEVER
+        return wait + SPOKEN_US if least > self._rate.burst - self.lent else wait
 
     def learn(self, left: int, at_us: int, now_us: int) -> None:
         if at_us <= self.basis_at_us:

@@ -4,6 +4,7 @@
 local FLAP_US = 10000000  -- a limit that is cut and raised again within this time brings nothing in
 local SCARCE = 8
 local SLOT_WAIT_US = 1000000
+local SPOKEN_US = 1250000
 
 -- What a bucket is packed as. `level`: whole units in it; `part`: of the next, in [0, period in us).
 local B_FORMAT, B_UNIT, B_AMOUNT, B_BURST, B_PERIOD, B_STARTS, B_ENDS = 1, 2, 3, 4, 5, 6, 7
@@ -172,7 +173,11 @@ local function refusal(b, least, now)
   elseif b.kind == 'b' then
     return math.max(0, b[B_ENDS] * 1000000 - now)
   end
-  return wait_for(b[B_LEVEL], b[B_PART], b[B_AMOUNT], b.period, least)
+  local wait = wait_for(b[B_LEVEL], b[B_PART], b[B_AMOUNT], b.period, least)
+  if least > cap_of(b) - b[B_LENT] then
+    wait = math.min(wait + SPOKEN_US, MOST) -- what is in hands leaves too little to come in, until it is spoken of
+  end
+  return wait
 end
 
 local function grant(b, units)
