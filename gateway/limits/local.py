@@ -15,7 +15,6 @@ from tenants.models import LimitUnit
 
 if TYPE_CHECKING:
     from gateway.limits.outage import Stand
-    from gateway.limits.session import Session
 
 NEVER = -1
 """Of `low`: nothing is so low. Of a wait: no time is long enough."""
@@ -65,7 +64,6 @@ class Bucket:
         "refused_until_us",
         "scarce",
         "sent",
-        "session",
         "slots",
         "spare",
         "stand",
@@ -74,8 +72,7 @@ class Bucket:
         "word",
     )
 
-    def __init__(self, session: Session, claim: Claim) -> None:
-        self.session = session
+    def __init__(self, claim: Claim) -> None:
         self.claim = claim  # as last seen: its amount and period, and what a request costs
         self.slots = claim.unit is LimitUnit.CONCURRENCY
         self.at = 0  # its place in the book

@@ -6,14 +6,14 @@ is said again in another. Nothing here awaits: what is granted is known in the s
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from gateway.exchange import Claim
 from gateway.limits.asking import Asked, Asker, Message
 from gateway.limits.book import AccountLine, Book
-from gateway.limits.local import LOW, NEVER, Bucket, same
+from gateway.limits.holdings import Holdings, Key, key_of
+from gateway.limits.local import LOW, NEVER, Bucket
 from gateway.limits.protocol import Result, SliceAnswer, SliceAsk, Wish
 from tenants.ids import OrgId
 from tenants.models import LimitUnit
@@ -24,20 +24,9 @@ BATCH = 256
 IDLE_TICKS = 8
 """An account without buckets is closed after so many."""
 
-REST_US = 60_000_000
-MOST_RESTING = 4_096
-"""For so long, and so many, a bucket of which nothing is here any more is remembered for a store that loses what
-it knew: rates of a minute have refilled by then, and budgets are written down by the control process."""
 
-Key = tuple[OrgId, str, str, int]
-
-
-def key_of(claim: Claim) -> Key:
-    return claim.org, claim.limit, claim.subject, claim.starts_s
-
-
-class Session:
-    """`buckets`: of all accounts of this worker, by key. `spend` takes claims out of the slices, if they do."""
+class Session(Holdings):
+    """`workers`: how many are expected, at least. `spend` takes claims out of the slices, if they do."""
 
     def __init__(
         self,
@@ -49,13 +38,9 @@ class Session:
         book: Book,
         spend: Callable[[tuple[Claim, ...]], list[Bucket] | None],
     ) -> None:
-        self.org = org
-        self.own: dict[Bucket, None] = {}
-        self.resting: dict[Bucket, int] = {}  # since when; nothing of them is here
+        super().__init__(org, worker, buckets, book)
         self.message: Message | None = None
         self.waiting: deque[Asker] = deque()
-        self.owed: dict[Bucket, None] = {}  # something is to be said of them soon
-        self.low: dict[Bucket, None] = {}  # more is to be asked for, ahead
         self.all = False  # all there is to say of any bucket is due; and be it nothing, the lease is renewed
         self.closing = False
         self.short = False  # slots are in use that the store does not know of
@@ -70,10 +55,7 @@ class Session:
         self._seq = 0
         self._rebuilding = False
         self._idle = 0
-        self._buckets = buckets
-        self._book = book
         self._spend = spend
-        self._at = book.account(org, worker)
 
     @property
     def workers(self) -> int:
@@ -89,63 +71,6 @@ class Session:
     def due(self) -> bool:
         """Whether there is anything to send."""
         return bool(self.message or self.waiting or self.owed or self.low or self.all or self.closing)
-
-    def bucket(self, claim: Claim) -> Bucket:
-        key = key_of(claim)
-        bucket = self._buckets.get(key)
-        # A limit of the same name that counted something else has another bucket, which ends by itself.
-        if bucket is None or bucket.slots is not (claim.unit is LimitUnit.CONCURRENCY):
-            bucket = self._buckets[key] = Bucket(self, claim)
-            self._book_in(bucket)
-        elif bucket in self.resting:
-            self.wake(bucket)
-        return bucket
-
-    def wake(self, bucket: Bucket) -> None:
-        """There is something of it here again."""
-        if bucket in self.resting:
-            del self.resting[bucket]
-            self._book_in(bucket)
-
-    def _book_in(self, bucket: Bucket) -> None:
-        bucket.at = at = self._book.bucket(self._at, bucket.part())
-        bucket.word = at + 1
-        bucket.used = True
-        self._book.words[at + 1 : at + 4] = memoryview(array("q", (bucket.total, bucket.sent, bucket.acked)))
-        self.own[bucket] = None
-
-    def adopt(self, claim: Claim) -> Bucket:
-        """The bucket of `claim`, with its limit as `claim` knows it. What is in hands of another limit is returned
-        before it is spent from."""
-        bucket = self.bucket(claim)
-        if bucket.claim is not claim:
-            changed = not same(bucket.claim, claim)
-            bucket.claim = claim
-            if changed:
-                self._book.rename(bucket.at, self._at, bucket.part())
-                bucket.refused_until_us = 0
-                bucket.stand = None
-                if bucket.avail > 0:
-                    bucket.back += bucket.avail
-                    bucket.avail = 0
-        return bucket
-
-    def spent(self, bucket: Bucket, units: int) -> None:
-        """`units` more are spent; fewer, when it is negative."""
-        bucket.total += units
-        self._book.words[bucket.word] = bucket.total
-
-    def refusal(self, claims: Sequence[Claim], now_us: int) -> tuple[Claim, int] | None:
-        """The claim that the store would refuse for longest, as far as is known without asking it again."""
-        longest: tuple[Claim, int] | None = None
-        for claim in claims:
-            bucket = self._buckets.get(key_of(claim))
-            if bucket is None or not same(bucket.claim, claim) or bucket.avail >= claim.cost:
-                continue
-            wait = bucket.wait_us(claim, now_us)
-            if wait and (longest is None or (longest[1] != NEVER and (wait == NEVER or wait > longest[1]))):
-                longest = claim, wait
-        return longest
 
     # What is to be said.
 
@@ -178,7 +103,7 @@ class Session:
         workers = self.workers
         parts = tuple([bucket.part(bucket.want(workers, now_us) if bucket in more else 0) for bucket in named])
         places = {bucket: place for place, bucket in enumerate(named)}
-        requests = [(Wish(places[bucket], 0, -bucket.avail),) for bucket in retaken]
+        requests: list[tuple[Wish, ...]] = [(Wish(places[bucket], 0, -bucket.avail),) for bucket in retaken]
         requests += [one.wished(places) for one in asked]
         self._seq += 1
         ask = SliceAsk(
@@ -194,14 +119,14 @@ class Session:
         )
         said = [(bucket, part.spent, part.back) for bucket, part in zip(named, parts, strict=True)]
         self.message = Message(ask, said, retaken, asked)
-        words = self._book.words
+        words = self.book.words
         for bucket in named:
             bucket.sent = words[bucket.at + 2] = bucket.total
             bucket.back = 0
         if self._seq == 1:
             self._write_session(ask)
         else:
-            words[self._at + 1] = self._seq
+            words[self.at + 1] = self._seq
         return self.message
 
     def _unbacked(self) -> list[Bucket]:
@@ -211,7 +136,7 @@ class Session:
 
     def _named(self) -> Iterable[Bucket]:
         if self._rebuilding:
-            for bucket in list(self.resting):
+            for bucket, _ in list(self.resting.values()):
                 self.wake(bucket)
             return list(self.own)
         if self.all or self.closing:
@@ -264,7 +189,7 @@ class Session:
             return
         self.unknown = 0
         self._sessions = answer.sessions
-        words = self._book.words
+        words = self.book.words
         for (bucket, spent, back), part, piece in zip(message.said, message.ask.parts, answer.slices, strict=True):
             bucket.heard(spent, back, piece.lent)
             bucket.open_said = part.open
@@ -280,7 +205,7 @@ class Session:
             self._session, self._epoch = answer.session, answer.epoch
             self._write_session()
         else:
-            words[self._at + 2] = self._seq
+            words[self.at + 2] = self._seq
         again = len(message.retaken)
         for bucket, result in zip(message.retaken, answer.results[:again], strict=True):
             for units in result.granted:
@@ -337,7 +262,7 @@ class Session:
 
     def _lost(self, message: Message, epoch: str) -> None:
         """The store does not know the session. What the message said is to be said again, in a new one."""
-        words = self._book.words
+        words = self.book.words
         for bucket, _, back in message.said:
             bucket.sent = words[bucket.at + 2] = bucket.acked
             bucket.back += back
@@ -362,7 +287,7 @@ class Session:
     def _expired(self) -> None:
         """Nothing was heard of this worker for longer than a lease. The store has counted as spent what was in its
         hands, but for what it knew to be reserved: that has come back, and what is used of it is a debt."""
-        words = self._book.words
+        words = self.book.words
         for old in list(self.own):
             if old.slots:
                 old.hands = old.back = 0
@@ -373,7 +298,7 @@ class Session:
             unsaid = old.total - old.acked
             charged = old.hands - old.open_said
             debt = min(unsaid, 0) or max(unsaid - charged, 0)  # what was to be taken back still is
-            new = Bucket(self, old.claim)
+            new = Bucket(old.claim)
             new.at, new.word = old.at, old.word
             new.left, new.left_at_us, new.known_us = old.left, old.left_at_us, old.known_us
             new.total = old.total
@@ -382,40 +307,21 @@ class Session:
             old.gone = True
             del self.own[old]
             self.own[new] = None
-            if self._buckets.get(key := key_of(old.claim)) is old:
-                self._buckets[key] = new
+            if self.buckets.get(key := key_of(old.claim)) is old:
+                self.buckets[key] = new
         self.owed.clear()
         self.low.clear()
 
     def _closed(self) -> None:
         """All that was in its hands is the store's again."""
-        for bucket in [*self.own, *self.resting]:
-            self.forget(bucket)
+        self.forget_all()
         self.closing = False
         self._session, self._seq = "", 0
         self._write_session()
 
     def _write_session(self, opening: SliceAsk | None = None) -> None:
         line = AccountLine(self.org, self._worker, self._session, self._epoch, opening)
-        self._book.session(self._at, line, self._seq, 0 if opening else self._seq)
-
-    def forget(self, bucket: Bucket) -> None:
-        bucket.gone = True
-        if bucket in self.own:
-            self._put_down(bucket)
-        self.resting.pop(bucket, None)
-        if self._buckets.get(key := key_of(bucket.claim)) is bucket:
-            del self._buckets[key]
-
-    def _put_down(self, bucket: Bucket) -> None:
-        del self.own[bucket]
-        self.owed.pop(bucket, None)
-        self.low.pop(bucket, None)
-        self._book.free(bucket.at)
-
-    def leave(self) -> None:
-        """It is used no more."""
-        self._book.free(self._at)
+        self.book.session(self.at, line, self._seq, 0 if opening else self._seq)
 
     # Now and then.
 
@@ -433,7 +339,7 @@ class Session:
                 bucket.spare = bucket.avail
             bucket.used = False
         if slow:
-            self._forget_old(now_us)
+            self.forget_old(now_us)
             self.all = self.all or any(bucket.hands or bucket.unsaid for bucket in self.own)
         if self.own or self.resting or self.due:
             self._idle = 0
@@ -451,15 +357,4 @@ class Session:
         if bucket.unsaid:
             self.owed[bucket] = None
         elif bucket.empty and self.message is None and now_us >= bucket.refused_until_us:
-            if bucket.slots or bucket.left_at_us < 0:
-                self.forget(bucket)
-            else:
-                self._put_down(bucket)
-                self.resting[bucket] = now_us
-
-    def _forget_old(self, now_us: int) -> None:
-        while self.resting:
-            oldest = next(iter(self.resting))
-            if now_us - self.resting[oldest] < REST_US and len(self.resting) <= MOST_RESTING:
-                break
-            self.forget(oldest)
+            self.rest(bucket, now_us)

@@ -15,10 +15,11 @@ from gateway.limits.asking import Asker, Message, Refuser
 from gateway.limits.book import Book
 from gateway.limits.headers import standings
 from gateway.limits.hold import SlicedHold
+from gateway.limits.holdings import Key
 from gateway.limits.local import Bucket, same
 from gateway.limits.outage import Refusal, admit, reconcile
 from gateway.limits.refusal import owner, refused, undecided
-from gateway.limits.session import Key, Session
+from gateway.limits.session import Session
 from gateway.limits.store import SliceStore
 from tenants.ids import PLATFORM, OrgId
 from tenants.models import LimitUnit, OnOutage
@@ -170,7 +171,7 @@ class SlicedLimits:
             bucket = self._session(claim.org).bucket(claim)
             inside = 0
         else:
-            bucket.session.wake(bucket)
+            self._session(claim.org).wake(bucket)
             inside = min(more, max(units - before, 0)) if more > 0 else 0
         self.spent(bucket, more)
         bucket.open -= inside
@@ -259,8 +260,9 @@ class SlicedLimits:
                     bucket.spare = avail
             if avail < bucket.low:
                 bucket.low = -1
-                bucket.session.low[bucket] = None
-                self._begin(bucket.session)
+                session = self._sessions[claim.org]
+                session.low[bucket] = None
+                self._begin(session)
         return found
 
     def _give_back(self, taken: Sequence[tuple[Claim, Bucket, int]]) -> None:
@@ -305,7 +307,7 @@ class SlicedLimits:
         self._asking[session] = asyncio.get_running_loop().create_task(self._talk(session))
 
     def _owe(self, bucket: Bucket) -> None:
-        bucket.session.owed[bucket] = None
+        self._session(bucket.claim.org).owed[bucket] = None
         if bucket.scarce and self._soon is None:
             self._soon = asyncio.get_running_loop().call_later(SOON_S, self._pay)
 

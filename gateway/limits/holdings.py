@@ -1,0 +1,143 @@
+"""What a worker has of one account: its buckets, those that it only remembers, and their places in its book."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+from gateway.exchange import Claim
+from gateway.limits.book import Book
+from gateway.limits.local import NEVER, Bucket, same
+from tenants.ids import OrgId
+from tenants.models import LimitUnit
+
+REST_US = 60_000_000
+MOST_RESTING = 4_096
+"""For so long, and so many, a bucket of which nothing is here any more is remembered for a store that loses what
+it knew: rates of a minute have refilled by then, and budgets are written down by the control process."""
+
+Key = tuple[OrgId, str, str, int]
+
+
+def key_of(claim: Claim) -> Key:
+    return claim.org, claim.limit, claim.subject, claim.starts_s
+
+
+class Holdings:
+    """`buckets`: of all accounts of this worker, by key, but for those that rest."""
+
+    def __init__(self, org: OrgId, worker: str, buckets: dict[Key, Bucket], book: Book) -> None:
+        self.org = org
+        self.own: dict[Bucket, None] = {}
+        self.owed: dict[Bucket, None] = {}  # something is to be said of them soon
+        self.low: dict[Bucket, None] = {}  # more is to be asked for, ahead
+        self.resting: dict[Key, tuple[Bucket, int]] = {}  # since when
+        self.buckets = buckets
+        self.book = book
+        self.at = book.account(org, worker)
+
+    def bucket(self, claim: Claim) -> Bucket:
+        key = key_of(claim)
+        slots = claim.unit is LimitUnit.CONCURRENCY
+        bucket = self.buckets.get(key)
+        if bucket is None and key in self.resting:
+            self.wake(self.resting[key][0])
+            bucket = self.buckets.get(key)
+        # A limit of the same name that counted something else has another bucket, which ends by itself.
+        if bucket is None or bucket.slots is not slots:
+            bucket = self.buckets[key] = Bucket(claim)
+            self._take_up(bucket)
+        return bucket
+
+    def wake(self, bucket: Bucket) -> None:
+        """There is something of it here again, if it rests."""
+        if bucket in self.own:
+            return
+        key = key_of(bucket.claim)
+        if key in self.resting and self.resting[key][0] is bucket:
+            del self.resting[key]
+            self.buckets.setdefault(key, bucket)
+            self._take_up(bucket)
+
+    def adopt(self, claim: Claim) -> Bucket:
+        """The bucket of `claim`, with its limit as `claim` knows it. What is in hands of another limit is returned
+        before it is spent from."""
+        bucket = self.bucket(claim)
+        if bucket.claim is not claim:
+            changed = not same(bucket.claim, claim)
+            bucket.claim = claim
+            if changed:
+                self.book.rename(bucket.at, self.at, bucket.part())
+                bucket.refused_until_us = 0
+                bucket.stand = None
+                if bucket.avail > 0:
+                    bucket.back += bucket.avail
+                    bucket.avail = 0
+        return bucket
+
+    def spent(self, bucket: Bucket, units: int) -> None:
+        """`units` more are spent; fewer, when it is negative."""
+        bucket.total += units
+        self.book.words[bucket.word] = bucket.total
+
+    def refusal(self, claims: Sequence[Claim], now_us: int) -> tuple[Claim, int] | None:
+        """The claim that the store would refuse for longest, as far as is known without asking it again."""
+        longest: tuple[Claim, int] | None = None
+        for claim in claims:
+            bucket = self.buckets.get(key_of(claim))
+            if bucket is None or not same(bucket.claim, claim) or bucket.avail >= claim.cost:
+                continue
+            wait = bucket.wait_us(claim, now_us)
+            if wait and (longest is None or (longest[1] != NEVER and (wait == NEVER or wait > longest[1]))):
+                longest = claim, wait
+        return longest
+
+    def rest(self, bucket: Bucket, now_us: int) -> None:
+        """Nothing of it is here: it is forgotten, or only remembered."""
+        if bucket.slots or bucket.left_at_us < 0:
+            self.forget(bucket)
+            return
+        key = key_of(bucket.claim)
+        self._put_down(bucket)
+        if self.buckets.get(key) is bucket:
+            del self.buckets[key]
+        self.resting[key] = bucket, now_us
+
+    def forget(self, bucket: Bucket) -> None:
+        bucket.gone = True
+        self._put_down(bucket)
+        if self.buckets.get(key := key_of(bucket.claim)) is bucket:
+            del self.buckets[key]
+
+    def forget_old(self, now_us: int) -> None:
+        """Of those that rest."""
+        while self.resting:
+            key, (bucket, since_us) = next(iter(self.resting.items()))
+            if now_us - since_us < REST_US and len(self.resting) <= MOST_RESTING:
+                break
+            bucket.gone = True
+            del self.resting[key]
+
+    def forget_all(self) -> None:
+        for bucket in list(self.own):
+            self.forget(bucket)
+        for bucket, _ in self.resting.values():
+            bucket.gone = True
+        self.resting.clear()
+
+    def leave(self) -> None:
+        """The account is used no more."""
+        self.book.free(self.at)
+
+    def _take_up(self, bucket: Bucket) -> None:
+        bucket.at = at = self.book.bucket(self.at, bucket.part())
+        bucket.word = at + 1
+        bucket.used = True
+        self.book.words[at + 1 : at + 4] = memoryview(array("q", (bucket.total, bucket.sent, bucket.acked)))
+        self.own[bucket] = None
+
+    def _put_down(self, bucket: Bucket) -> None:
+        del self.own[bucket]
+        self.owed.pop(bucket, None)
+        self.low.pop(bucket, None)
+        self.book.free(bucket.at)
