@@ -44,7 +44,7 @@ test: lint
 
 # SIZE=small ends in about a minute.
 bench: $(INSTALLED)
-	@$(PACKAGES) gcc libc6-dev libnghttp2-dev libssl-dev haproxy util-linux
+	@$(PACKAGES) gcc libc6-dev libnghttp2-dev libssl-dev haproxy util-linux redis-server
 	$(BIN)/python -m tests.bench
 
 # 100,000 completions, 45 % given up, 40 streams beside them. SIZE=small ends in a minute; exits 1 if anybody noticed.

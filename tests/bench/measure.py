@@ -46,7 +46,8 @@ SMALL = Size(rounds=3, seconds=0.5, latency_rounds=7, requests=50, cancel_second
 class CpuRow(NamedTuple):
     """`cpu_us` per request of the whole tree and `busy`, its share of its core: NaN without a tree.
 
-    `others`: the share of that core that went to anything else, which the target had to wait for.
+    `others`: the share of that core that went to anything else, which the target had to wait for. `redis_us`: CPU
+    per request of the Redis that counts the target's limits, on the other core and not in `cpu_us`; NaN without.
     """
 
     cpu_us: float
@@ -57,6 +58,7 @@ class CpuRow(NamedTuple):
     p99_ms: float
     event_p50_ms: float
     event_p99_ms: float
+    redis_us: float = float("nan")
 
 
 class Added(NamedTuple):
@@ -122,6 +124,7 @@ class Bench:
     def _cpu_row(self, target: Target, shape: Shape) -> CpuRow:
         core = self._rig.cores.target
         before, core_before = tree_cpu_s(target.pids), core_busy_s(core)
+        redis_before = tree_cpu_s([target.redis])
         figures = self._rig.run(target, shape, seconds=self._size.seconds)
         used = tree_cpu_s(target.pids) - before if target.pids else float("nan")
         others = core_busy_s(core) - core_before - used
@@ -135,6 +138,9 @@ class Bench:
             p99_ms=figures["p99"],
             event_p50_ms=figures["event_p50"],
             event_p99_ms=figures["event_p99"],
+            redis_us=(tree_cpu_s([target.redis]) - redis_before) / max(figures["ok"], 1) * 1e6
+            if target.redis
+            else float("nan"),
         )
 
     def _measure_latency(self) -> None:

@@ -55,6 +55,8 @@ def summary(results: Results) -> str:
         if not math.isnan(row.cpu_us):
             figures[f"{name.lower()}_{shape}_cpu_us"] = row.cpu_us
             figures[f"{name.lower()}_{shape}_busy"] = row.busy
+        if not math.isnan(row.redis_us):
+            figures[f"{name.lower()}_{shape}_redis_cpu_us"] = row.redis_us
     if results.where is not None:
         figures |= {f"stage_{stage}_us": cost for stage, cost in results.where.stages.items()}
         figures["stage_rest_us"] = results.where.rest
@@ -115,6 +117,11 @@ def _cpu_table(results: Results) -> Table:
                 _number(row.event_p99_ms, 2) if shape is PACED else "",
             )
         table.add_section()
+    redis = [
+        f"{shape} {row.redis_us:.1f}" for (_, shape), row in results.cpu.items() if not math.isnan(row.redis_us)
+    ]
+    if redis:
+        notes.add(f"Redis, which counts the gateway's limits on the other core, µs a request: {', '.join(redis)}")
     table.caption = "\n".join(sorted(notes))
     table.caption_justify = "left"
     return table

@@ -1,6 +1,6 @@
 """The program: builds the rig, starts the targets, measures, prints.
 
-    python -m tests.bench [--without-gateway]
+    python -m tests.bench [--without-gateway] [--limits embedded]
 
 `SIZE=small` in the environment makes it end in a minute. Exits 1 on errors (something failed, a request went
 wrong), never because a figure is poor.
@@ -30,11 +30,17 @@ from tests.kit.certs import make_pki
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--without-gateway", action="store_true", help="measure the rig: direct and HAProxy only")
+    parser.add_argument(
+        "--limits",
+        choices=("redis", "embedded"),
+        default="redis",
+        help="where the gateway counts limits: a Redis on the rig's core, whose CPU is shown apart, or itself",
+    )
     options = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
     progress = Console(stderr=True)
     try:
-        results = _measure(progress, with_gateway=not options.without_gateway)
+        results = _measure(progress, with_gateway=not options.without_gateway, limits=options.limits)
     except (RigError, MissingPackageError, RuntimeError, OSError, AssertionError, httpx.HTTPError) as problem:
         progress.print(f"[red]the benchmark cannot run:[/red] {problem}", highlight=False)
         return 1
@@ -43,7 +49,7 @@ def main() -> int:
     return 1 if results.errors else 0
 
 
-def _measure(progress: Console, *, with_gateway: bool) -> Results:
+def _measure(progress: Console, *, with_gateway: bool, limits: str) -> Results:
     size = SMALL if os.environ.get("SIZE") == "small" else FULL
     cores = choose_cores()
     with ExitStack() as stack:
@@ -55,7 +61,8 @@ def _measure(progress: Console, *, with_gateway: bool) -> Results:
             stack.enter_context(haproxy_target(folder / "haproxy", rig.upstream_port, pki, cores)),
         ]
         if with_gateway:
-            targets.append(stack.enter_context(gateway_target(folder / "gateway", rig.upstream_port, pki, cores)))
+            gateway = gateway_target(folder / "gateway", rig.upstream_port, pki, cores, limits=limits)
+            targets.append(stack.enter_context(gateway))
         # The load's few milliseconds of Python belong to the rig's core too.
         os.sched_setaffinity(0, {cores.rig})
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,13 +36,15 @@ class MissingPackageError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """`pids`: roots of the process trees whose CPU counts; maybe none. `ca`: PEM, what the load trusts."""
+    """`pids`: roots of the process trees whose CPU counts; maybe none. `ca`: PEM, what the load trusts. `redis`:
+    process of the Redis that it asks, whose CPU is shown beside; 0: none."""
 
     name: str
     port: int
     pids: tuple[int, ...]
     token: str
     ca: Path
+    redis: int = 0
 
 
 def direct_target(upstream_port: int, pki: Pki) -> Target:
@@ -78,13 +80,25 @@ def haproxy_target(folder: Path, upstream_port: int, pki: Pki, cores: Cores) -> 
 
 # ==== The gateway plugs in here: everything else in the benchmark knows a `Target` only. ====
 @contextmanager
-def gateway_target(folder: Path, upstream_port: int, pki: Pki, cores: Cores) -> Iterator[Target]:
-    """`orgate serve` with one worker and everything on, set up over its admin API as a customer would."""
+def gateway_target(
+    folder: Path, upstream_port: int, pki: Pki, cores: Cores, *, limits: str = "redis"
+) -> Iterator[Target]:
+    """`orgate serve` with one worker and everything on, set up over its admin API as a customer would. `limits`:
+    where they are counted, `redis` (on the rig's core) or `embedded`."""
     from tests.kit.gateway import RunningGateway  # HAProxy and direct are measured without loading the server
+    from tests.kit.redis import redis_server
 
-    networks = {"ORGATE_UPSTREAMS__ALLOW_NETWORKS": "127.0.0.0/8"}
-    gateway = RunningGateway(folder, workers=1, settings=networks)
-    try:
+    settings = {"ORGATE_UPSTREAMS__ALLOW_NETWORKS": "127.0.0.0/8"}
+    with ExitStack() as stack:
+        redis = 0
+        if limits == "redis":
+            with pinned(cores.rig):
+                store = stack.enter_context(redis_server())
+            settings |= {"ORGATE_LIMITS__STORE": "redis", "ORGATE_LIMITS__ADDRESSES": store.address}
+            redis = store.process.pid if store.process else 0
+        gateway = RunningGateway(folder, workers=1, settings=settings)
+        stack.callback(gateway.http.close)
+        stack.callback(gateway.stop)
         with pinned(cores.target):
             gateway.start()
         owner = gateway.owner()
@@ -99,10 +113,7 @@ def gateway_target(folder: Path, upstream_port: int, pki: Pki, cores: Cores) -> 
         wait_served(gateway, owner.access_token)
         if gateway.process is None:
             raise RuntimeError("the gateway ended")
-        yield Target("gateway", gateway.public_port, (gateway.process.pid,), owner.access_token, gateway.ca)
-    finally:
-        gateway.stop()
-        gateway.http.close()
+        yield Target("gateway", gateway.public_port, (gateway.process.pid,), owner.access_token, gateway.ca, redis)
 
 
 def wait_served(gateway: RunningGateway, token: str) -> None:

@@ -164,3 +164,14 @@ def test_a_trees_threads_are_told_apart() -> None:
     threads = threads_cpu_s([os.getpid()])
     assert (os.getpid(), threading.get_native_id()) in threads
     assert 0 < sum(threads.values()) <= time.process_time() + 0.1
+
+
+def test_the_redis_that_counts_limits_is_shown_apart() -> None:
+    found = results()
+    assert not [key for key in json.loads(summary(found)) if "redis" in key]
+    found.cpu["gateway", "json"] = cpu_row(120)._replace(redis_us=2.5)
+    figures = json.loads(summary(found))
+    assert (figures["gateway_json_redis_cpu_us"], figures["gateway_json_cpu_us"]) == (2.5, 120)
+    console = Console(width=160, record=True, file=io.StringIO())
+    print_tables(found, console)
+    assert "on the other core, µs a request: json 2.5" in console.export_text()
