@@ -139,7 +139,10 @@ async def test_what_is_held_back_is_asked_for_again_when_it_is_needed(
     assert await admitted(limits, [claim(amount=1_000)], 1_000) == 700
 
 
-async def test_no_more_than_burst_and_what_came_in_over_any_interval(wire: Wire, clock: FakeClock) -> None:
+async def test_no_more_than_burst_and_what_came_in_over_any_interval(
+    wire: Wire, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.limits.slices.PACE_S", 0)
     chance = random.Random(7)
     workers = [SlicedLimits(f"w{n}", wire, workers=4, clock=clock) for n in range(4)]
     wanted = claim(amount=600, burst=200, period_s=60)  # 10 a second
@@ -162,7 +165,10 @@ async def test_no_more_than_burst_and_what_came_in_over_any_interval(wire: Wire,
             assert j - i + 1 <= 200 + (log[j] - log[i]) * 10 // SECOND + 1
 
 
-async def test_the_bound_holds_through_lost_answers_dead_workers_and_new_stores(clock: FakeClock) -> None:
+async def test_the_bound_holds_through_lost_answers_dead_workers_and_new_stores(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.limits.slices.PACE_S", 0)
     chance = random.Random(3)
     owner = await grown_up(clock)
     wires = [Wire(owner) for _ in range(3)]
@@ -213,8 +219,11 @@ async def test_a_lease_is_renewed_while_something_is_in_use(
     held.settle(Used(0))
 
 
-async def test_messages_about_a_full_bucket_are_some_time_apart(wire: Wire, clock: FakeClock) -> None:
+async def test_messages_about_a_full_bucket_are_some_time_apart(
+    wire: Wire, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All that come in within the pause share the next."""
+    monkeypatch.setattr("gateway.limits.slices.PACE_S", 0.3)
     limits = SlicedLimits("w1", wire, clock=clock)
     few = claim(amount=40)
     await asyncio.gather(*(limits.reserve([few]) for _ in range(39)))  # one is left: nothing of it is lent
