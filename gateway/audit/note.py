@@ -84,6 +84,8 @@ def open_note(note: str, key: VerifierKey) -> str:
         raw = _base64(encoded, "a signature")
         if (name, raw[:4]) != (key.name, key.id):
             continue
+        if verified:
+            raise NoteError(f"{name} has signed twice with one key: a line was repeated")
         try:
             Ed25519PublicKey.from_public_bytes(key.public).verify(raw[4:], text.encode())
         except (InvalidSignature, ValueError):

@@ -99,6 +99,9 @@ class _Verifier:
                 self._fault(name, "is missing: the pack is not complete")
             elif not stat.S_ISREG(found[name].st_mode):
                 self._fault(name, "is not a plain file")
+            elif name != ENTRIES and found[name].st_size > _SMALL_MAX:
+                # What stands after the part that is read would be judged by nothing.
+                self._fault(name, f"is longer than {_SMALL_MAX} bytes")
         for name in sorted(set(found) - {MANIFEST, *FILES}):
             self._fault(name, "is not part of a pack: it was added")
         return not self._verdict.faults
@@ -118,12 +121,15 @@ class _Verifier:
             return None
         members = {"format", "org", "start", "end", "count", "made_at", "sha256", "digest"}
         org, start, end, count, hashes = (found.get(k) for k in ("org", "start", "end", "count", "sha256"))
-        if set(found) != members or found["format"] != FORMAT:
+        # `true` equals 1 here, and nowhere else: types are compared too.
+        if set(found) != members or type(found["format"]) is not int or found["format"] != FORMAT:
             self._fault(MANIFEST, f"is not a manifest of format {FORMAT}")
         elif not (isinstance(org, str) and isinstance(hashes, dict) and set(hashes) == set(FILES)):
             self._fault(MANIFEST, "does not name its organization and exactly the files of a pack")
         elif not (type(start) is int and type(end) is int and type(count) is int and 0 <= start <= end):
             self._fault(MANIFEST, "gives no range of entries")
+        elif type(found["made_at"]) is not int:
+            self._fault(MANIFEST, "does not say when it was made")
         elif found["digest"] != digest(found):
             self._fault(MANIFEST, "its digest does not fit its contents: it was changed")
         elif count != end - start:
@@ -243,11 +249,13 @@ class _Verifier:
 
     def _repeated(self, where: str, entry: dict[str, object], boots: dict[str, int]) -> None:
         """A worker's receipts are numbered upwards within its boot: each is an entry once."""
-        spool = entry.get("spool")
-        if not isinstance(spool, list) or len(spool) != 2:
-            return
-        boot, seq = str(spool[0]), spool[1]
-        if type(seq) is not int or seq <= boots.get(boot, 0):
-            self._fault(where, "its receipt is an entry already, or its spool numbers go backwards")
-        else:
-            boots[boot] = seq
+        if "spool" not in entry:
+            return  # a change of the control plane
+        match entry["spool"]:
+            case [str(boot), int(seq)] if type(seq) is int:
+                if seq <= boots.get(boot, 0):
+                    self._fault(where, "its receipt is an entry already, or its spool numbers go backwards")
+                else:
+                    boots[boot] = seq
+            case _:
+                self._fault(where, "its `spool` is not a boot and a number")

@@ -54,6 +54,11 @@ def test_signatures_of_unknown_keys_are_ignored() -> None:
         open_note(NOTE.replace(signature, ENIGMA.rpartition("\n\n")[2]), KEY)
 
 
+def test_a_signature_line_that_was_repeated_is_refused() -> None:
+    with pytest.raises(NoteError, match="signed twice"):
+        open_note(NOTE + NOTE.rpartition("\n\n")[2], KEY)
+
+
 def test_a_public_key_that_is_no_point_is_a_wrong_signature() -> None:
     key = VerifierKey("n", b"\x02" + bytes(30) + b"\xff")
     text = "t\n"

@@ -102,8 +102,10 @@ def test_a_part_is_not_what_was_signed(tmp_path: Path, start: int, end: int) -> 
         ),
         (lambda f: spoil(f / "entries.jsonl", b'"schema":1', b'"schema":9'), "its schema is 9"),
         (lambda f: spoil(f / "entries.jsonl", b'["boot",2]', b'["boot",1]'), "its receipt is an entry already"),
-        (lambda f: spoil(f / "entries.jsonl", b'["boot",2]', b'["boot","x"]'), "its receipt is an entry already"),
-        (lambda f: spoil(f / "entries.jsonl", b'["boot",2]', b'"boot"'), "its `prev`"),
+        (lambda f: spoil(f / "entries.jsonl", b'["boot",2]', b'["boot","x"]'), "its `spool` is not a boot"),
+        (lambda f: spoil(f / "entries.jsonl", b'["boot",2]', b"[true,2]"), "its `spool` is not a boot"),
+        (lambda f: spoil(f / "entries.jsonl", b'["boot",2]', b"[2,true]"), "its `spool` is not a boot"),
+        (lambda f: spoil(f / "entries.jsonl", b'["boot",2]', b'"boot"'), "its `spool` is not a boot"),
         (lambda f: (f / "entries.jsonl").write_bytes((f / "entries.jsonl").read_bytes()[:-1]), "with a newline"),
         (lambda f: (f / "entries.jsonl").write_bytes(b"x" * 200_000), "the line has"),
         (lambda f: (f / "entries.jsonl").write_bytes(b""), "has 0 entries, the manifest counts 12"),
@@ -208,6 +210,8 @@ def test_an_origin_that_is_not_the_keys_is_refused(tmp_path: Path) -> None:
     ("change", "says"),
     [
         ({"format": 2}, "not a manifest of format 1"),
+        ({"format": True}, "not a manifest of format 1"),
+        ({"made_at": "today"}, "does not say when it was made"),
         ({"more": 1}, "not a manifest of format 1"),
         ({"org": 1}, "does not name its organization"),
         ({"sha256": {"entries.jsonl": "x"}}, "exactly the files"),
@@ -231,6 +235,13 @@ def test_a_manifest_that_was_touched_is_refused(pack: Path) -> None:
     assert "cut off" in words(pack)
     (pack / "manifest.json").write_bytes(b"{ }\n")
     assert "canonical" in words(pack)
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "key", "manifest.json"])
+def test_nothing_stands_after_the_part_that_is_read(pack: Path, name: str) -> None:
+    with (pack / name).open("ab") as file:
+        file.write(b"x" * 65_536)
+    assert words(pack) == f"{name}: is longer than 65536 bytes"
 
 
 def test_the_folder_holds_the_pack_and_nothing_else(pack: Path, tmp_path: Path) -> None:
