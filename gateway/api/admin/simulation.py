@@ -120,20 +120,45 @@ async def _teams(caller: Caller, item: Limit) -> Mapping[str, Sequence[str]]:
 
 
 async def _lines(caller: Caller, simulation: Simulation, since: int, until: int) -> AsyncIterator[bytes]:
+    """The newest line whenever there is one. The replay waits for nobody: a caller who does not read would keep
+    every organization from simulating. Whoever goes away ends it."""
+    newest: list[bytes] = []
+    more = asyncio.Event()
+
+    async def run() -> None:
+        try:
+            async with caller.deps.simulating:
+                async for line in _replayed(caller, simulation, since, until):
+                    newest[:] = [line]
+                    more.set()
+        finally:
+            more.set()
+
+    running = asyncio.create_task(run())
+    try:
+        while newest or not running.done():
+            await more.wait()
+            more.clear()
+            if newest:
+                yield newest.pop()
+        await running
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def _replayed(caller: Caller, simulation: Simulation, since: int, until: int) -> AsyncIterator[bytes]:
     audit, org = caller.deps.audit, caller.org
-    async with caller.deps.simulating:
-        at = start = await _position(audit, org, since - LATE_MS)
-        end = await _position(audit, org, until + LATE_MS)
-        while at < end:
-            found, following = await audit.entries(
-                org, after=at, limit=min(CHUNK, end - at), since=since, until=until
-            )
-            if following <= at:
-                break
-            at = following
-            await asyncio.to_thread(simulation.feed, found)
-            yield _line(Progress(min(at, end) - start, end - start))
-        yield _line(Outcome(await asyncio.to_thread(simulation.report, since // 1_000, until // 1_000)))
+    at = start = await _position(audit, org, since - LATE_MS)
+    end = await _position(audit, org, until + LATE_MS)
+    while at < end:
+        found, following = await audit.entries(org, after=at, limit=min(CHUNK, end - at), since=since, until=until)
+        if following <= at:
+            break
+        at = following
+        await asyncio.to_thread(simulation.feed, found)
+        yield _line(Progress(min(at, end) - start, end - start))
+    yield _line(Outcome(await asyncio.to_thread(simulation.report, since // 1_000, until // 1_000)))
 
 
 async def _position(audit: AuditReader, org: OrgId, at_ms: int) -> int:

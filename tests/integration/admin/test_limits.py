@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from policies.facts import Action, Role
 from tenants.ids import PLATFORM, OrgId
 from tenants.models import LimitUnit
 from tests.integration.admin.world import ACME, GLOBEX, LIMIT, MODEL, World, fill
+from tests.kit.signal import PATIENCE_S
 from tests.unit.authn import tokens
 
 LIMITS = "/orgs/acme/limits"
@@ -411,25 +412,16 @@ async def test_one_simulation_runs_at_a_time_and_only_admins_may(world: World) -
     assert not world.deps.simulating.locked()
 
 
-async def test_a_caller_who_goes_away_ends_the_simulation(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    await fill(world)
-    monkeypatch.setattr("gateway.api.admin.simulation.CHUNK", 1)
-    await log(world, [receipt(world, 200 - n, "mem_a") for n in range(100)])
+async def simulating(world: World, send: Callable[[Any], Awaitable[None]], gone: asyncio.Event) -> None:
+    """Call the app itself, as a server does; `gone`: the caller leaves."""
     body = json.dumps({"limit": LIMIT}).encode()
-    gone = asyncio.Event()
     asked: list[Any] = [{"type": "http.request", "body": body, "more_body": False}]
-    sent: list[bytes] = []
 
     async def receive() -> Any:
         if asked:
             return asked.pop()
         await gone.wait()
         return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.body" and message["body"]:
-            sent.append(message["body"])
-            gone.set()
 
     headers = {**world.bearer(Role.ADMIN), "content-type": "application/json", "host": "127.0.0.1:8444"}
     scope: dict[str, Any] = {
@@ -447,6 +439,50 @@ async def test_a_caller_who_goes_away_ends_the_simulation(world: World, monkeypa
         "server": ("127.0.0.1", 8444),
     }
     await world.app(scope, receive, send)  # type: ignore[arg-type]
+
+
+async def test_a_caller_who_goes_away_ends_the_simulation(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fill(world)
+    monkeypatch.setattr("gateway.api.admin.simulation.CHUNK", 1)
+    await log(world, [receipt(world, 200 - n, "mem_a") for n in range(100)])
+    gone = asyncio.Event()
+    sent: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body" and message["body"]:
+            sent.append(message["body"])
+            gone.set()
+
+    await simulating(world, send, gone)
     assert 0 < len(sent) < 100
     assert b'"report"' not in b"".join(sent)
     assert not world.deps.simulating.locked(), "the next one could never begin"
+
+
+async def test_a_caller_who_reads_nothing_keeps_nobody_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(world)
+    monkeypatch.setattr("gateway.api.admin.simulation.CHUNK", 1)
+    await log(world, [receipt(world, 200 - n, "mem_a") for n in range(20)])
+    stuck, read, gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    sent: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body" and message["body"]:
+            stuck.set()
+            await read.wait()
+            sent.append(message["body"])
+        elif message["type"] == "http.response.body":
+            gone.set()
+
+    first = asyncio.create_task(simulating(world, send, gone))
+    try:
+        await stuck.wait()
+        async with asyncio.timeout(PATIENCE_S), world.deps.simulating:
+            assert not first.done()
+        assert "report" in (await simulated(world, {}))[-1]
+    finally:
+        read.set()
+        await first
+    assert b'"report"' in sent[-1], "whoever reads at last has the whole answer"
