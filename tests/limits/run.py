@@ -70,9 +70,11 @@ def main() -> int:
             if given.only in plan.name:
                 with redis_server() as store:
                     runs[plan.name] = measure(plan, REDIS, store, screen)
+                _tell(plan.name, runs[plan.name], screen)
         for name, made in rest(screen, small=small):
             if given.only in name:
                 others[name] = made()
+                _tell(name, others[name], screen)
     except (RunError, RigError, RuntimeError, OSError, AssertionError, httpx.HTTPError) as problem:
         screen.print(f"[red]the runs ended early:[/red] {problem}", highlight=False)
         return 1
@@ -157,6 +159,11 @@ OTHERS = {
     "cost": cost.WORDS,
     "neighbour": neighbour.WORDS,
 }
+
+
+def _tell(name: str, verdict: Verdict, screen: Console) -> None:
+    """At once how it went: the whole takes minutes."""
+    screen.print(f"  {name}: {'; '.join(verdict.faults) or 'every bar is met'}", highlight=False)
 
 
 def _bar(screen: Console) -> Progress:
