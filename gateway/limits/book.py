@@ -123,6 +123,7 @@ class Book:
 
     def free(self, at: int) -> None:
         self.words[at : at + 5] = _NOTHING
+        self._text(at)
         self._free.append(at)
 
     def close(self, *, keep: bool) -> None:
@@ -139,11 +140,16 @@ class Book:
         words[at] = 0
         words[at + 1], words[at + 2], words[at + 3] = figures
         if len(text) > _ROOM:
+            self._text(at)
             return  # of names as long as no limit's are: left to the lease
-        begin = at * 8 + _TEXT
-        self._map[begin : begin + len(text)] = text
+        self._text(at, text)
         words[at + 4] = len(text)
         words[at] = kind
+
+    def _text(self, at: int, text: bytes = b"") -> None:
+        """Nothing stays of what stood there before: it may have named a member who is erased since."""
+        begin = at * 8 + _TEXT
+        self._map[begin : begin + _ROOM] = text.ljust(_ROOM, b"\0")
 
     def _take(self) -> int:
         if not self._free:

@@ -19,7 +19,7 @@ from gateway.errors import UnavailableError
 from gateway.limits.protocol import LEASE_S, Standings
 from gateway.limits.store import SliceAdmin
 from tenants.budgets import BudgetKey, BudgetUse, Notice
-from tenants.ids import PLATFORM, OrgId
+from tenants.ids import PLATFORM, OrgId, is_member_id
 from tenants.models import Limit, LimitScope
 from tenants.snapshot import Snapshot
 from tenants.store import BudgetBook, StoreError
@@ -185,7 +185,7 @@ class BudgetKeeper:
                 notice.org,
                 notice.percent,
                 notice.limit,
-                f" of {notice.subject}" if notice.subject else "",
+                _whose(notice.subject),
                 notice.used,
                 notice.amount,
                 notice.unit,
@@ -252,6 +252,13 @@ def limit_of(world: Snapshot, org: OrgId, name: str) -> Limit | None:
     tenant = world.tenants.get(owner)
     wanted = name.removeprefix(OF_PLATFORM)
     return next((limit for limit in tenant.limits if limit.name == wanted), None) if tenant is not None else None
+
+
+def _whose(subject: str) -> str:
+    """Logs name no member: nobody erases them there. The audit entry does, by their pseudonym."""
+    if is_member_id(subject):
+        return " of a member"
+    return f" of {subject}" if subject else ""
 
 
 def _saying(notice: Notice) -> tuple[BudgetKey, int]:

@@ -44,8 +44,8 @@ def kill(limits: SlicedLimits, folder: Path) -> None:
     (folder / limits._worker).write_bytes(left)
 
 
-def part(limit: str) -> Part:
-    return Part(limit, "", LimitUnit.TOKENS, 10, 10, 0, *WINDOW)
+def part(limit: str, subject: str = "") -> Part:
+    return Part(limit, subject, LimitUnit.TOKENS, 10, 10, 0, *WINDOW)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -108,6 +108,20 @@ def test_a_changed_limit_keeps_its_figures(tmp_path: Path) -> None:
     [bucket] = found.buckets
     assert (bucket.part.limit, bucket.total) == ("two", 9)
     book.close(keep=True)
+
+
+def test_nothing_stays_of_whom_it_named_before(tmp_path: Path) -> None:
+    """A member who is erased is in no file any more."""
+    book = Book(tmp_path / "w1")
+    opening = SliceAsk(ACME, "w1", "", "", 1, parts=(part("each", "mem_erased"),))
+    account = book.account(ACME, "w1")
+    book.session(account, AccountLine(ACME, "w1", opening=opening))
+    at = book.bucket(account, part("each", "mem_erased"))
+    assert (tmp_path / "w1").read_bytes().count(b"mem_erased") == 2
+    book.session(account, AccountLine(ACME, "w1", "s1"), 1, 1)
+    book.free(at)
+    assert b"mem_erased" not in (tmp_path / "w1").read_bytes()
+    book.close(keep=False)
 
 
 def test_what_was_being_written_is_not_there(tmp_path: Path) -> None:

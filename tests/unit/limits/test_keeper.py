@@ -197,6 +197,17 @@ async def test_what_was_reset_is_not_written_down_again(place: Place) -> None:
     }
 
 
+async def test_the_log_names_no_member(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever is erased later is still in it."""
+    bob = f"mem_{'b' * 20}"
+    await spend(place, part(subject=bob, spent=800))
+    with caplog.at_level(logging.DEBUG):
+        await place.keeper.round()
+    assert [notice.subject for notice in place.told] == [bob]
+    assert "80 % of the limit 'month' of a member are used" in caplog.text
+    assert bob not in caplog.text
+
+
 async def test_each_threshold_is_told_once_in_a_window(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     await place.store.webhooks.put(Webhook(ACME, "https://hooks.example"), OPERATOR)
     await spend(place, part(spent=799))
