@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from gateway.app import open_oauth
+from gateway.backends import open_oauth
 from gateway.clock import SystemClock
 from gateway.oauth.signing import SigningKeys
 from gateway.pki import write_development_tls

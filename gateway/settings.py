@@ -174,8 +174,8 @@ class Tokens(_Section):
         default=90 * 86400,
         ge=86400,
         le=730 * 86400,
-        description="Age at which the key that signs tokens gives way to the next one, by itself. One that is kept in"
-        " Vault's Transit is rotated there.",
+        description="Age at which the key that signs tokens gives way to the next one, by itself. One that is kept"
+        " in Vault's Transit is rotated there.",
     )
     reuse_grace_s: int = Field(
         default=10,

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from gateway.app import admin_audience, data_audience
+from gateway.backends import admin_audience, data_audience
 from gateway.oauth.signing import SigningKeys
 from gateway.pki import make_ca
 from gateway.secrets.masterkey import read_master_key
