@@ -208,5 +208,5 @@ def written(data: bytes) -> Iterator[WrittenAccount]:
             else:
                 line = msgspec.json.decode(text, type=BucketLine)
                 buckets.setdefault(line.account, []).append(WrittenBucket(line.part, total, sent, acked))
-    for at, line in lines.items():
-        yield WrittenAccount(line, words[at + 1], words[at + 2], tuple(buckets.get(at, ())))
+    for at, account in lines.items():
+        yield WrittenAccount(account, words[at + 1], words[at + 2], tuple(buckets.get(at, ())))
