@@ -206,7 +206,7 @@ def written(data: bytes) -> Iterator[WrittenAccount]:
             if kind == ACCOUNT:
                 lines[at] = msgspec.json.decode(text, type=AccountLine)
             else:
-                line = msgspec.json.decode(text, type=BucketLine)
-                buckets.setdefault(line.account, []).append(WrittenBucket(line.part, total, sent, acked))
+                one = msgspec.json.decode(text, type=BucketLine)
+                buckets.setdefault(one.account, []).append(WrittenBucket(one.part, total, sent, acked))
     for at, account in lines.items():
         yield WrittenAccount(account, words[at + 1], words[at + 2], tuple(buckets.get(at, ())))
