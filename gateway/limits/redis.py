@@ -89,13 +89,15 @@ class RedisSlices:
             self._failed("", error)
 
     async def state(self) -> str:
-        """Whether every server that is written to answers: '', or what is wrong."""
+        """Whether every server that is written to answers, and took the last call: '', or what is wrong. One that
+        is full, or whose ACL allows too little, answers PING all the same."""
         try:
             for _, server in await self._route.servers():
                 await server.command("PING")
         except (WireError, ReplyError) as error:
             return reason(error)
-        return ""
+        self._forget(time.monotonic())
+        return self.failing
 
     async def aclose(self) -> None:
         self._route.close()

@@ -63,8 +63,10 @@ async def test_a_full_redis_takes_nothing_and_comes_back(
         client.config_set("maxmemory", "1mb")
         for _ in range(3):
             assert "its memory is full" in await unavailable(slices)
+        assert "its memory is full" in await slices.state()
         client.config_set("maxmemory", "0")
         assert await caller.left() == 993
+        assert await slices.state() == ""
     assert len(warnings(caplog)) == 2
 
 
