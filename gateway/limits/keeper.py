@@ -18,6 +18,7 @@ from gateway.clock import Clock
 from gateway.errors import UnavailableError
 from gateway.limits.protocol import LEASE_S, Standings
 from gateway.limits.store import SliceAdmin
+from tenants.amounts import number, quantity
 from tenants.budgets import BudgetKey, BudgetUse, Notice
 from tenants.ids import PLATFORM, OrgId, is_member_id
 from tenants.models import Limit, LimitScope
@@ -181,14 +182,13 @@ class BudgetKeeper:
         self._said |= {_saying(notice) for notice in crossed}
         for notice in made:
             log.warning(
-                "%s: %d %% of the limit '%s'%s are used, %d of %d %s",
+                "%s: %d %% of the limit '%s'%s are used, %s of %s",
                 notice.org,
                 notice.percent,
                 notice.limit,
                 _whose(notice.subject),
-                notice.used,
-                notice.amount,
-                notice.unit,
+                number(notice.used, notice.unit),
+                quantity(notice.amount, notice.unit),
             )
             self._told(notice)
 

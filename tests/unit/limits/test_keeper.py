@@ -208,7 +208,7 @@ async def test_each_threshold_is_told_once_in_a_window(place: Place, caplog: pyt
         await place.keeper.round()
     assert [(n.percent, n.used, n.amount, n.subject) for n in place.told] == [(80, 800, 1_000, "mem_1")]
     # Logs name no member: whoever is erased later would still be in them.
-    assert "acme: 80 % of the limit 'month' of a member are used, 800 of 1000 tokens" in caplog.text
+    assert "acme: 80 % of the limit 'month' of a member are used, 800 of 1,000 tokens" in caplog.text
     await place.restart()
     await place.keeper.round()
     await spend(place, part(spent=300), part(subject="mem_2", spent=2_000))
