@@ -67,7 +67,7 @@ async def _remarks(caller: Caller, item: Limit) -> Sequence[str]:
             break
     mine = remarks(item, others)
     theirs = (said for said in remarks(item, _of_platform(caller)) if said.startswith(f"limit '{item.name}'"))
-    return [*mine, *theirs, *_unpriced(caller, item), *_unregistered(item)]
+    return [*mine, *theirs, *_unpriced(caller, item), *_unregistered(item), *await _own_prices(caller, item)]
 
 
 def _of_platform(caller: Caller) -> Sequence[Limit]:
@@ -106,6 +106,20 @@ def _unpriced(caller: Caller, item: Limit) -> Sequence[str]:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     shown = ", ".join(f"'{name}'" for name in names[:5]) + more
     return (f"no price is known for what {shown} leads to: it is answered 503 until there is one",)
+
+
+async def _own_prices(caller: Caller, item: Limit) -> Sequence[str]:
+    """The platform's limit of money counts by prices that its operators never saw: perhaps of nothing at all."""
+    if item.unit is not LimitUnit.SPEND or caller.org != PLATFORM:
+        return ()
+    remarked = []
+    for org, tenant in sorted(caller.deps.streams.snapshot.tenants.items()):
+        other = item.scope is LimitScope.ORG and item.subject not in ("", org)
+        if org == PLATFORM or not tenant.prices or other:
+            continue
+        if (await caller.deps.store.for_org(org).prices.table()).imported.by_org != PLATFORM:
+            remarked.append(f"'{org}' set its prices itself: look at them with `orgate price list --org {org}`")
+    return remarked
 
 
 def _is_about(item: Limit, model: ModelAlias) -> bool:

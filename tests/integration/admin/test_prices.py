@@ -108,3 +108,22 @@ async def test_while_the_platform_limits_money_prices_are_its_operators(world: W
     assert (await world.last_entry())["action"] == "admin.refuse"
     assert (await world.store.for_org(ACME).prices.table()).prices == ()
     assert (await world.ask("PUT", path, Role.OPERATOR, json=TABLE, headers={"if-match": "*"})).status_code == 200
+
+
+async def test_who_limits_money_is_told_of_prices_that_organizations_set_before(world: World) -> None:
+    free = {"prices": [{"model": "gpt-code", "input": 0, "output": 0}]}
+    own = await world.ask("PUT", "/orgs/acme/prices", json=free, headers={"if-match": "*"})
+    assert own.status_code == 200
+    money = {"name": "money", "scope": "org", "unit": "spend", "amount": 5, "window": "day"}
+    made = await world.ask("POST", "/orgs/platform/limits", Role.OPERATOR, json=money)
+    assert "'acme' set its prices itself" in made.headers["x-orgate-remark"]
+    assert "globex" not in made.headers["x-orgate-remark"]
+    other = {**money, "name": "other", "subject": "globex"}
+    made = await world.ask("POST", "/orgs/platform/limits", Role.OPERATOR, json=other)
+    assert "prices" not in made.headers.get("x-orgate-remark", "")
+    dear = {"prices": [{"model": "gpt-code", "input": 1, "output": 1}]}
+    seen = await world.ask("PUT", "/orgs/acme/prices", Role.OPERATOR, json=dear, headers={"if-match": "*"})
+    assert seen.status_code == 200
+    headers = {"if-match": "*"}
+    made = await world.ask("PUT", "/orgs/platform/limits/money", Role.OPERATOR, json=money, headers=headers)
+    assert "prices" not in made.headers.get("x-orgate-remark", "")
