@@ -90,6 +90,7 @@ class Server:
                 elif error.code == "NOSCRIPT" or "Function not found" in str(error):
                     await self.load()
                 else:
+                    self._again(error)
                     raise
         raise WireError("the library is loaded and yet not there")
 
@@ -117,7 +118,16 @@ class Server:
                 elif "already exists" not in str(error):  # another worker was first
                     raise
         if not self._functions:
-            await self.command("SCRIPT", "LOAD", self._library.script)
+            try:
+                await self.command("SCRIPT", "LOAD", self._library.script)
+            except ReplyError as error:
+                self._again(error)
+                raise
+
+    def _again(self, error: ReplyError) -> None:
+        """An ACL that allows neither way may be mended while this runs, and then allows functions."""
+        if error.code == "NOPERM":
+            self._functions = True
 
     def _loaded(self, task: asyncio.Task[None]) -> None:
         self._loading = None

@@ -82,6 +82,21 @@ async def test_a_user_without_functions_has_scripts(server: RedisServer, home: P
         assert (await caller.take(3)).slices[0].left == 994
 
 
+@pytest.mark.parametrize("lacking", ["+fcall", "+function|load"])
+async def test_an_acl_that_is_mended_is_enough_at_once(server: RedisServer, home: Path, lacking: str) -> None:
+    given = settings(server.address, **tls(username="mended"))
+    line = acl_line(given, Path())
+    with server.client() as client:
+        client.execute_command("ACL DELUSER", "mended")
+        client.function_flush()
+    allow(server, " ".join(word for word in line.split() if word != lacking))
+    async with store(given, home) as slices:
+        assert "ACL does not allow" in await unavailable(slices)
+        allow(server, line)
+        assert (await Caller(slices).take(3)).known
+        assert not slices.failing
+
+
 async def test_a_user_of_one_organization_counts_for_no_other(server: RedisServer, home: Path) -> None:
     given = settings(server.address, **tls(username="acme-only"))
     allow(server, acl_line(given, Path(), ACME))
