@@ -52,7 +52,7 @@ soak: $(INSTALLED)
 	@$(PACKAGES) gcc libc6-dev libnghttp2-dev libssl-dev
 	$(BIN)/python -m tests.soak
 
-# 2,500,000 requests from eight processes at twice their limits, Redis killed meanwhile. SIZE=small ends in a minute.
+# 3,250,000 requests from eight processes at twice their limits, Redis killed meanwhile. SIZE=small ends in a minute.
 limits: $(INSTALLED)
 	@$(PACKAGES) redis-server gcc libc6-dev libnghttp2-dev libssl-dev
 	$(BIN)/python -m tests.limits

@@ -29,9 +29,6 @@ from tests.limits.journal import ADMITTED, PENDING, REFUNDED, UNAVAILABLE, Recor
 from tests.limits.model import Exact, Watched
 from tests.limits.plan import SECOND_US, Bound, Plan
 
-BAR_PCT = 1.0
-"""Of either kind of fault."""
-
 SLACK_US = 25_000
 
 FOREVER = 2**62
@@ -97,9 +94,9 @@ def judge(plan: Plan, records: Iterable[Record], *, store_died: bool) -> Verdict
         (len(arrived) == plan.requests, f"{len(arrived)} of {plan.requests} requests were made"),
         (not counts[PENDING], f"{counts[PENDING]} requests had no answer"),
         (store_died or not plan.outage_at, "the store was to be killed in the middle, and was not"),
-        (really.over_pct <= BAR_PCT, f"{really.over_pct:.2f} % more was admitted than limit + burst"),
-        (wrong_pct <= BAR_PCT, f"{wrong_pct:.2f} % were refused though there was room"),
-        (short_pct <= BAR_PCT, f"{short_pct:.2f} % less was admitted than there was room for"),
+        (really.over_pct <= plan.bar_pct, f"{really.over_pct:.2f} % more was admitted than limit + burst"),
+        (wrong_pct <= plan.bar_pct, f"{wrong_pct:.2f} % were refused though there was room"),
+        (short_pct <= plan.bar_pct, f"{short_pct:.2f} % less was admitted than there was room for"),
         (admitted < len(arrived), "the limits were never reached: nothing was shown"),
     ]
     verdict.faults = [fault for holds, fault in claims if not holds]

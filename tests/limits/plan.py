@@ -82,6 +82,7 @@ class Plan(Struct, frozen=True):
     `cancelled`: the part that is given up, half of it before anything was sent. `lasting`: reservations stay open
     while an answer streams; else they are settled at once. `outage_at`: the part of the run after which the store
     is killed, to begin again, empty, `outage_s` later; 0: never. `longest_s`: of answers.
+    `bar_pct`: so much may be admitted too much, or refused wrongly.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Plan(Struct, frozen=True):
     outage_at: float = 0.5
     outage_s: float = 1.0
     longest_s: float = 0.4
+    bar_pct: float = 1.0
 
     @property
     def seconds(self) -> float:

@@ -10,13 +10,18 @@ RATE = 6_000
 
 CANCELLED = 0.45
 
+SMALL_BAR_PCT = 8.0
+"""An outage and its end cost the same, however long the run is."""
+
 USED = round(PROMPT * (1 - CANCELLED / 2) + ANSWER / 4 * CANCELLED / 2 + ANSWER * 17 / 32 * (1 - CANCELLED))
 """Tokens that one request uses on average, had all been admitted (see `plan.Plan`)."""
 
 
 def plans(*, small: bool, seed: int, rate: int = RATE) -> tuple[Plan, ...]:
-    """`small`: each takes seconds."""
-    many, some, outage_s = (24_000, 24_000, 0.5) if small else (1_000_000, 250_000, 1.0)
+    """`small`: each takes seconds, of which the outage is more than a tenth; it is held to `SMALL_BAR_PCT`."""
+    many, some, outage_s, bar_pct = (
+        (24_000, 24_000, 0.5, SMALL_BAR_PCT) if small else (1_000_000, 250_000, 1.0, 1.0)
+    )
     tokens = rate * USED // 2
     return (
         Plan(
@@ -26,6 +31,7 @@ def plans(*, small: bool, seed: int, rate: int = RATE) -> tuple[Plan, ...]:
             (Bound("per-second", "org", LimitUnit.REQUESTS, rate // 2, rate // 2),),
             seed=seed,
             outage_s=outage_s,
+            bar_pct=bar_pct,
         ),
         Plan(
             "tokens",
@@ -36,10 +42,11 @@ def plans(*, small: bool, seed: int, rate: int = RATE) -> tuple[Plan, ...]:
             cancelled=CANCELLED,
             lasting=True,
             outage_s=outage_s,
+            bar_pct=bar_pct,
         ),
         Plan(
             "several",
-            some,
+            many,
             rate,
             (
                 Bound("org", "org", LimitUnit.REQUESTS, rate // 2, rate // 2),
@@ -51,6 +58,7 @@ def plans(*, small: bool, seed: int, rate: int = RATE) -> tuple[Plan, ...]:
             lasting=True,
             people=40,
             outage_s=outage_s,
+            bar_pct=bar_pct,
         ),
         Plan(
             "budget",
@@ -63,5 +71,6 @@ def plans(*, small: bool, seed: int, rate: int = RATE) -> tuple[Plan, ...]:
             # Half of it is used then: most of what is asked for passes until all is.
             outage_at=0.25,
             outage_s=outage_s,
+            bar_pct=bar_pct,
         ),
     )
