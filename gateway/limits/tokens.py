@@ -27,6 +27,10 @@ MOST = 9 * 10**15
 IMAGE_TOKENS = 1_000
 """One image given as a data URL: OpenAI's take from 85 to about 1,500, whatever their bytes."""
 
+MOST_IMAGES = 1_000
+"""Looked for in one request; what more there are count by their bytes. To look for all that fit into 8 MB would
+take a quarter of a second of everybody's time."""
+
 EXACT = 8
 """So many prompts of a model are counted before what is known of it is relied on."""
 
@@ -189,7 +193,7 @@ def _images(raw: bytes) -> tuple[int, int]:
     """Bytes in data URLs, and how many there are."""
     octets = number = 0
     at = raw.find(_DATA_URL)
-    while at >= 0:
+    while at >= 0 and number < MOST_IMAGES:
         end = raw.find(b'"', at)
         octets += (end if end >= 0 else len(raw)) - at
         number += 1

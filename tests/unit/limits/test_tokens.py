@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.api.data.openai import decode_call
 from gateway.exchange import Permit, Principal, Usage
 from gateway.limits import tokens as module
-from gateway.limits.tokens import EVERY, EXACT, HEARD, IMAGE_TOKENS, SAMPLE, Ratio, Tokens
+from gateway.limits.tokens import EVERY, EXACT, HEARD, IMAGE_TOKENS, MOST_IMAGES, SAMPLE, Ratio, Tokens
 from policies.facts import Action, Role
 from tenants.ids import OrgId
 from tenants.models import ModelAlias, Org
@@ -146,6 +146,13 @@ def test_an_image_is_not_as_many_tokens_as_it_has_bytes() -> None:
     for _ in range(EXACT):
         tokens.learn(asked, Usage(2 * IMAGE_TOKENS + 50, 5, counted=False), 0)
     assert tokens.of_prompt(asked) == 2 * IMAGE_TOKENS + 50
+
+
+def test_images_beyond_number_count_by_their_bytes() -> None:
+    tokens = Tokens(lambda text: None)
+    content = [";base64,"] * (MOST_IMAGES + 4_000)
+    found = tokens.of_prompt(permit(Action.CHAT, messages=[{"role": "user", "content": content}]))
+    assert MOST_IMAGES * IMAGE_TOKENS < found < MOST_IMAGES * IMAGE_TOKENS + 20_000
 
 
 @pytest.mark.parametrize(
