@@ -141,17 +141,19 @@ def origin_of(url: str) -> str:
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = parts.port
-    name = f"[{_shortest(host)}]" if ":" in host else host
+    name = _address(host) if ":" in host else host
     usual = {"https": 443, "http": 80}.get(parts.scheme)
     return f"{parts.scheme}://{name}" + (f":{port}" if port not in (None, usual) else "")
 
 
-def _shortest(address: str) -> str:
-    """An IPv6 address as RFC 5952 writes it: whoever spells theirs at length is at the same place."""
+def _address(host: str) -> str:
+    """An IPv6 address as RFC 5952 writes it, and the IPv4 one that is mapped into it: whoever spells theirs in
+    another way is at the same place."""
     try:
-        return str(IPv6Address(address))
+        address = IPv6Address(host)
     except ValueError:
-        return address
+        return f"[{host}]"
+    return f"[{address}]" if address.ipv4_mapped is None else str(address.ipv4_mapped)
 
 
 def output_tokens(permit: Permit) -> int:

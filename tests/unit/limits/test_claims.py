@@ -333,6 +333,8 @@ def test_the_platforms_own_people_are_not_limited_twice() -> None:
         ("http://[::1]:8000/", "http://[::1]:8000"),
         ("http://[0:0:0:0:0:0:0:1]:8000/", "http://[::1]:8000"),
         ("https://[2001:DB8:0::00a]", "https://[2001:db8::a]"),
+        ("http://[::ffff:192.0.2.1]:8000", "http://192.0.2.1:8000"),
+        ("http://[::FFFF:c000:201]", "http://192.0.2.1"),
     ],
 )
 def test_an_origin_is_spelt_in_one_way(url: str, origin: str) -> None:
