@@ -206,9 +206,7 @@ class BusClient:
         status, fields, answer = await self._send(method, path_qs, headers, body, RELAY_TIMEOUT_S)
         return Relayed(status, tuple((name.lower(), value) for name, value in fields), answer)
 
-    async def _call(
-        self, path: str, message: Struct, answer: type[T], timeout_s: float = POST_TIMEOUT_S
-    ) -> T:
+    async def _call(self, path: str, message: Struct, answer: type[T], timeout_s: float = POST_TIMEOUT_S) -> T:
         body = await self._post(path, msgspec.json.encode(message), timeout_s)
         try:
             return msgspec.json.decode(body, type=answer)
