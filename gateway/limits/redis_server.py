@@ -71,6 +71,7 @@ class Server:
 
     async def run(self, keys: Sequence[str], arguments: Sequence[Argument], *, asking: bool = False) -> Any:
         """Run the library, atomically, and load it first where it is not. `asking`: after an ASK redirection."""
+        denied: ReplyError | None = None
         for _ in range(3):
             wire = self._wire
             if wire is None or wire.closed:
@@ -87,11 +88,12 @@ class Server:
                     raise
                 if self._functions and _no_functions(error):
                     self._functions = False
+                    denied = error
                 elif error.code == "NOSCRIPT" or "Function not found" in str(error):
                     await self.load()
                 else:
                     self._again(error)
-                    raise
+                    raise (denied if denied is not None and error.code == denied.code else error) from None
         raise WireError("the library is loaded and yet not there")
 
     async def load(self) -> None:
