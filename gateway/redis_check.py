@@ -35,6 +35,17 @@ INSIDE: Final = (
 FUNCTIONS: Final = "+fcall +function|load"
 SCRIPTS: Final = "+evalsha +script|load"
 
+FIXES: Final = {
+    "NOPERM": "give its user what `orgate limit acl` prints",
+    "WRONGPASS": "limits.username, limits.password and its ACL must agree",
+    "NOAUTH": "set limits.username and limits.password",
+    "OOM": "raise its maxmemory",
+    "MISCONF": "look at its disk",
+    "READONLY": 'name the master, or set limits.topology = "sentinel"',
+    "MOVED": 'set limits.topology = "cluster"',
+}
+"""What to do, by the code of Redis' error."""
+
 OLDEST: Final = (6, 2)
 APART_S: Final = 1.0
 
@@ -77,14 +88,14 @@ async def examine_redis(limits: LimitsSettings, home: Path, now: Callable[[], fl
     try:
         route = open_route(limits, home, text)
     except LimitsSettingsError as error:
-        return [Seen("redis", "failed", str(error), "mend it")]
+        return [Seen("settings", "failed", str(error), "put it there, or mend [limits]")]
     slices = RedisSlices(route, prefix=limits.prefix, text=text)
     where = ", ".join(limits.addresses)
     try:
         try:
             servers = await route.servers()
         except (WireError, ReplyError) as error:
-            return [Seen(where, "failed", reason(error), "look at [limits], and at the server")]
+            return [Seen(where, "failed", reason(error), _fix(error))]
         found = []
         for name, server in servers:
             found += await _server(name, server, now)
@@ -101,11 +112,15 @@ async def _server(name: str, server: Server, now: Callable[[], float]) -> list[S
         info = _parsed(await server.command("INFO"))
         seconds, micros = await server.command("TIME")
     except (WireError, ReplyError) as error:
-        denied = isinstance(error, ReplyError) and error.code == "NOPERM"
-        fix = "give its user what `orgate limit acl` prints" if denied else "look at [limits], and at the server"
-        return [Seen(name, "failed", reason(error), fix)]
+        return [Seen(name, "failed", reason(error), _fix(error))]
     apart = abs(int(seconds) + int(micros) / 1e6 - now())
     return [*_version(name, server, info), *_memory(name, info), *_disk(name, info), *_clock(name, apart)]
+
+
+def _fix(error: ReplyError | WireError) -> str:
+    return FIXES.get(
+        error.code if isinstance(error, ReplyError) else "", "look at limits.addresses, and at the server"
+    )
 
 
 async def _account(slices: RedisSlices, name: str) -> list[Seen]:
