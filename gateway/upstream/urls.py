@@ -19,4 +19,5 @@ def url_fault(url: str, allowed: Iterable[Network]) -> str | None:
             address = ip_address("127.0.0.1")
         else:
             return None
-    return refusal(address, allowed)
+    why = refusal(address, allowed)
+    return why and f"{why}; only the operator can allow it, in upstreams.allow_networks of the settings"

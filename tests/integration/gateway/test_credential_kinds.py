@@ -278,7 +278,7 @@ async def test_an_error_that_quotes_any_part_of_a_key_is_not_passed_on(world: Wo
         (
             "oauth-client-credentials",
             json.dumps({**CLIENT, "token_url": "https://10.0.0.1/"}),
-            "a private address",
+            "a private address; only the operator can allow it, in upstreams.allow_networks",
         ),
         ("oauth-client-credentials", json.dumps({**CLIENT, "planted": "x"}), "not known"),
         ("bearer", json.dumps(AWS, indent=1), "printable ASCII"),

@@ -76,6 +76,16 @@ async def test_nobody_there_is_said(tmp_path: Path) -> None:
     assert "cannot be read" in texts(found, "failed")
 
 
+async def test_each_fault_says_what_to_do(server: RedisServer, tmp_path: Path) -> None:
+    (password := tmp_path / "password").write_text("wrong")
+    password.chmod(0o600)
+    found = await seen(server.address, home=tmp_path, username="orgate", password="password")
+    assert [one.fix for one in found] == ["limits.username, limits.password and its ACL must agree"]
+    with redis_server(options=("requirepass x",)) as guarded:
+        found = await seen(guarded.address)
+    assert [one.fix for one in found] == ["set limits.username and limits.password"]
+
+
 async def test_one_right_too_few_is_found_before_anybody_is_refused(server: RedisServer, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("x")
     (tmp_path / "password").chmod(0o600)
