@@ -172,7 +172,8 @@ async def _count_write(deps: AdminDependencies, caller: Caller) -> None:
         text = f"too many changes in a short time; try again in {wait} s"
         raise LimitExceededError(text, limit=WRITES, scope="member", retry_after_s=wait) from None
     except TemporarilyUnavailableError as error:
-        raise UnavailableError("writes cannot be counted now", retry_after_s=error.retry_after_s or 1) from None
+        text = "changes cannot be counted now, so none is made: `orgate status` says what the store of limits has"
+        raise UnavailableError(text, retry_after_s=error.retry_after_s or 1) from None
 
 
 async def _member(deps: AdminDependencies, principal: Principal) -> Member:
