@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from gateway.loopback import is_loopback
 
 _PREFIX: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,30}[a-z0-9])?")
 _USER: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -132,7 +133,7 @@ def limits_faults(limits: LimitsSettings, home: Path) -> list[tuple[str, str, st
         faults.append(("limits.addresses", wrong, "set limits.topology to sentinel or cluster, or name one"))
     if limits.topology == "sentinel" and not limits.master:
         faults.append(("limits.master", "is missing", "give the name that `sentinel monitor` was given"))
-    elsewhere = [host for host, _ in limits.hosts() if not _is_loopback(host)]
+    elsewhere = [host for host, _ in limits.hosts() if not is_loopback(host)]
     if elsewhere and not limits.tls and not limits.allow_plaintext:
         wrong = f"is off, and {elsewhere[0]} is another machine: whoever is between could spend for anybody"
         faults.append(("limits.tls", wrong, "set it, or limits.allow_plaintext if that network is yours alone"))
@@ -163,12 +164,3 @@ def _sign_in_faults(limits: LimitsSettings, home: Path) -> list[tuple[str, str, 
         fix = "set limits.username and limits.password, or remove it"
         faults.append(("limits.user_per_org", "needs a user and a password to derive from", fix))
     return faults
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from gateway.loopback import is_loopback
 
 SERVICE_ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 """Where Kubernetes puts a pod's own token (Kubernetes documentation, "Configure Service Accounts for Pods")."""
@@ -119,7 +120,7 @@ def vault_faults(vault: VaultSettings, home: Path) -> list[tuple[str, str, str]]
     if not vault.address:
         faults.append(("vault.address", "is missing", "give the address of Vault or OpenBao: https://host:8200"))
     host = urlsplit(vault.address)
-    if host.scheme == "http" and not vault.allow_http and not _is_loopback(host.hostname or ""):
+    if host.scheme == "http" and not vault.allow_http and not is_loopback(host.hostname or ""):
         wrong = "is plain http to another machine: whoever is between would read every key"
         faults.append(
             ("vault.address", wrong, "use https, or set vault.allow_http if that network is yours alone")
@@ -140,12 +141,3 @@ def vault_faults(vault: VaultSettings, home: Path) -> list[tuple[str, str, str]]
     if vault.wrapped and vault.auth != "approle":
         faults.append(("vault.wrapped", f"does not go with auth = {vault.auth}", "remove it"))
     return faults
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

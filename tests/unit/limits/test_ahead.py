@@ -17,21 +17,6 @@ from tests.contract.test_limit_store import ACME, SECOND, FakeClock, admitted, c
 from tests.unit.limits.wire import Wire, grown_up, standing, ticks
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def wire(clock: FakeClock) -> Wire:
-    return Wire(await grown_up(clock))
-
-
-@pytest.fixture
-def limits(wire: Wire, clock: FakeClock) -> SlicedLimits:
-    return SlicedLimits("w1", wire, clock=clock)
-
-
 def wanted(wire: Wire) -> list[int]:
     """What each message asked for ahead of its only bucket."""
     return [part.want for message in wire.messages for part in message.parts]

@@ -16,17 +16,7 @@ from gateway.limits.slices import SlicedLimits
 from tenants.ids import PLATFORM
 from tenants.models import LimitUnit, OnOutage
 from tests.contract.test_limit_store import ACME, OTHER, FakeClock, admitted, claim, slots, tokens
-from tests.unit.limits.wire import Wire, budget, grown_up, standing, ticks, used
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def wire(clock: FakeClock) -> Wire:
-    return Wire(await grown_up(clock))
+from tests.unit.limits.wire import Wire, budget, standing, ticks, used
 
 
 @pytest.fixture

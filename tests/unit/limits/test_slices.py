@@ -18,22 +18,7 @@ from gateway.limits.slices import UNKNOWN, SlicedLimits, _Waiter
 from tenants.ids import PLATFORM
 from tenants.models import LimitUnit
 from tests.contract.test_limit_store import ACME, FakeClock, admitted, claim, slots, tokens
-from tests.unit.limits.wire import Wire, budget, grown_up, standing, ticks, used
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def wire(clock: FakeClock) -> Wire:
-    return Wire(await grown_up(clock))
-
-
-@pytest.fixture
-def limits(wire: Wire, clock: FakeClock) -> SlicedLimits:
-    return SlicedLimits("w1", wire, clock=clock)
+from tests.unit.limits.wire import Wire, budget, standing, ticks, used
 
 
 def another(wire: Wire, clock: FakeClock) -> SlicedLimits:

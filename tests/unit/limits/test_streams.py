@@ -12,22 +12,7 @@ from gateway.limits.hold import STEP
 from gateway.limits.slices import SlicedLimits
 from tenants.models import LimitUnit, OnEnd, OnOutage
 from tests.contract.test_limit_store import FakeClock, claim, slots
-from tests.unit.limits.wire import Wire, budget, grown_up, standing, ticks, used
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def wire(clock: FakeClock) -> Wire:
-    return Wire(await grown_up(clock))
-
-
-@pytest.fixture
-def limits(wire: Wire, clock: FakeClock) -> SlicedLimits:
-    return SlicedLimits("w1", wire, clock=clock)
+from tests.unit.limits.wire import Wire, budget, standing, ticks, used
 
 
 def cut(cost: int, amount: int, on_outage: OnOutage = OnOutage.LOCAL) -> Claim:
