@@ -57,7 +57,7 @@ export async function verifyPack(files, key = null, progress = () => {}) {
       const { start, end } = manifest;
       verdict.checkpoint_size = Number(checkpoint.size);
       if (start !== 0 || String(end) !== checkpoint.size)
-        fault("checkpoint", `signs entries [0, ${checkpoint.size}), and the pack claims [${start}, ${end}): the root is of all`);
+        fault("checkpoint", `signs entries [0, ${checkpoint.size}), and the pack claims [${start}, ${end})`);
       else if (root !== checkpoint.root)
         fault("checkpoint", "the entries are not those that were signed: the Merkle root differs");
     }
@@ -157,7 +157,8 @@ function judge(entry, org, place, prev, boots) {
   if (typeof index !== "number") faults.push("it has no index");
   else if (index > place)
     faults.push(`its index is ${index}, expected ${place}: entries are missing or out of order before it`);
-  else if (index < place) faults.push(`its index is ${index}, expected ${place}: an entry was repeated, inserted or moved`);
+  else if (index < place)
+    faults.push(`its index is ${index}, expected ${place}: an entry was repeated, inserted or moved`);
   if (prev !== null && entry.get("prev") !== prev)
     faults.push("its `prev` is not the hash of the entry before it: one of the two was changed");
   if (entry.has("spool")) {
