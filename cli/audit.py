@@ -22,9 +22,10 @@ from cli.progress import progress
 from cli.session import Session
 
 app = typer.Typer(
-    help="The audit log: follow, export, verify; erase a person.",
+    help="The audit log: follow, query, export, verify; erase a person.",
     epilog=examples(
         "orgate audit tail -f",
+        "orgate audit query --outcome refused --since 7d",
         "orgate audit export acme-audit",
         "orgate audit verify acme-audit",
         "orgate audit erase --person mem_0123456789abcdefghjk",
@@ -128,6 +129,47 @@ def tail(
                 _line(session, entry)
     except KeyboardInterrupt:
         return
+
+
+@command(
+    app,
+    examples(
+        "orgate audit query --outcome refused --since 7d",
+        "orgate audit query --model code --client continue --limit 1000 --output csv",
+        "orgate audit query --since 2026-01-01 --until 2026-02-01 --actor mem_0123456789abcdefghjk --output json",
+    ),
+)
+def query(
+    session: Session,
+    *,
+    since: Annotated[
+        str | None, typer.Option(help="From then on: 2026-01-31, a time in RFC 3339, or 30m, 2h, 7d ago.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Before then; the same forms.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Only this member's (mem_...).")] = None,
+    action: Annotated[str | None, typer.Option(help="Only this action, e.g. completion.create.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="Only requests that ended so, e.g. refused.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only requests for this model.")] = None,
+    client: Annotated[str | None, typer.Option(help="Only from this client program.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many, the oldest first.", min=1, max=100_000)] = 1_000,
+) -> None:
+    """Find entries of the audit log, the oldest first; all filters have to match.
+
+    Says so on stderr when there are more than --limit.
+    """
+    given = {"action": action, "actor": actor, "outcome": outcome, "model": model, "client": client}
+    filters: dict[str, str | int] = {key: value for key, value in given.items() if value}
+    now = time.time()
+    bounds = {name: moment(text, now) for name, text in (("since", since), ("until", until)) if text}
+    if len(bounds) == 2 and bounds["until"] <= bounds["since"]:
+        raise UsageError("--until is not after --since", "give the earlier time to --since")
+    found: list[dict[str, Any]] = []
+    for page in _pages(session, 0, {**filters, **bounds}):
+        found.extend(page.items)
+        if len(found) > limit:
+            session.out.say(f"there are more than {limit}: narrow it down, or give a higher --limit")
+            break
+    session.out.items(found[:limit], COLUMNS, empty="no such entries")
 
 
 @command(app, examples("orgate audit export acme-2026-01", "orgate audit export pack --org acme"))

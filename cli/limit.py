@@ -348,6 +348,9 @@ def acl(
         org = org_id(session.options.org) if session.options.org else None
     except InvalidIdError as error:
         raise UsageError(f"--org {session.options.org!r}: {error}", "name one organization") from None
+    if org and not found.limits.user_per_org:
+        said = "limits.user_per_org is off: with this line the gateway would count for"
+        session.out.say(f"note: {said} '{org}' alone; leave --org out for its usual line")
     try:
         session.out.line(acl_line(found.limits, found.home, org, scripts=scripts))
     except LimitsSettingsError as error:

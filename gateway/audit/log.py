@@ -66,6 +66,9 @@ class AuditReader(Protocol):
         limit: int = 100,
         action: str = "",
         actor: str = "",
+        outcome: str = "",
+        model: str = "",
+        client: str = "",
         since: int = 0,
         until: int = 0,
     ) -> tuple[list[Mapping[str, object]], int]:

@@ -43,16 +43,21 @@ class LogReader:
         limit: int = 100,
         action: str = "",
         actor: str = "",
+        outcome: str = "",
+        model: str = "",
+        client: str = "",
         since: int = 0,
         until: int = 0,
     ) -> tuple[list[Mapping[str, object]], int]:
         files = (await self._sequencer.opened(org)).files
         actors = await self._actors(org, actor)
+        same = (("action", action), ("outcome", outcome), ("model", model), ("client", client))
+        exact = [(field, value) for field, value in same if value]
 
         def wanted(entry: Mapping[str, object]) -> bool:
             at = entry["@timestamp"]
             return (
-                (not action or entry["action"] == action)
+                all(entry.get(field) == value for field, value in exact)
                 and (not actor or (entry.get("actor_org", org), entry["actor"]) in actors)
                 and isinstance(at, int)
                 and since <= at

@@ -111,7 +111,12 @@ class Bucket:
 
     @property
     def remaining(self) -> int:
-        """What a caller is told is left: the store's, and what is here."""
+        """What a caller is told is left: the store's, and what is here; while the store cannot be asked, what this
+        worker lets pass."""
+        if self.stand is not None:
+            return self.stand.known
+        if self.slots and self.left_at_us < 0:
+            return self.claim.amount - self.open
         return self.left + self.avail
 
     def part(self, want: int = 0) -> Part:

@@ -45,6 +45,11 @@ class Stand:
         level = rates.Level(min(known * max(claim.period_s, 1) * 1_000_000, self._rate.cap), at_us)
         self._level = self._shadow = rates.refill(self._rate, level, now_us)
 
+    @property
+    def known(self) -> int:
+        """Whole units as of the last request."""
+        return self._left - self.taken if self._budget else rates.units(self._rate, self._level)
+
     def left(self, now_us: int) -> int:
         if self._budget:
             return self._left - self.taken

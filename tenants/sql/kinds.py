@@ -5,10 +5,11 @@ from __future__ import annotations
 from msgspec import structs
 from sqlalchemy import delete, select, update
 
-from tenants.models import Limit, Member, ModelAlias, OrgRule, State, Upstream
+from tenants.models import Limit, LimitScope, Member, ModelAlias, OrgRule, State, Upstream
 from tenants.revocations import revoke_tokens
 from tenants.sql import rows, tables
 from tenants.sql.database import Transaction, uninterrupted
+from tenants.sql.naming import refuse_named
 from tenants.sql.repository import Kind, ScopedRepository
 from tenants.store import AlreadyExistsError, InUseError, InvalidReferenceError
 
@@ -39,6 +40,7 @@ class Members(ScopedRepository[Member]):
         return structs.replace(new, not_before=old.not_before)
 
     async def _release(self, transaction: Transaction, old: Member) -> None:
+        await refuse_named(transaction, self._org, LimitScope.MEMBER, old.id)
         await transaction.revoke(revoke_tokens(self._org, transaction.now, member=old.id))
 
     async def bar(self, transaction: Transaction, key: str, not_before: int) -> None:

@@ -8,9 +8,10 @@ from tenants.ids import MemberId
 from tenants.models import LimitScope, Team, TeamMember
 from tenants.sql import rows, tables
 from tenants.sql.database import Transaction, uninterrupted
+from tenants.sql.naming import refuse_named
 from tenants.sql.paging import page
 from tenants.sql.repository import Kind, ScopedRepository
-from tenants.store import Actor, InUseError, InvalidReferenceError, NotFoundError
+from tenants.store import Actor, InvalidReferenceError, NotFoundError
 
 MOST_TEAMS = 32
 """Of one member: every token of theirs names them all."""
@@ -82,15 +83,7 @@ class Teams(ScopedRepository[Team]):
             raise InvalidReferenceError(f"member '{member}' is in {MOST_TEAMS} teams, and that is the most")
 
     async def _release(self, transaction: Transaction, old: Team) -> None:
-        table = tables.limits
-        naming = await transaction.connection.execute(
-            select(table.c.name)
-            .where(table.c.org == self._org, table.c.scope == LimitScope.TEAM.value, table.c.subject == old.name)
-            .order_by(table.c.name)
-            .limit(5)
-        )
-        if names := ", ".join(naming.scalars()):
-            raise InUseError(f"team '{old.name}' is named by the limits: {names}")
+        await refuse_named(transaction, self._org, LimitScope.TEAM, old.name)
 
     def _in(self, team: str) -> tuple[ColumnElement[bool], ...]:
         table = tables.team_members

@@ -82,6 +82,16 @@ async def test_a_team_that_a_limit_names_stays(stocked: SqlControlStore) -> None
     await mine.teams.delete("core", 1, OPERATOR)
 
 
+async def test_a_member_whom_a_limit_names_stays(stocked: SqlControlStore) -> None:
+    mine = stocked.for_org(ACME)
+    limit = Limit(ACME, "ann-alone", LimitScope.MEMBER, LimitUnit.REQUESTS, 1_000, 60, subject=ANN)
+    await mine.limits.create(limit, OPERATOR)
+    with pytest.raises(InUseError, match="ann-alone"):
+        await mine.members.delete(ANN, 1, OPERATOR)
+    await mine.limits.delete("ann-alone", 1, OPERATOR)
+    await mine.members.delete(ANN, 1, OPERATOR)
+
+
 async def test_a_member_is_in_so_many_teams_at_most(stocked: SqlControlStore) -> None:
     teams = stocked.for_org(ACME).teams
     for number in range(32):

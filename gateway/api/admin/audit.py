@@ -17,11 +17,13 @@ from gateway.api.admin.problems import invalid
 from gateway.api.admin.resource import After, Page, PageLimit
 from gateway.api.admin.routing import operation
 from gateway.audit.erase import Erased
+from gateway.exchange import Outcome
 from tenants.ids import member_id
 from tenants.roles import Operation
 
 MAX_WAIT_S = 25.0
 MAX_INDEX = 2**53 - 1
+OUTCOMES = tuple(one.value for one in Outcome)
 
 Index = Annotated[int, QueryParameter(ge=0, le=MAX_INDEX)]
 End = Annotated[int | None, QueryParameter(ge=0, le=MAX_INDEX)]
@@ -54,17 +56,23 @@ async def entries(
     limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
     action: Text = "",
     actor: Text = "",
+    outcome: Text = "",
+    model: Text = "",
+    client: Text = "",
     since: Instant = "",
     until: Instant = "",
     wait_s: Annotated[float, QueryParameter(ge=0, le=MAX_WAIT_S)] = 0,
 ) -> Entries:
     """Entries from index `after` on. With `wait_s`, waits that long for a matching one to arrive (a tail)."""
+    if outcome and outcome not in OUTCOMES:
+        raise invalid(("outcome", f"is one of {', '.join(OUTCOMES)}"))
     bounds = {"since": milliseconds("since", since), "until": milliseconds("until", until)}
+    filters = {"action": action, "actor": actor, "outcome": outcome, "model": model, "client": client}
     audit, loop = caller.deps.audit, asyncio.get_running_loop()
     deadline = loop.time() + wait_s
     while True:
         items, following = await audit.entries(
-            caller.org, after=after, limit=limit, action=action, actor=actor, **bounds
+            caller.org, after=after, limit=limit, **filters, **bounds
         )
         left = deadline - loop.time()
         if items or (following == after and (left <= 0 or not await audit.wait(caller.org, after, left))):

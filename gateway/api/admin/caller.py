@@ -31,6 +31,16 @@ log = logging.getLogger(__name__)
 WRITES: Final = "admin-writes"
 WRITES_PER_MINUTE: Final = 1_200
 """Of one member: far beyond what people and scripts do, and less than what would keep the store busy."""
+_TAKING_AWAY: Final = frozenset(
+    {
+        Operation.MEMBER_SUSPEND,
+        Operation.MEMBER_REVOKE,
+        Operation.MEMBER_OFFBOARD,
+        Operation.MEMBER_DELETE,
+        Operation.ORG_SUSPEND,
+        Operation.KEY_DELETE,
+    }
+)
 _READING: Final = frozenset({"GET", "HEAD"})
 OPERATION: Final = "operation"
 PUBLIC: Final = "public"
@@ -117,7 +127,7 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     deps: AdminDependencies = connection.app.state.dependencies
     caller = await _admit(deps, connection, operation)
     if connection.scope.get("method") not in _READING:
-        await _count_write(deps, caller)
+        await _count_write(deps, caller, operation)
     connection.scope["state"]["caller"] = caller
 
 
@@ -161,8 +171,9 @@ async def _admit(
     return visitor
 
 
-async def _count_write(deps: AdminDependencies, caller: Caller) -> None:
-    """What writes is counted for all nodes together; what cannot be counted is not written."""
+async def _count_write(deps: AdminDependencies, caller: Caller, operation: Operation) -> None:
+    """What writes is counted for all nodes together; what cannot be counted is not written, but for what takes
+    access away: a lost laptop does not wait for Redis."""
     key = f"{caller.principal.org}/{caller.principal.member}"
     try:
         await deps.writes.check(key)
@@ -172,6 +183,8 @@ async def _count_write(deps: AdminDependencies, caller: Caller) -> None:
         text = f"too many changes in a short time; try again in {wait} s"
         raise LimitExceededError(text, limit=WRITES, scope="member", retry_after_s=wait) from None
     except TemporarilyUnavailableError as error:
+        if operation in _TAKING_AWAY:
+            return
         text = "changes cannot be counted now, so none is made: `orgate status` says what the store of limits has"
         raise UnavailableError(text, retry_after_s=error.retry_after_s or 1) from None
 

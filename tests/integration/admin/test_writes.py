@@ -34,4 +34,8 @@ async def test_while_nobody_counts_nothing_is_written_and_all_can_be_read(world:
     async with world.client_from("127.0.0.1", world.replaced(writes=Away())) as client:
         refused = await client.delete("/admin/v1/orgs/acme", headers={**world.bearer(Role.OWNER), "if-match": "*"})
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "3")
+        member = f"/admin/v1/orgs/acme/members/{world.members[ACME, Role.MEMBER].id}"
+        shut_out = await client.post(f"{member}/suspend", headers=world.bearer(Role.OWNER))
+        assert shut_out.status_code == 200, "taking access away does not wait"
+        assert (await client.post(f"{member}/resume", headers=world.bearer(Role.OWNER))).status_code == 503
         assert (await client.get("/admin/v1/orgs/acme", headers=world.bearer(Role.OWNER))).status_code == 200
