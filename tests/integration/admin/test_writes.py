@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.oauth.errors import TemporarilyUnavailableError
 from gateway.oauth.throttle import MemoryThrottle
 from policies.facts import Role
-from tests.integration.admin.world import World
+from tests.integration.admin.world import ACME, World
 
 
 class Away:
