@@ -66,13 +66,21 @@ async def entries(
     """Entries from index `after` on. With `wait_s`, waits that long for a matching one to arrive (a tail)."""
     if outcome and outcome not in OUTCOMES:
         raise invalid(("outcome", f"is one of {', '.join(OUTCOMES)}"))
-    bounds = {"since": milliseconds("since", since), "until": milliseconds("until", until)}
-    filters = {"action": action, "actor": actor, "outcome": outcome, "model": model, "client": client}
+    from_ms, to_ms = milliseconds("since", since), milliseconds("until", until)
     audit, loop = caller.deps.audit, asyncio.get_running_loop()
     deadline = loop.time() + wait_s
     while True:
         items, following = await audit.entries(
-            caller.org, after=after, limit=limit, **filters, **bounds
+            caller.org,
+            after=after,
+            limit=limit,
+            action=action,
+            actor=actor,
+            outcome=outcome,
+            model=model,
+            client=client,
+            since=from_ms,
+            until=to_ms,
         )
         left = deadline - loop.time()
         if items or (following == after and (left <= 0 or not await audit.wait(caller.org, after, left))):

@@ -41,6 +41,16 @@ async def test_entries_come_in_pages_and_filtered(world: World) -> None:
     assert [item["target"] for item in (await read(world, action="upstream.create"))["items"]] == ["gpt"]
 
 
+async def test_changes_have_no_outcome_or_model_and_an_unknown_outcome_is_refused(world: World) -> None:
+    for asked in ({"outcome": "served"}, {"model": "gpt"}, {"client": "nobody"}):
+        assert (await read(world, **asked))["items"] == []
+    answer = await world.ask("GET", ENTRIES, Role.AUDITOR, params={"outcome": "denied"})
+    assert answer.status_code == 422
+    assert "refused" in answer.text
+    member = await world.ask("GET", ENTRIES, Role.MEMBER, params={"outcome": "served"})
+    assert member.status_code == 403
+
+
 async def test_times_are_unix_seconds_or_rfc_3339(world: World) -> None:
     now = int(world.clock.seconds)
     everything = await read(world)

@@ -280,6 +280,10 @@ async def test_filters(sequencer: Sequencer) -> None:
     assert await indexes(action="member.create") == [5]
     assert await indexes(actor="mem_owner") == [5]
     assert await indexes(actor="nobody") == []
+    first = (await reader.entries(ACME, limit=1))[0][0]
+    for field in ("outcome", "model", "client"):
+        assert await indexes(**{field: str(first[field])}) == [0, 1, 2, 3, 4]
+        assert await indexes(**{field: "other"}) == []
     assert await indexes(since=1_763_690_050_000) == [5]
     assert await indexes(until=1_763_690_050_000) == [0, 1, 2, 3, 4]
     assert await indexes(action="completion.create", limit=2, after=3) == [3, 4]

@@ -55,6 +55,37 @@ def test_tail_with_a_filter_looks_at_the_whole_log(signed_in: Cli) -> None:
     assert [entry["index"] for entry in found] == [900, 1000, 1100, 1200]
 
 
+@pytest.mark.usefixtures("logged")
+def test_query_shows_the_oldest_first_up_to_a_limit_and_says_when_there_are_more(signed_in: Cli) -> None:
+    all_of_them = signed_in("audit", "query", "--action", "key.write", "-o", "json")
+    assert [entry["index"] for entry in json.loads(all_of_them.out)] == list(range(0, COUNT, 100))
+    assert (all_of_them.code, all_of_them.err) == (0, "")
+    cut = signed_in("audit", "query", "--action", "key.write", "--limit", "12", "-o", "csv")
+    assert [row["index"] for row in csv.DictReader(io.StringIO(cut.out))] == [str(n) for n in range(0, 1200, 100)]
+    assert "more than 12" in cut.err
+    exactly = signed_in("audit", "query", "--action", "key.write", "--limit", "13", "-o", "json")
+    assert (len(json.loads(exactly.out)), exactly.err) == (13, "")
+
+
+def test_query_sends_every_filter(signed_in: Cli, logged: ControlPlane) -> None:
+    asked = {
+        "actor": "mem_1", "action": "chat.create", "outcome": "refused", "model": "code", "client": "continue"
+    }  # fmt: skip
+    options = [text for name, value in asked.items() for text in (f"--{name}", value)]
+    said = signed_in("audit", "query", *options, "--since", "2026-01-01", "--until", "2026-02-01")
+    assert (said.code, said.out) == (0, "")
+    sent = logged.seen[-1].query
+    assert {name: sent[name] for name in asked} == asked
+    assert (sent["since"], sent["until"]) == ("1767225600", "1769904000")
+
+
+@pytest.mark.parametrize("times", [("--since", "soon"), ("--since", "2026-02-01", "--until", "2026-01-01")])
+def test_query_refuses_times_that_make_no_sense(signed_in: Cli, times: tuple[str, ...]) -> None:
+    said = signed_in("audit", "query", *times)
+    assert said.code == 2
+    assert "soon" in said.err or "--until is not after --since" in said.err
+
+
 def test_tail_follows_until_interrupted(
     signed_in: Cli, logged: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
