@@ -32,6 +32,10 @@ from gateway.serve import HOPELESS, die_with_parent
 
 log = logging.getLogger("orgate.tree")
 
+SETTLE_S = 0.5
+"""A worker says that it is ready a moment before Granian listens. Told to stop within that moment, it shuts the
+socket that Granian is about to listen on: its thread panics, and the process waits for nothing until it is killed."""
+
 READY_S = 20.0
 """How long a worker may take to start before its predecessor is told to serve on."""
 
@@ -67,6 +71,7 @@ class PublicTree(MPServer):
         self._shd: Any = None
         self._ready: dict[int, int] = {}
         self._retiring: list[WorkerProcess] = []
+        self._ready_at = 0.0
 
     def _drop_shared_socket(self) -> None:
         """At a stop. Workers shut their sockets themselves, in their own time: `/readyz` is still asked."""
@@ -117,6 +122,7 @@ class PublicTree(MPServer):
             after.interrupt_by_parent = True  # until it is ready its end is dealt with here
             after.start()
             if self._becomes_ready(idx):
+                self._ready_at = time.monotonic()
                 after.interrupt_by_parent = False
                 self.wrks[idx] = after
                 if before.is_alive():
@@ -163,6 +169,7 @@ class PublicTree(MPServer):
 
     def _stop_workers(self) -> None:
         """In place of Granian's own, which asks once and takes a worker that has ended for one that refuses to."""
+        time.sleep(max(0.0, self._ready_at + SETTLE_S - time.monotonic()))
         end = time.monotonic() + (self.workers_kill_timeout or READY_S)
         # Those that retire are on their way; SIGTERM only tells their `/readyz`.
         for worker in (*self._retiring, *self.wrks):

@@ -10,6 +10,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,9 @@ def family(gateway: RunningGateway) -> list[int]:
     assert gateway.process is not None
     found = [gateway.process.pid]
     for parent in found:
-        for task in sorted(Path(f"/proc/{parent}/task").iterdir()):
-            found += map(int, (task / "children").read_text().split())
+        with suppress(FileNotFoundError, ProcessLookupError):  # it, or a thread of it, has just ended
+            for task in sorted(Path(f"/proc/{parent}/task").iterdir()):
+                found += map(int, (task / "children").read_text().split())
     return found
 
 
