@@ -34,7 +34,7 @@ log = logging.getLogger("orgate.tree")
 
 SETTLE_S = 0.5
 """A worker says that it is ready a moment before Granian listens. Told to stop within that moment, it shuts the
-socket that Granian is about to listen on: its thread panics, and the process waits for nothing until it is killed."""
+socket that Granian is about to listen on: its thread panics, and the process hangs until it is killed."""
 
 READY_S = 20.0
 """How long a worker may take to start before its predecessor is told to serve on."""
