@@ -6,6 +6,7 @@ import secrets
 from hashlib import sha256
 
 from gateway.limits.protocol import Part, SliceAsk, Wish
+from gateway.limits.refusal import OF_PLATFORM
 from gateway.limits.store import SliceStore
 from tenants.ids import PLATFORM
 from tenants.models import LimitUnit
@@ -25,7 +26,7 @@ class SliceCounter:
         Raises `UnavailableError`."""
         # A session of its own, closed by the message that opens it: nothing stays in anybody's hands.
         part = Part(
-            limit=f"platform/{name}",
+            limit=OF_PLATFORM + name,
             subject=sha256(key.encode()).hexdigest()[:32],  # an address is a person's; the store needs none
             unit=LimitUnit.REQUESTS,
             amount=limit,

@@ -17,6 +17,7 @@ from typing import Final
 from gateway.clock import Clock
 from gateway.errors import UnavailableError
 from gateway.limits.protocol import LEASE_S, Standings
+from gateway.limits.refusal import OF_PLATFORM
 from gateway.limits.store import SliceAdmin
 from tenants.amounts import number, quantity
 from tenants.budgets import BudgetKey, BudgetUse, Notice
@@ -41,8 +42,6 @@ MANY: Final = 1_000
 SEEDED: Final = 200
 """Budgets in one call of `seed`."""
 
-OF_PLATFORM: Final = "platform/"
-"""Before the name of a limit of the platform's that each organization has a bucket of."""
 
 _LEASE_US: Final = int(LEASE_S * 1_000_000)
 
