@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gateway.pki import write_development_tls
-from tests.integration.drain.bed import Stopping
+from tests.integration.drain.bed import Open, Stopping
 from tests.integration.drain.conftest import Start
 from tests.integration.gateway.world import family
 from tests.kit.h2client import H2Client
@@ -76,6 +77,12 @@ async def connect_on(stopping: Stopping, stop: asyncio.Event) -> int:
     return served
 
 
+async def newcomer(stopping: Stopping, kept: AsyncExitStack) -> tuple[Open, asyncio.Task[int]]:
+    """A stream on a connection of its own, and what ends when that connection's worker retires."""
+    client = await kept.enter_async_context(await stopping.connect())
+    return await stopping.open(client), asyncio.create_task(client.went_away())
+
+
 @pytest.mark.parametrize("count", [1, 2])
 async def test_no_request_fails_while_workers_are_swapped(start: Start, count: int) -> None:
     async with start(workers=count, drain_s=20) as stopping, await stopping.connect() as client:
@@ -87,11 +94,18 @@ async def test_no_request_fails_while_workers_are_swapped(start: Start, count: i
         stopping.signal(signal.SIGHUP)
         await client.went_away()  # the old worker retires: it has said so on our connection
         await stream.say("on the old worker")
-        async with await stopping.connect() as newcomer:
-            fresh = await stopping.open(newcomer)
+        async with AsyncExitStack() as kept:
+            fresh, away = await newcomer(stopping, kept)
             await stream.say("still there")
             await stream.finish()
-            await swapped(stopping, before, count)
+            swap = asyncio.create_task(swapped(stopping, before, count))
+            while not swap.done():
+                await asyncio.wait({swap, away}, return_when=asyncio.FIRST_COMPLETED)
+                if not swap.done():  # it had met another old worker, whose turn has come
+                    await fresh.finish()
+                    fresh, away = await newcomer(stopping, kept)
+            await swap
+            away.cancel()
             await fresh.say("on the new one")
             stop.set()
             for served, connections in await asyncio.gather(*clients):
