@@ -35,6 +35,16 @@ class VerifierKey(NamedTuple):
         return f"{self.name}+{self.id.hex()}+{b64encode(_ED25519 + self.public).decode()}"
 
 
+class SignatureLine(NamedTuple):
+    """Who says to have signed: `raw` is what stands in base64, the key's id (4 bytes) and the signature."""
+
+    name: str
+    raw: bytes
+
+    def __str__(self) -> str:
+        return f"{_DASH}{self.name} {b64encode(self.raw).decode()}\n"
+
+
 class Checkpoint(NamedTuple):
     """A signed statement: the tree of `origin` had `size` leaves and this `root`."""
 
@@ -51,7 +61,7 @@ def parse_key(text: str) -> VerifierKey:
     parts = text.strip().split("+", 2)
     if len(parts) != 3 or not parts[0] or any(c.isspace() for c in parts[0]):
         raise NoteError("the key is not of the form name+id+base64")
-    raw = _base64(parts[2], "the key")
+    raw = base64(parts[2], "the key")
     if len(raw) != 33 or raw[:1] != _ED25519:
         raise NoteError("the key is not an Ed25519 note key")
     key = VerifierKey(parts[0], raw[1:])
@@ -63,25 +73,38 @@ def parse_key(text: str) -> VerifierKey:
 def sign(text: str, name: str, private: Ed25519PrivateKey) -> str:
     """`text` (ending in a newline) with the signature of `name` under it."""
     key = VerifierKey(name, private.public_key().public_bytes_raw())
-    signature = b64encode(key.id + private.sign(text.encode())).decode()
-    return f"{text}\n{_DASH}{name} {signature}\n"
+    return f"{text}\n{SignatureLine(name, key.id + private.sign(text.encode()))}"
 
 
-def open_note(note: str, key: VerifierKey) -> str:
-    """The text of a note that `key` signed. Raises `NoteError`; signatures of other keys are ignored."""
+def split_note(note: str) -> tuple[str, list[SignatureLine]]:
+    """The text of a note, newline at its end, and its signature lines; nothing is verified. Raises `NoteError`."""
     if len(note) > NOTE_MAX or any(c < " " and c != "\n" for c in note):
         raise NoteError("the note is too long or holds control characters")
     text, gap, tail = note.rpartition("\n\n")
-    lines = tail.split("\n")
-    if not gap or lines.pop() != "" or not lines:
+    if not gap or not tail:
         raise NoteError("the note has no signature lines")
-    text += "\n"
-    verified = False
+    return text + "\n", parse_lines(tail)
+
+
+def parse_lines(tail: str) -> list[SignatureLine]:
+    """Read signature lines, each with its newline. Raises `NoteError`."""
+    lines = tail.split("\n")
+    if lines.pop() != "" or not lines:
+        raise NoteError("the note has no signature lines")
+    found = []
     for line in lines:
         name, _, encoded = line.removeprefix(_DASH).partition(" ")
         if not line.startswith(_DASH) or not name or not encoded:
             raise NoteError("a signature line is malformed")
-        raw = _base64(encoded, "a signature")
+        found.append(SignatureLine(name, base64(encoded, "a signature")))
+    return found
+
+
+def open_note(note: str, key: VerifierKey) -> str:
+    """The text of a note that `key` signed. Raises `NoteError`; signatures of other keys are ignored."""
+    text, lines = split_note(note)
+    verified = False
+    for name, raw in lines:
         if (name, raw[:4]) != (key.name, key.id):
             continue
         if verified:
@@ -104,13 +127,14 @@ def parse_checkpoint(text: str) -> Checkpoint:
     size = lines[1]
     if not (size.isascii() and size.isdigit()) or str(int(size[:20])) != size:
         raise NoteError("the checkpoint's size is not a plain decimal number")
-    root = _base64(lines[2], "the checkpoint's root")
+    root = base64(lines[2], "the checkpoint's root")
     if len(root) != 32:
         raise NoteError("the checkpoint's root is not 32 bytes")
     return Checkpoint(lines[0], int(size), root)
 
 
-def _base64(text: str, what: str) -> bytes:
+def base64(text: str, what: str) -> bytes:
+    """The bytes of `text`, in its one spelling. Raises `NoteError`, which names `what`."""
     try:
         raw = b64decode(text, validate=True)
     except ValueError:
