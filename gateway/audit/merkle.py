@@ -33,8 +33,12 @@ class Tree:
             raise ValueError(f"a tree of {size} leaves has {max(size, 0).bit_count()} subtrees of 32 bytes each")
 
     def append(self, leaf: bytes) -> None:
-        """Add one leaf; merges as many subtrees as the old size ends in ones."""
-        done, rest = leaf_hash(leaf), self.size
+        """Add one leaf."""
+        self.append_hash(leaf_hash(leaf))
+
+    def append_hash(self, done: bytes) -> None:
+        """Add the leaf of this hash; merges as many subtrees as the old size ends in ones."""
+        rest = self.size
         while rest & 1:
             done = node_hash(self.hashes.pop(), done)
             rest >>= 1
@@ -52,3 +56,42 @@ class Tree:
 
     def copy(self) -> Tree:
         return Tree(self.size, self.hashes)
+
+
+class HashTree:
+    """The hash of every perfect subtree over the leaves so far, in memory: 64 bytes a leaf.
+
+    A `gateway.audit.proofs.Hashes`, for trees that one has whole: of a pack, or in a test.
+    """
+
+    __slots__ = ("_levels", "size")
+
+    def __init__(self, hashes: Iterable[bytes] = ()) -> None:
+        """`hashes` are those of the leaves."""
+        self.size = 0
+        self._levels: list[bytearray] = []
+        for one in hashes:
+            self.append_hash(one)
+
+    def append_hash(self, done: bytes) -> None:
+        """Add the leaf of this hash."""
+        self._add(0, done)
+        level, rest = 0, self.size
+        while rest & 1:
+            done = node_hash(bytes(self._levels[level][-64:-32]), done)
+            level, rest = level + 1, rest >> 1
+            self._add(level, done)
+        self.size += 1
+
+    def _add(self, level: int, done: bytes) -> None:
+        if len(done) != 32:
+            raise ValueError("a hash has 32 bytes")
+        if level == len(self._levels):
+            self._levels.append(bytearray())
+        self._levels[level] += done
+
+    def node(self, level: int, index: int) -> bytes:
+        """MTH(D[index * 2**level : (index + 1) * 2**level]). Raises LookupError when it is not complete."""
+        if not (0 <= level < len(self._levels) and 0 <= index < len(self._levels[level]) // 32):
+            raise LookupError(f"a tree of {self.size} leaves has no perfect subtree {index} at level {level}")
+        return bytes(self._levels[level][32 * index : 32 * index + 32])
