@@ -50,6 +50,10 @@ organizations."""
 _ALWAYS_ONE = frozenset({LimitUnit.REQUESTS, LimitUnit.CONCURRENCY})
 _INPUT = frozenset({LimitUnit.TOKENS, LimitUnit.INPUT_TOKENS, LimitUnit.SPEND})
 
+# Each of these is looked up for every request, and a module's own name is found at once.
+_TOKENS, _INPUT_TOKENS, _OUTPUT_TOKENS = LimitUnit.TOKENS, LimitUnit.INPUT_TOKENS, LimitUnit.OUTPUT_TOKENS
+_FINISH = OnEnd.FINISH
+
 Who = tuple[str, str, str, tuple[str, ...]]
 Ready = tuple[tuple[Claim, ...], tuple[int, ...], bool]
 """Claims; the places of those whose cost differs from call to call (theirs is 1 here); whether one of these counts
@@ -249,7 +253,7 @@ def _costed(permit: Permit, platform: Tenant | None, ready: Ready, tokens: Token
         cost, sent, step = _cost(permit, platform, claim, prompt, answer)
         if not cost:
             untouched = True
-        least = -1 if claim.on_end is OnEnd.FINISH else _least(permit, claim, cost, sent + step)
+        least = -1 if claim.on_end is _FINISH else _least(permit, claim, cost, sent + step)
         costed[n] = costing(claim, cost, least)
     return tuple(costed if not untouched else [claim for claim in costed if claim.cost])
 
@@ -257,11 +261,11 @@ def _costed(permit: Permit, platform: Tenant | None, ready: Ready, tokens: Token
 def _cost(permit: Permit, platform: Tenant | None, claim: Claim, prompt: int, answer: int) -> tuple[int, int, int]:
     """Of the whole call, of what it sends, and of one more token."""
     unit = claim.unit
-    if unit is LimitUnit.TOKENS:
+    if unit is _TOKENS:
         return min(prompt + answer, MOST), prompt, 1
-    if unit is LimitUnit.INPUT_TOKENS:
+    if unit is _INPUT_TOKENS:
         return prompt, prompt, 0
-    if unit is LimitUnit.OUTPUT_TOKENS:
+    if unit is _OUTPUT_TOKENS:
         return answer, 0, 1
     if unit is LimitUnit.BYTES:
         call = permit.call

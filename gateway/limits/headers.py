@@ -28,15 +28,21 @@ def standings(claims: Sequence[Claim], left: Sequence[int], now_ms: int) -> tupl
     """Of the strictest claim of each unit, with so many units `left` in each claim's bucket, and of each budget
     that is used so far that callers are told. Where there is no limit, nothing is said. `now_ms`: Unix time,
     milliseconds; only budgets look at it."""
-    strictest: dict[str, tuple[int, Claim]] = {}
+    said: list[Standing] = []
+    strictest: dict[str, tuple[int, int]] = {}
     told: list[Standing] = []
-    for claim, units in zip(claims, left, strict=True):
-        unit = claim.unit._value_
-        if unit not in strictest or units < strictest[unit][0]:
-            strictest[unit] = units, claim
+    for place, claim in enumerate(claims):
+        units, unit = left[place], claim.unit._value_
+        other = strictest.get(unit)
+        if other is None:
+            strictest[unit] = units, len(said)
+            said.append(_standing(claim, units, now_ms))
+        elif units < other[0]:
+            strictest[unit] = units, other[1]
+            said[other[1]] = _standing(claim, units, now_ms)
         if claim.notify_at and (claim.amount - units) * 100 >= claim.notify_at * claim.amount:
             told.append(_standing(claim, units, now_ms, claim.limit))
-    return (*[_standing(claim, units, now_ms) for units, claim in strictest.values()], *told)
+    return (*said, *told)
 
 
 def _standing(claim: Claim, left: int, now_ms: int, budget: str = "") -> Standing:
@@ -44,10 +50,8 @@ def _standing(claim: Claim, left: int, now_ms: int, budget: str = "") -> Standin
     reset_ms = 0
     if claim.ends_s:
         reset_ms = max(claim.ends_s * 1_000 - now_ms, 0)
-    elif amount > 0 and claim.unit is not _SLOTS:
-        missing = (claim.burst or amount) - left
-        if missing > 0:
-            reset_ms = -(-missing * (claim.period_s or 1) * 1_000 // amount)
+    elif claim.unit is not _SLOTS and amount > 0 and (missing := (claim.burst or amount) - left) > 0:
+        reset_ms = -(-missing * (claim.period_s or 1) * 1_000 // amount)
     return Standing(claim.unit, amount, left if left > 0 else 0, reset_ms, budget)
 
 

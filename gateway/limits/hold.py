@@ -18,6 +18,7 @@ STEP = 8
 
 _REQUESTS = LimitUnit.REQUESTS
 _SLOT = LimitUnit.CONCURRENCY
+_CUT = OnEnd.CUT
 
 
 class Stock(Protocol):
@@ -40,7 +41,7 @@ class Stock(Protocol):
 class SlicedHold:
     """`units`: reserved of each claim; None: all of it."""
 
-    __slots__ = ("_at", "_claims", "_left", "_meter", "_open", "_stock", "_units")
+    __slots__ = ("_asking", "_at", "_charged", "_claims", "_left", "_open", "_stock", "_units")
 
     def __init__(
         self,
@@ -54,8 +55,9 @@ class SlicedHold:
         self._claims = claims
         self._at = at
         self._left = left
-        self._units = units
-        self._meter: _Meter | None = None
+        self._units: list[int] | None = None if units is None else list(units)
+        self._charged: list[int] | None = None  # of each claim, as the stream goes
+        self._asking: dict[int, _More] | None = None
         self._open = True
 
     @property
@@ -67,142 +69,132 @@ class SlicedHold:
     def metered(self) -> bool:
         """Whenever anything is counted that a stream uses as it goes: what is known of it here is what is charged
         if this process is killed, and what a stream of an hour's length has used is used before it ends."""
-        return any(claim.unit is not _REQUESTS and claim.unit is not _SLOT for claim in self._claims)
+        for claim in self._claims:
+            unit = claim.unit
+            if unit is not _REQUESTS and unit is not _SLOT:
+                return True
+        return False
+
+    @property
+    def open(self) -> bool:
+        """Neither settled nor refunded."""
+        return self._open
 
     def spending(self, used: Used) -> Claim | None:
-        if (meter := self._meter) is None:
-            units = self._units or [claim.cost for claim in self._claims]
-            meter = self._meter = _Meter(self._stock, self._claims, self._at, units)
-        return meter.spending(used) if self._open else None
+        if not self._open:
+            return None
+        charged = self._charged
+        if charged is None:
+            charged = self._charged = [0] * len(self._claims)
+        units = self._units
+        cut: Claim | None = None
+        for place, claim in enumerate(self._claims):
+            unit = claim.unit
+            if unit is _REQUESTS or unit is _SLOT:
+                continue
+            before, after = charged[place], used.of(unit)
+            if after > before:
+                reserved = claim.cost if units is None else units[place]
+                bucket = self._at[place]
+                if after <= reserved and bucket.here:
+                    bucket.open -= after - before
+                    self._stock.spent(bucket, after - before)
+                else:
+                    self._stock.charge(claim, bucket, reserved, before, after)
+                charged[place] = after
+            if claim.on_end is _CUT and self._over(place, claim, after):
+                cut = claim
+        return cut
 
     def settle(self, used: Used) -> None:
         self._close()
-        if self._meter is not None or self._units is not None:
-            self._settle_each(used)
-            return
-        for claim, bucket in zip(self._claims, self._at, strict=True):
+        units, charged = self._units, self._charged
+        for place, claim in enumerate(self._claims):
             unit = claim.unit
             if unit is _REQUESTS:
                 continue
-            cost = claim.cost
-            if bucket.scarce or bucket.gone:
-                self._settle_one(claim, bucket, cost, 0, used)
-            elif unit is _SLOT:
-                bucket.open -= cost
-                bucket.avail += cost
+            bucket = self._at[place]
+            reserved = claim.cost if units is None else units[place]
+            before = 0 if charged is None else charged[place]
+            after = 0 if unit is _SLOT else used.of(unit)
+            if bucket.here and not bucket.scarce and bucket.stand is None and after >= before:
+                bucket.open -= reserved - before if reserved > before else 0
+                bucket.avail += reserved - after if reserved > before else before - after
+                if after != before:
+                    self._stock.spent(bucket, after - before)
             else:
-                after = used.of(unit)
-                bucket.open -= cost
-                bucket.avail += cost - after
-                self._stock.spent(bucket, after)
+                self._settle_one(claim, bucket, reserved, before, after)
 
     def refund(self) -> None:
         self._close()
+        units, charged = self._units, self._charged
         for place, (claim, bucket) in enumerate(zip(self._claims, self._at, strict=True)):
-            units = claim.cost if self._units is None else self._units[place]
-            before = 0
-            if self._meter is not None:
-                units, before = self._meter.units[place], self._meter.charged[place]
+            reserved = claim.cost if units is None else units[place]
+            before = 0 if charged is None else charged[place]
             if claim.unit is _REQUESTS:
-                self._stock.charge(claim, bucket, units, units, 0)
+                self._stock.charge(claim, bucket, reserved, reserved, 0)
                 continue
             if before:
-                self._stock.charge(claim, bucket, units, before, 0)
-            self._stock.release(bucket, max(units - before, 0))
+                self._stock.charge(claim, bucket, reserved, before, 0)
+            self._stock.release(bucket, max(reserved - before, 0))
 
-    def _settle_each(self, used: Used) -> None:
-        for place, (claim, bucket) in enumerate(zip(self._claims, self._at, strict=True)):
-            units = claim.cost if self._units is None else self._units[place]
-            before = 0
-            if self._meter is not None:
-                units, before = self._meter.units[place], self._meter.charged[place]
-            if claim.unit is not _REQUESTS:
-                self._settle_one(claim, bucket, units, before, used)
+    def enlarge(self, place: int, bucket: Bucket, more: int) -> None:
+        """`more` units are reserved. What was used beyond the others already is used of these."""
+        units, charged, asking = self._units, self._charged, self._asking
+        if units is None or charged is None or asking is None:
+            raise RuntimeError("nothing more was asked for")
+        used = min(more, max(charged[place] - units[place], 0))
+        units[place] += more
+        del asking[place]
+        if used:
+            self._stock.release(bucket, used)
 
-    def _settle_one(self, claim: Claim, bucket: Bucket, units: int, before: int, used: Used) -> None:
-        after = used.of(claim.unit)
+    def _settle_one(self, claim: Claim, bucket: Bucket, units: int, before: int, after: int) -> None:
         if after != before:
             self._stock.charge(claim, bucket, units, before, after)
         if (rest := units - max(before, after)) > 0:
             self._stock.release(bucket, rest)
 
-    def _close(self) -> None:
-        if not self._open:
-            raise RuntimeError("this hold has been settled or refunded already")
-        self._open = False
-        if self._meter is not None:
-            self._meter.ended = True
-
-
-class _Meter:
-    """What a stream has used as it goes, and how it gets more where its limits want it cut at their end."""
-
-    __slots__ = ("_asking", "_at", "_claims", "_counted", "_stock", "charged", "ended", "units")
-
-    def __init__(
-        self, stock: Stock, claims: tuple[Claim, ...], at: Sequence[Bucket], units: Sequence[int]
-    ) -> None:
-        self._stock = stock
-        self._claims = claims
-        self._at = at
-        self._counted = [
-            place for place, claim in enumerate(claims) if claim.unit is not _REQUESTS and claim.unit is not _SLOT
-        ]
-        self._asking: dict[int, _More] = {}
-        self.units = list(units)
-        self.charged = [0] * len(claims)
-        self.ended = False
-
-    def spending(self, used: Used) -> Claim | None:
-        cut: Claim | None = None
-        for place in self._counted:
-            claim = self._claims[place]
-            before, after = self.charged[place], used.of(claim.unit)
-            if after > before:
-                self._stock.charge(claim, self._at[place], self.units[place], before, after)
-                self.charged[place] = after
-            if claim.on_end is OnEnd.CUT and self._over(place, claim, after):
-                cut = claim
-        return cut
-
     def _over(self, place: int, claim: Claim, after: int) -> bool:
         """Whether all that could be had is used. More is asked for before it runs out; what passes until there is
         an answer is a debt."""
         step = max(claim.cost // STEP, 1)
-        if self.units[place] - after > step // 2:
+        if self._units is None:
+            self._units = [each.cost for each in self._claims]
+        units = self._units
+        if units[place] - after > step // 2:
             return False
+        if self._asking is None:
+            self._asking = {}
         asking = self._asking.get(place)
         if asking is None:
             asking = self._asking[place] = _More(self, place, structs.replace(claim, cost=step, least=1))
             self._stock.ask(asking)
-        return asking.ended and self.units[place] <= after
+        return asking.ended and units[place] <= after
 
-    def enlarge(self, place: int, bucket: Bucket, units: int) -> None:
-        """`units` more are reserved. What was used beyond the others already is used of these."""
-        used = min(units, max(self.charged[place] - self.units[place], 0))
-        self.units[place] += units
-        del self._asking[place]
-        if used:
-            self._stock.release(bucket, used)
+    def _close(self) -> None:
+        if not self._open:
+            raise RuntimeError("this hold has been settled or refunded already")
+        self._open = False
 
 
 class _More:
     """Asks for more of one claim. It gets what there is, one unit at least."""
 
-    __slots__ = ("_meter", "_place", "claims", "ended")
+    __slots__ = ("_hold", "_place", "claims", "ended")
 
-    def __init__(self, meter: _Meter, place: int, claim: Claim) -> None:
-        self._meter = meter
+    def __init__(self, hold: SlicedHold, place: int, claim: Claim) -> None:
+        self._hold = hold
         self._place = place
         self.claims = (claim,)
         self.ended = False
 
     @property
     def gone(self) -> bool:
-        return self._meter.ended
+        return not self._hold.open
 
     def granted(self, buckets: Sequence[Bucket], units: Sequence[int]) -> None:
-        self._meter.enlarge(self._place, buckets[0], units[0])
+        self._hold.enlarge(self._place, buckets[0], units[0])
 
     def refused(self, claim: Claim, wait_us: int | None, *, by: Refuser) -> None:
         self.ended = True

@@ -132,11 +132,12 @@ class Holdings:
     def _take_up(self, bucket: Bucket) -> None:
         bucket.at = at = self.book.bucket(self.at, bucket.part())
         bucket.word = at + 1
-        bucket.used = True
+        bucket.used = bucket.here = True
         self.book.words[at + 1 : at + 4] = memoryview(array("q", (bucket.total, bucket.sent, bucket.acked)))
         self.own[bucket] = None
 
     def _put_down(self, bucket: Bucket) -> None:
+        bucket.here = False
         del self.own[bucket]
         self.owed.pop(bucket, None)
         self.low.pop(bucket, None)

@@ -53,6 +53,7 @@ class Bucket:
         "claim",
         "gone",
         "hands",
+        "here",
         "known_us",
         "left",
         "left_at_us",
@@ -98,6 +99,7 @@ class Bucket:
         self.refused_until_us = 0  # until then nobody asks again for `refused_least` or more
         self.ready_us = 0  # when `refused_least` is there
         self.stand: Stand | None = None  # what holds while the store cannot be asked
+        self.here = False  # it is in its session's hands: not resting, and not gone
         self.gone = False  # its session was lost: reservations from then have nothing here any more
 
     @property

@@ -304,7 +304,7 @@ class Session(Holdings):
             new.total = old.total
             new.avail, new.back = min(-debt, 0), max(-debt, 0)
             new.sent = new.acked = words[old.at + 2] = words[old.at + 3] = old.total - debt
-            old.gone = True
+            old.gone, old.here, new.here = True, False, True
             del self.own[old]
             self.own[new] = None
             if self.buckets.get(key := key_of(old.claim)) is old:

@@ -46,6 +46,8 @@ UNKNOWN = 3
 CLOSING = 32
 """Accounts that are closed at the same time."""
 
+_REQUESTS = LimitUnit.REQUESTS
+
 Found = tuple[Sequence[Bucket], Sequence[int]]
 Sample = tuple[str, tuple[str, ...], float]
 
@@ -126,7 +128,7 @@ class SlicedLimits:
         await self.settled()
         told = not any(session.opened for session in self._sessions.values())
         for bucket in self._buckets.values():
-            bucket.gone = True  # for what settles from now on
+            bucket.gone, bucket.here = True, False  # for what settles from now on
         self._buckets.clear()
         self._book.close(keep=not told)
 
@@ -171,7 +173,8 @@ class SlicedLimits:
             bucket = self._session(claim.org).bucket(claim)
             inside = 0
         else:
-            self._session(claim.org).wake(bucket)
+            if not bucket.here:
+                self._session(claim.org).wake(bucket)
             inside = min(more, max(units - before, 0)) if more > 0 else 0
         self.spent(bucket, more)
         bucket.open -= inside
@@ -246,14 +249,14 @@ class SlicedLimits:
             if bucket.avail < claim.cost or not (bucket.claim is claim or same(bucket.claim, claim)):
                 return None
             found.append(bucket)
-        words = self._book.words
-        for bucket, claim in zip(found, claims, strict=True):
+        for place, claim in enumerate(claims):
+            bucket = found[place]
             cost = claim.cost
             bucket.claim = claim
             bucket.avail = avail = bucket.avail - cost
-            if claim.unit is LimitUnit.REQUESTS:
+            if claim.unit is _REQUESTS:
                 bucket.total = total = bucket.total + cost
-                words[bucket.word] = total
+                self._book.words[bucket.word] = total
             else:
                 bucket.open += cost
                 if bucket.slots and avail < bucket.spare:

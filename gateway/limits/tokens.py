@@ -53,11 +53,13 @@ BELIEVED = 4
 REMEMBERED = 4_096
 """Models of which something is known, by organization, the provider's name and task."""
 
+# By the task's plain text, as all that is looked up here: to hash a member of an enumeration is a call.
 _TEXT = {
-    Action.COMPLETE: ("prompt", "suffix"),
-    Action.CHAT: ("messages", "tools", "functions", "response_format"),
-    Action.EMBED: ("input",),
+    Action.COMPLETE.value: ("prompt", "suffix"),
+    Action.CHAT.value: ("messages", "tools", "functions", "response_format"),
+    Action.EMBED.value: ("input",),
 }
+_CHAT = Action.CHAT
 _DATA_URL = b";base64,"
 _LIST = ord("[")
 
@@ -105,7 +107,7 @@ class Tokens:
 
     def __init__(self, count: Callable[[str], int | None] = ours.count) -> None:
         self._count = count
-        self._models: dict[tuple[OrgId, str, Action], _Model] = {}
+        self._models: dict[tuple[OrgId, str, str], _Model] = {}
 
     def of_prompt(self, permit: Permit) -> int:
         """Tokens of what the call sends. Exact for a list of tokens."""
@@ -164,20 +166,21 @@ class Tokens:
         return None if counted is None or not part else -(-counted * octets // part)
 
 
-def _key(permit: Permit) -> tuple[OrgId, str, Action]:
-    return permit.tenant.id, permit.alias.model, permit.call.task
+def _key(permit: Permit) -> tuple[OrgId, str, str]:
+    return permit.tenant.org.id, permit.alias.model, permit.call.task._value_
 
 
 def _measured(call: Call) -> tuple[int, int]:
     """Bytes of text that the call sends, as JSON, and the tokens of what is no text: images, tokens themselves."""
     octets = known = 0
     fields = call.fields
-    for name in _TEXT[call.task]:
+    chat = call.task is _CHAT
+    for name in _TEXT[call.task._value_]:
         raw = fields.get(name)
         if raw is None:
             continue
         size = len(raw)
-        if call.task is Action.CHAT:
+        if chat:
             if size > SAMPLE:  # an image is seldom smaller, and looking for one costs more than it may
                 data, images = _images(bytes(raw))
                 size -= data
@@ -212,7 +215,7 @@ def _numbers(raw: Raw) -> int | None:
 def _text(call: Call) -> tuple[str, int]:
     """Of the call's text as much as is counted, and how many bytes of it that is, as JSON. That all of it can be
     read is known since it was decoded."""
-    parts = [bytes(call.fields[name]) for name in _TEXT[call.task] if name in call.fields]
+    parts = [bytes(call.fields[name]) for name in _TEXT[call.task._value_] if name in call.fields]
     octets = sum(map(len, parts))
     if octets <= SAMPLE:
         return "\n".join([text for part in parts for text in texts(part)]), octets
