@@ -181,7 +181,7 @@ def export(
 
     The pack holds the entries, the signed checkpoint, its key and a manifest.
     """
-    from gateway.audit.pack import PackWriter
+    from gateway.audit.pack import PackError, PackWriter, whole_log
 
     org = session.org
     checkpoint = session.client.read(_path(session, "checkpoint"), what="the checkpoint").body.decode()
@@ -189,19 +189,19 @@ def export(
     size = _size_of(checkpoint)
     target = folder.expanduser()
     try:
-        with PackWriter(target, org=org) as pack:
+        with PackWriter(target, whole_log(org, checkpoint, key)) as pack:
             try:
                 with progress("exporting", size) as bar:
                     for piece in _log(session, size):
                         pack.write(piece)
                         bar.advance(pack.count)
-                if pack.count != size:
-                    raise RefusedError(f"the server sent {pack.count} entries of {size}", "export again")
-                pack.finish(checkpoint, key, int(time.time()))
+                pack.finish(int(time.time()))
             except BaseException:
                 # Half a pack would only be mistaken for a damaged one. After kill -9 it has no manifest.
                 shutil.rmtree(target)
                 raise
+    except PackError as error:
+        raise RefusedError(str(error), "export again") from None
     except FileExistsError:
         raise UsageError(f"{target} exists; a pack is never written over", "name another folder") from None
     except OSError as error:
