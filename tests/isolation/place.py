@@ -162,11 +162,14 @@ def everything(place: Place) -> str:
 
 
 def entries(place: Place) -> list[dict[str, Any]]:
-    """Acme's audit log."""
+    """Acme's audit log, but for what tells of reading it: this does."""
     found: list[dict[str, Any]] = []
-    while True:
-        query = {"after": len(found), "limit": 1000}
+    after = -1
+    following = 0
+    while following != after:
+        after = following
+        query = {"after": after, "limit": 1000}
         page = place.owner.admin("GET", "/admin/v1/orgs/acme/audit/entries", params=query).json()
-        if not page["items"]:
-            return found
-        found += page["items"]
+        found += [entry for entry in page["items"] if entry["action"] != "audit.read"]
+        following = page["next"]
+    return found

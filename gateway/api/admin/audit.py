@@ -91,7 +91,7 @@ async def entries(
 @get(
     "/checkpoint",
     media_type=MediaType.TEXT,
-    **operation(Operation.AUDIT_READ, "getAuditCheckpoint", summary="Read the signed checkpoint"),
+    **operation(Operation.AUDIT_READ, "getAuditCheckpoint", noted=True, summary="Read the signed checkpoint"),
 )
 async def checkpoint(caller: CallerDependency) -> str:
     """A signed note (C2SP tlog-checkpoint): origin, number of entries, root hash."""
@@ -101,7 +101,13 @@ async def checkpoint(caller: CallerDependency) -> str:
 @get(
     "/log",
     media_type="application/jsonl",
-    **operation(Operation.AUDIT_EXPORT, "exportAuditLog", query=True, summary="Export entries as they are stored"),
+    **operation(
+        Operation.AUDIT_EXPORT,
+        "exportAuditLog",
+        query=True,
+        noted=True,
+        summary="Export entries as they are stored",
+    ),
 )
 async def log(caller: CallerDependency, start: Index = 0, end: End = None) -> Stream:
     """The lines of entries [start, end), byte for byte. Without `end`: to the checkpoint of this moment."""
@@ -118,7 +124,9 @@ async def log(caller: CallerDependency, start: Index = 0, end: End = None) -> St
 @get(
     "/key",
     media_type=MediaType.TEXT,
-    **operation(Operation.AUDIT_READ, "getAuditKey", summary="Read the key that checkpoints are verified with"),
+    **operation(
+        Operation.AUDIT_READ, "getAuditKey", noted=True, summary="Read the key that checkpoints are verified with"
+    ),
 )
 async def key(caller: CallerDependency) -> str:
     """A verifier key (C2SP signed-note). Compare it with one you had from elsewhere before you trust it."""
@@ -127,7 +135,13 @@ async def key(caller: CallerDependency) -> str:
 
 @get(
     "/persons",
-    **operation(Operation.AUDIT_EXPORT, "listAuditPersons", query=True, summary="List who is behind pseudonyms"),
+    **operation(
+        Operation.AUDIT_EXPORT,
+        "listAuditPersons",
+        query=True,
+        noted=True,
+        summary="List who is behind pseudonyms",
+    ),
 )
 async def persons(caller: CallerDependency, after: After = "", limit: PageLimit = 100) -> Page[AuditPerson]:
     """Members of this organization whose actions are in a log, those who have been erased left out."""

@@ -16,6 +16,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.params import SkipValidation
 
 from gateway.api.admin.dependencies import AdminDependencies
+from gateway.api.admin.reads import NOTED, READS
 from gateway.api.admin.requestid import request_id
 from gateway.errors import ForbiddenError, LimitExceededError, UnauthenticatedError, UnavailableError
 from gateway.exchange import Principal
@@ -128,6 +129,9 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     caller = await _admit(deps, connection, operation)
     if connection.scope.get("method") not in _READING:
         await _count_write(deps, caller, operation)
+    if operation in READS and not handler.opt.get(NOTED):
+        query = connection.query_params.multi_items()
+        await deps.reads.note(caller.store, caller.actor, connection.url.path, query, deps.clock())
     connection.scope["state"]["caller"] = caller
 
 
@@ -165,7 +169,7 @@ async def _admit(
     await deps.store.orgs.get(org)
     visitor = replace(caller, org=org, store=deps.store.for_org(org))
     await visitor.require(operation)
-    if operation.endswith((".list", ".read")):
+    if operation.endswith((".list", ".read")) and operation not in READS:
         # Changes and exports write entries of their own: what an operator looks at is written down here.
         await visitor.store.note("operator.access", operation, visitor.actor, {})
     return visitor

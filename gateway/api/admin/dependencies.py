@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+from gateway.api.admin.reads import ReadNotes
 from gateway.audit.erase import Erasure
 from gateway.audit.log import AuditReader
 from gateway.audit.persons import Persons
@@ -140,6 +141,7 @@ class AdminDependencies:
     commands: Commands = field(default_factory=Commands)
     count_rotation: Callable[[OrgId, str, str], None] = lambda *_: None
     key_used_at: Callable[[OrgId, str], int] = lambda *_: 0
+    reads: ReadNotes = field(default_factory=ReadNotes)
     simulating: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by the one simulation of a limit that may run: it reads much of the audit log."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)

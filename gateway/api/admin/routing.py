@@ -8,6 +8,7 @@ from litestar.openapi.datastructures import ResponseSpec
 
 from gateway.api.admin.caller import OPERATION, PUBLIC
 from gateway.api.admin.problems import MEDIA_TYPE, Problem
+from gateway.api.admin.reads import NOTED
 from tenants.roles import Operation, needed
 
 _ALWAYS: Final = {
@@ -35,16 +36,18 @@ def operation(
     body: bool = False,
     conflict: bool = False,
     conditional: bool = False,
+    noted: bool = False,
     **more: Any,
 ) -> dict[str, Any]:
-    """Arguments for Litestar's route decorators. The guard and the documentation come from the same `needs`."""
+    """Arguments for Litestar's route decorators. The guard and the documentation come from the same `needs`.
+    `noted`: see `gateway.api.admin.reads`."""
     problems = dict(_ALWAYS)
     for wanted, group in ((query, _QUERY), (body, _BODY), (conflict, _CONFLICT), (conditional, _CONDITIONAL)):
         if wanted:
             problems |= group
     return {
         "operation_id": operation_id,
-        "opt": {OPERATION: needs},
+        "opt": {OPERATION: needs, NOTED: noted},
         "security": [{"bearer": []}],
         "response_description": f"Roles: {', '.join(needed(needs))}.",
         "responses": problem_responses(problems),
