@@ -32,7 +32,7 @@ from gateway.api.data.routes import DataPlane
 from gateway.api.oauth.routes import oauth_routes
 from gateway.api.relay_control import control_routes
 from gateway.audit.erase import Erasure
-from gateway.audit.files import DamagedError
+from gateway.audit.log_store import DamagedError, InUseError
 from gateway.audit.reader import LogReader
 from gateway.audit.spool import Spool
 from gateway.audit.waiting import Waiting
@@ -428,7 +428,7 @@ def main(part: str, parent: int) -> int:
     }
     try:
         parts[part]()
-    except (DamagedError, LimitsSettingsError, StoreError, StoreUnavailableError) as error:
+    except (DamagedError, InUseError, LimitsSettingsError, StoreError, StoreUnavailableError) as error:
         log.critical("%s", error)
         return HOPELESS
     return 0

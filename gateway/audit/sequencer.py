@@ -2,7 +2,7 @@
 
 Receipts come from the workers' spools, changes from the control store's outbox; each becomes exactly one
 entry, in the log of its organization, durable before its sender is told. What a crash leaves at each step of
-a commit is written in `gateway.audit.files`.
+a commit is written in `gateway.audit.orglog`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from typing import Any, Protocol, TypeVar
 
 from gateway.audit.disk import Disk
 from gateway.audit.entry import Draft, Pair, from_change, from_receipt, people_in, person_in
-from gateway.audit.files import SEGMENT_BYTES, OrgLog
+from gateway.audit.files import SEGMENT_BYTES, FileLogs
 from gateway.audit.log import Ids, Pseudonyms
+from gateway.audit.log_store import LogStores
+from gateway.audit.orglog import OrgLog
 from gateway.audit.signer import Signer
 from gateway.errors import UnavailableError
 from gateway.exchange import SpoolUp
-from tenants.ids import InvalidIdError, OrgId, org_id
+from tenants.ids import OrgId, org_id
 from tenants.store import Change
 
 log = logging.getLogger(__name__)
@@ -45,24 +47,25 @@ class Outbox(Protocol):
 class OrgState:
     """A log, who may write it now, and what to wake when it grows."""
 
-    __slots__ = ("fault", "files", "grown", "lock")
+    __slots__ = ("fault", "grown", "lock", "log")
 
-    def __init__(self, files: OrgLog) -> None:
-        self.files = files
+    def __init__(self, log: OrgLog) -> None:
+        self.log = log
         self.lock = asyncio.Lock()
         self.grown = asyncio.Event()
         self.fault = ""
 
 
 class Sequencer:
-    """`folder` is `<audit>`; logs are under `<audit>/orgs/`. One process at a time: the control process.
+    """`place` is where the logs are: a store, or `<audit>`, for files under `<audit>/orgs/`. One process at a
+    time: the control process.
 
     `people` gives what stands for members in the entries.
     """
 
     def __init__(
         self,
-        folder: Path,
+        place: Path | LogStores,
         signer: Signer,
         *,
         people: Pseudonyms | None = None,
@@ -71,9 +74,9 @@ class Sequencer:
     ) -> None:
         self.signer = signer
         self._people = people or Ids()
-        self._orgs = folder / "orgs"
-        self._disk = disk or Disk()
-        self._segment_bytes = segment_bytes
+        if isinstance(place, Path):
+            place = FileLogs(place, disk=disk, segment_bytes=segment_bytes)
+        self._stores: LogStores = place
         self._logs: dict[OrgId, OrgState] = {}
         self._commits: set[asyncio.Task[Any]] = set()
         self._nudged = asyncio.Event()
@@ -81,19 +84,10 @@ class Sequencer:
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
-        """Recover every log there is. Raises `DamagedError` for one that lost or changed entries, OSError."""
-        for org in await asyncio.to_thread(self._folders):
+        """Recover every log there is. Raises `DamagedError` for one that lost or changed entries, `InUseError`,
+        OSError."""
+        for org in await asyncio.to_thread(self._stores.orgs):
             await self._log(org)
-
-    def _folders(self) -> list[OrgId]:
-        self._orgs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = []
-        for path in sorted(self._orgs.iterdir()):
-            try:
-                found.append(org_id(path.name))
-            except InvalidIdError:
-                log.warning("audit: %s is not the folder of an organization", path)
-        return found
 
     # -- what is asked from outside -------------------------------------------------------------------------
 
@@ -155,21 +149,22 @@ class Sequencer:
     async def save_checkpoints(self) -> None:
         """Write the checkpoints that are behind. A disk that refuses makes the log unhealthy, not the caller."""
         for org, state in list(self._logs.items()):
-            if state.files.behind:
+            if state.log.behind:
                 try:
                     async with state.lock:
-                        await self._thread(state.files.save_checkpoint)
+                        await self._thread(state.log.save_checkpoint)
                 except OSError as error:
                     self._fail(org, state, error)
 
     async def close(self) -> None:
-        """Let commits end, write the last checkpoints, close the files."""
+        """Let commits end, write the last checkpoints, close the logs."""
         while self._commits:
             await asyncio.wait(self._commits)
         await self.save_checkpoints()
         for state in self._logs.values():
-            state.files.close()
+            state.log.close()
         self._logs.clear()
+        self._stores.close()
 
     @property
     def healthy(self) -> bool:
@@ -202,13 +197,13 @@ class Sequencer:
     async def _log(self, org: OrgId) -> OrgState:
         state = self._logs.get(org)
         if state is None:
-            async with self._opening:  # recovery may cut a file: never while another has it open
-                state = self._logs.get(org) or OrgState(await asyncio.to_thread(self._open_files, org_id(org)))
+            async with self._opening:  # recovery may cut a log: never while another has it open
+                state = self._logs.get(org) or OrgState(await asyncio.to_thread(self._open, org_id(org)))
                 self._logs[org] = state
         return state
 
-    def _open_files(self, org: OrgId) -> OrgLog:
-        return OrgLog(self._orgs / org, org, self.signer, disk=self._disk, segment_bytes=self._segment_bytes)
+    def _open(self, org: OrgId) -> OrgLog:
+        return OrgLog(self._stores.open(org), org, self.signer)
 
     async def _commit_all(self, by_org: dict[OrgId, list[Draft]]) -> None:
         """Commit to each log; a log whose disk refuses does not keep the others from theirs."""
@@ -224,7 +219,7 @@ class Sequencer:
         state = await self._log(org)
         async with state.lock:
             try:
-                added = await self._thread(lambda: state.files.append(drafts))
+                added = await self._thread(lambda: state.log.append(drafts))
             except OSError as error:
                 self._fail(org, state, error)
                 raise

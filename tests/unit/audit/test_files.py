@@ -12,8 +12,10 @@ import pytest
 
 from gateway.audit.chain import GENESIS
 from gateway.audit.entry import Draft, from_change, from_receipt
-from gateway.audit.files import DamagedError, OrgLog
+from gateway.audit.files import FileLog
+from gateway.audit.log_store import DamagedError
 from gateway.audit.note import open_note, parse_checkpoint
+from gateway.audit.orglog import OrgLog
 from gateway.audit.seen import BOOTS_MAX, Seen
 from tests.fakes.audit import ACME, SIGNER, FaultyDisk, change, receipt
 
@@ -25,7 +27,12 @@ def drafts(*seqs: int, boot: str = "boot") -> list[Draft]:
 
 
 def opened(folder: Path, disk: FaultyDisk | None = None, segment_bytes: int = 10**6) -> OrgLog:
-    return OrgLog(folder, ACME, SIGNER, disk=disk, segment_bytes=segment_bytes)
+    return OrgLog(FileLog(folder, disk=disk, segment_bytes=segment_bytes), ACME, SIGNER)
+
+
+def firsts(log: OrgLog) -> list[int]:
+    assert isinstance(log.store, FileLog)
+    return log.store.firsts
 
 
 def entries(folder: Path) -> list[dict[str, object]]:
@@ -96,12 +103,12 @@ def test_segments_rotate_and_the_chain_runs_through(folder: Path) -> None:
     assert len(list(folder.glob("log-*"))) > 3
     log.close()
     again = opened(folder, segment_bytes=2000)
-    assert again.firsts == log.firsts
-    assert (again.durable.size, again.durable.end) == (20, log.durable.end)
+    assert firsts(again) == firsts(log)
+    assert (again.size, again.store.place()) == (20, log.store.place())
     again.append(drafts(20, 21))
     (folder / "state.json").unlink()
     again.close()
-    assert opened(folder, segment_bytes=2000).firsts == again.firsts
+    assert firsts(opened(folder, segment_bytes=2000)) == firsts(again)
     assert seqs(folder) == list(range(1, 22))
 
 
@@ -134,7 +141,7 @@ def test_a_failed_commit_counts_for_nothing_and_can_be_made_again(
     with pytest.raises(OSError, match="No space") as caught:
         log.append(drafts(3, 4, 5))
     assert caught.value.errno == errno.ENOSPC
-    assert log.durable.size == 2
+    assert log.size == 2
     assert parse_checkpoint(open_note(log.checkpoint(), KEY)).size == 2
     disk.mend()
     if restart:
@@ -175,7 +182,7 @@ def test_a_write_in_doubt_is_cut_off_before_the_next_segment_begins(folder: Path
     disk.mend()
     log.append(drafts(2, 3, 4, 5, 6))
     log.close()
-    assert opened(folder).durable.size == 6
+    assert opened(folder).size == 6
     assert seqs(folder) == [1, 2, 3, 4, 5, 6]
 
 
@@ -211,12 +218,12 @@ def test_a_torn_last_line_is_cut_off_and_a_whole_one_never(folder: Path) -> None
     for cut in range(1, len(whole.splitlines()[2]) + 1):
         path.write_bytes(whole[:-cut])
         log = opened(folder)
-        assert log.durable.size == 2
+        assert log.size == 2
         log.append(drafts(3))
         log.close()
         assert path.read_bytes() == whole
     path.write_bytes(whole + bytes(4096))  # a hole at the end of a file, after a power cut
-    assert opened(folder).durable.size == 3
+    assert opened(folder).size == 3
     assert path.read_bytes() == whole
 
 
@@ -238,7 +245,7 @@ def test_an_empty_segment_that_a_crash_left_is_gone_on_in(folder: Path) -> None:
     log.append(drafts(2))
     log.save_checkpoint()
     log.close()
-    assert opened(folder).firsts == [0, 1]
+    assert firsts(opened(folder)) == [0, 1]
     assert seqs(folder) == [1, 2]
 
 
@@ -262,10 +269,10 @@ def test_a_log_shorter_than_what_was_durable_is_damaged(folder: Path) -> None:
 def test_a_write_that_gets_through_in_part_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:100], offset))
-    log = OrgLog(folder, ACME, SIGNER)
+    log = opened(folder)
     log.append(drafts(1, 2))
     log.close()
-    assert opened(folder).durable.size == 2
+    assert opened(folder).size == 2
 
 
 @pytest.mark.parametrize(
@@ -315,7 +322,7 @@ def test_what_lost_or_changed_entries_is_not_written_on(
         log.append(drafts(n))
     log.save_checkpoint()
     log.close()
-    assert len(log.firsts) == 3
+    assert len(firsts(log)) == 3
     damage(folder)  # type: ignore[operator]  # a lambda of the table above
     if forget_state:
         (folder / "state.json").unlink()
@@ -344,7 +351,7 @@ def test_entries_behind_the_state_are_judged_against_the_checkpoint(folder: Path
     log.save_checkpoint()
     log.close()
     (folder / "state.json").write_bytes(state)
-    assert opened(folder).durable.size == 2
+    assert opened(folder).size == 2
     spoil(folder / "log-00000000.jsonl", b'"prompt_tokens":2', b'"prompt_tokens":7')
     with pytest.raises(DamagedError, match="not those that were signed"):
         opened(folder)

@@ -15,7 +15,7 @@ from msgspec import structs
 from sqlalchemy import update
 
 from gateway.audit.entry import from_change, from_receipt, people_in, person_in
-from gateway.audit.files import OrgLog
+from gateway.audit.orglog import OrgLog
 from gateway.audit.persons import Persons
 from gateway.audit.pseudonym import ERASED
 from gateway.audit.reader import LogReader
@@ -234,9 +234,9 @@ async def test_a_reader_sees_members_and_asks_for_them(log: Log) -> None:
 
 
 async def test_entries_from_before_there_were_pseudonyms_are_found_too(log: Log) -> None:
-    files = (await log.sequencer.opened(ACME)).files
-    assert isinstance(files, OrgLog)
-    files.append([from_receipt(receipt(9, member=ANN), "before", 1)])
+    before = (await log.sequencer.opened(ACME)).log
+    assert isinstance(before, OrgLog)
+    before.append([from_receipt(receipt(9, member=ANN), "before", 1)])
     await log.write(ANN)
     assert await log.actors(actor=ANN) == [ANN, ANN]
 
@@ -298,7 +298,7 @@ async def test_who_is_known_is_written_while_the_store_is_away(log: Log, monkeyp
 
     monkeypatch.setattr(log.store.persons, "by_finder", away)
     await log.write(ANN, ANN)
-    assert (await log.sequencer.opened(ACME)).files.durable.size == 3
+    assert (await log.sequencer.opened(ACME)).log.size == 3
 
 
 # -- erasing --------------------------------------------------------------------------------------------------

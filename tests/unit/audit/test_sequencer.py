@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.audit import files as files_module
 from gateway.audit import reader as reader_module
 from gateway.audit import sequencer as sequencer_module
-from gateway.audit.files import DamagedError
+from gateway.audit.log_store import DamagedError
 from gateway.audit.note import open_note, parse_checkpoint
 from gateway.audit.reader import LogReader
 from gateway.audit.sequencer import Sequencer
@@ -301,7 +302,7 @@ async def test_a_scan_that_finds_little_says_where_to_go_on(
 async def test_any_range_of_lines_is_found_across_segments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "STRIDE", 3)
+    monkeypatch.setattr(files_module, "STRIDE", 3)
     monkeypatch.setattr(reader_module, "PIECE_BYTES", 1000)
     sequencer = Sequencer(tmp_path, SIGNER, segment_bytes=5000)
     await sequencer.open()
