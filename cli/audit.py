@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from msgspec import Struct, json
 
+from cli import audit_witness
 from cli.command import command
 from cli.errors import RefusedError, UsageError
 from cli.examples import examples
@@ -33,6 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+app.add_typer(audit_witness.app, name="witness")
 
 LONG_POLL_S = 25
 PAGE = 500

@@ -1,0 +1,125 @@
+"""`orgate audit witness` as an auditor runs it: over HTTP, killed at any moment, told of logs while it runs."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+from http.client import HTTPException
+from pathlib import Path
+
+import pytest
+
+from gateway.audit.cosignature import cosigned
+from gateway.audit.note import open_note, split_note
+from gateway.audit.policy import judge, parse_policy
+from gateway.audit.witness_wire import SIZE_TYPE, submission
+from tests.fakes.growinglog import GrowingLog
+from tests.kit.orgate import Orgate
+from tests.kit.witness import RunningWitness, witness
+
+KILLS = 4
+ACME_MAX = 3_000
+ACME = GrowingLog(ACME_MAX)
+CUT = GrowingLog(60, forked=10)
+GLOBEX = GrowingLog(origin="gateway.example/audit/globex")
+
+
+def test_a_log_is_followed_and_a_cut_one_is_not(tmp_path: Path) -> None:
+    with witness(tmp_path / "w", logs=[ACME.key]) as w1:
+        assert w1.post(ACME.submission(0, 20))[0] == 200
+        status, line, _ = w1.post(ACME.submission(20, 40))
+        assert status == 200
+        honest = ACME.note(40) + line
+
+        # The operator takes back what came after leaf 10, writes another history and signs it with the right key.
+        assert w1.post(CUT.submission(0, 15)) == (409, "40\n", SIZE_TYPE)
+        assert w1.post(submission(40, [], CUT.note(15)))[0] == 400
+        assert w1.post(submission(40, [], CUT.note(40)))[0] == 422
+        assert w1.post(submission(40, CUT.proof(40, 60), CUT.note(60)))[0] == 422
+        assert w1.published(ACME.origin)[1] == honest
+
+        # What is shown to an auditor then lacks a cosignature, or carries one of another tree.
+        policy = parse_policy(f"log {ACME.key}\nwitness w1 {w1.key}\nquorum w1\n")
+        assert judge(policy, honest).met
+        assert not judge(policy, CUT.note(60)).met
+        assert "is wrong" in judge(policy, CUT.note(40) + line).fault
+    assert "refused size 60" in w1.log.read_text()
+
+
+def test_a_witness_serves_the_logs_it_was_given_and_no_other(tmp_path: Path) -> None:
+    person = Orgate(tmp_path / "config")
+    place = ("--folder", str(tmp_path / "w"))
+    with witness(tmp_path / "w", logs=[ACME.key]) as w1:
+        assert w1.post(GLOBEX.submission(0, 20))[0] == 404
+        (tmp_path / "globex.key").write_text(f"{GLOBEX.key}\n")
+        person("audit", "witness", "add", str(tmp_path / "globex.key"), *place)
+        assert w1.post(GLOBEX.submission(0, 20))[0] == 200
+        assert w1.published(ACME.origin)[0] == 404
+        listed = person.json("audit", "witness", "list", *place)
+        assert [(one["origin"], one["size"]) for one in listed] == [(ACME.origin, 0), (GLOBEX.origin, 20)]
+        person("audit", "witness", "remove", GLOBEX.origin, *place)
+        assert w1.post(GLOBEX.submission(20, 30))[0] == 404
+        assert "not served" in person("audit", "witness", "remove", GLOBEX.origin, *place, expect=1)
+
+
+def follow(w1: RunningWitness, seen: list[str]) -> None:
+    """Grow the log leaf by leaf from what the witness knows, until it is gone."""
+    size = int(w1.post(submission(ACME_MAX, [], ACME.note(ACME_MAX)))[1])
+    while size < ACME_MAX:
+        note = ACME.note(size + 1)
+        try:
+            status, line, _ = w1.post(submission(size, ACME.proof(size, size + 1), note))
+        except (OSError, HTTPException):
+            return
+        assert status == 200
+        seen.append(note + line)
+        size += 1
+
+
+def test_after_kill_9_it_knows_every_tree_that_it_has_cosigned(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    seen: list[str] = []
+    for kill in range(KILLS):
+        with witness(tmp_path / "w", logs=[ACME.key]) as w1:
+            if seen:
+                status, text, _ = w1.published(ACME.origin)
+                assert status == 200
+                size = int(split_note(seen[-1])[0].split("\n")[1])
+                assert int(open_note(text, ACME.key).split("\n")[1]) in (size, size + 1)
+                assert w1.post(submission(size - 1, ACME.proof(size - 1, size), ACME.note(size)))[0] == 409
+            before = len(seen)
+            follower = threading.Thread(target=follow, args=(w1, seen))
+            follower.start()
+            enough = rng.randint(1, 60)
+            while len(seen) - before < enough:
+                follower.join(0.001)
+            w1.process.send_signal(signal.SIGKILL)
+            follower.join()
+            assert len(seen) > before, kill
+        assert all(w1.key in cosigned(note, [w1.key]) for note in seen)
+
+
+def test_a_start_that_cannot_be_says_why(tmp_path: Path) -> None:
+    person = Orgate(tmp_path / "config")
+    place = ("--folder", str(tmp_path / "w"))
+    serve = ("audit", "witness", "serve", *place)
+    assert "no witness in this folder" in person(*serve, expect=1)
+    assert "two words" in person(*serve, "--name", "two words", expect=1)
+    assert "no address and port" in person(*serve, "--name", "w", "--listen", "localhost", expect=2)
+    assert "it is no key" in person(*serve, "--name", "w", "--log", "nowhere.key", expect=2)
+    assert not (tmp_path / "w").exists()
+    assert "not loopback" in person(*serve, "--name", "w", "--listen", "0.0.0.0:1", expect=2)
+    assert "is called w" in person(*serve, "--name", "v", expect=1)
+    assert "belong together" in person(*serve, "--tls-cert", "cert.pem", expect=2)
+    with witness(tmp_path / "w", "w") as w1:
+        port = w1.url.rpartition(":")[2]
+        assert "another witness" in person(*serve, "--listen", "127.0.0.1:1", expect=1)
+        other = ("audit", "witness", "serve", "--folder", str(tmp_path / "v"), "--name", "v")
+        assert "Address already in use" in person(*other, "--listen", f"127.0.0.1:{port}", expect=2)
+
+
+@pytest.mark.parametrize("extra", [("key",), ("list",), ("add", str(ACME.key)), ("remove", "x")])
+def test_commands_need_a_witness(tmp_path: Path, extra: tuple[str, ...]) -> None:
+    person = Orgate(tmp_path / "config")
+    assert "no witness in this folder" in person("audit", "witness", *extra, expect=1)
