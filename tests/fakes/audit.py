@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from gateway.audit.canonical import canonical
 from gateway.audit.chain import Chain
 from gateway.audit.disk import Disk
 from gateway.audit.entry import from_receipt
-from gateway.audit.pack import PackWriter
+from gateway.audit.merkle import leaf_hash
+from gateway.audit.pack import PackWriter, Plan, digest
 from gateway.audit.signer import Signer
 from gateway.exchange import Outcome, Receipt, SpooledReceipt, SpoolUp
 from gateway.secret import Secret
@@ -43,6 +47,11 @@ def receipt(n: int = 0, org: OrgId = ACME, **changes: object) -> Receipt:
     return Receipt(**fields)  # type: ignore[arg-type]  # a test names the fields it cares for
 
 
+def intent(n: int = 0, org: OrgId = ACME, **changes: object) -> Receipt:
+    """What is known of `receipt(n)` when it is admitted."""
+    return receipt(n, org, **{"outcome": Outcome.UNKNOWN, "status": 0, "model": "", "prompt_tokens": 0, **changes})
+
+
 def up(boot: str, *numbers: int, org: OrgId = ACME) -> SpoolUp:
     return SpoolUp(boot, tuple(SpooledReceipt(n, receipt(n, org)) for n in numbers))
 
@@ -60,13 +69,53 @@ def lines(count: int, org: OrgId = ACME) -> tuple[list[bytes], Chain]:
     return [chain.seal(from_receipt(receipt(n, org), "boot", n + 1).fields) for n in range(count)], chain
 
 
-def write_pack(folder: Path, count: int, start: int = 0, end: int | None = None, org: OrgId = ACME) -> None:
-    """An honest pack of entries [start, end) of a log of `count`."""
+def write_pack(
+    folder: Path,
+    count: int,
+    start: int = 0,
+    end: int | None = None,
+    org: OrgId = ACME,
+    wanted: Mapping[str, object] | None = None,
+    witnesses: str = "",
+) -> None:
+    """An honest pack of entries [start, end) of a log of `count`; with `wanted`, a filter, those that match it."""
     made, chain = lines(count, org)
-    with PackWriter(folder, org=org, start=start) as pack:
+    checkpoint = SIGNER.checkpoint(org, count, chain.tree.root())
+    plan = Plan(
+        org, checkpoint, str(SIGNER.key(org)), start, count if end is None else end, wanted or {}, witnesses
+    )
+    with PackWriter(folder, plan) as pack:
         for line in made[start:end]:
-            pack.write(line + b"\n")
-        pack.finish(SIGNER.checkpoint(org, count, chain.tree.root()), str(SIGNER.key(org)), 1_763_690_001)
+            entry = json.loads(line)
+            if all(entry[name] == value for name, value in plan.filter.items()):
+                pack.write(line + b"\n")
+        if not plan.whole:
+            pack.write_leaves(b"".join(map(leaf_hash, made)))
+        pack.finish(1_763_690_001)
+
+
+def write_old_pack(folder: Path, count: int, start: int = 0, end: int | None = None, org: OrgId = ACME) -> None:
+    """A pack of format 1, as they were made before packs had hash tiles."""
+    made, chain = lines(count, org)
+    files = {
+        "entries.jsonl": b"".join(line + b"\n" for line in made[start:end]),
+        "checkpoint": SIGNER.checkpoint(org, count, chain.tree.root()).encode(),
+        "key": f"{SIGNER.key(org)}\n".encode(),
+    }
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    held = len(made[start:end])
+    manifest = {
+        "format": 1,
+        "org": org,
+        "start": start,
+        "end": start + held,
+        "count": held,
+        "made_at": 1_763_690_001,
+        "sha256": {name: sha256(data).hexdigest() for name, data in files.items()},
+    }
+    (folder / "manifest.json").write_bytes(canonical({**manifest, "digest": digest(manifest)}) + b"\n")
 
 
 class Keys:
