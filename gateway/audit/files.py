@@ -1,4 +1,4 @@
-"""One organization's log as files: `<orgs>/<org>/log-00000000.jsonl`, …, `checkpoint`, `state.json`.
+"""One organization's log as files: `<orgs>/<org>/log-00000000.jsonl`, …, `tile/`, `checkpoint`, `state.json`.
 
 Order of one append, and what a crash at each step leaves:
 
@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+from gateway.audit.blobs import FileBlobs
 from gateway.audit.canonical import CanonicalError, parse
 from gateway.audit.disk import Disk, replace_file, sync_folder
 from gateway.audit.log_store import DamagedError, InUseError
@@ -55,6 +56,7 @@ class FileLog:
         """The index of the first entry of each segment."""
         self.durable = Durable(0, 0, 0)
         self._disk = disk or Disk()
+        self.blobs = FileBlobs(folder, self._disk)
         self._segment_bytes = segment_bytes
         self._fd = -1
         self._doubtful = False

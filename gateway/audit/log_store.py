@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from gateway.audit.blobs import Blobs
 from tenants.ids import OrgId
 
 
@@ -44,6 +45,10 @@ class LogStore(Protocol):
     Trusted: whoever can write it can make the log unreadable, but not change it unseen: lines are chained, and
     checkpoints over them signed.
     """
+
+    @property
+    def blobs(self) -> Blobs:
+        """Where the full hash tiles of this log are kept."""
 
     @property
     def begin(self) -> int:

@@ -9,8 +9,9 @@ crash at each step leaves:
    between is written there.
 3. the chain and what was seen move on in memory; then the sender is told. Crash: it was not told, repeats, is
    recognised.
-4. at most 10 s later the checkpoint is replaced, then the state, which only saves reading the log from its
-   beginning. Crash between: the next start reads from the older state.
+4. at most 10 s later the hash tiles follow, then the checkpoint is replaced, then the state, which only saves
+   reading the log from its beginning. Crash before the last: the next start reads from the older state, and puts
+   the tiles since then once more.
 
 Nothing durable is ever rewritten, so no two entries can claim one place.
 """
@@ -18,6 +19,7 @@ Nothing durable is ever rewritten, so no two entries can claim one place.
 from __future__ import annotations
 
 import re
+from base64 import b64decode, b64encode
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -28,9 +30,11 @@ from gateway.audit.entry import Draft
 from gateway.audit.line import spell
 from gateway.audit.log_store import LogStore
 from gateway.audit.merkle import Tree
-from gateway.audit.note import Checkpoint, NoteError, parse_checkpoint
+from gateway.audit.note import Checkpoint, NoteError, parse_checkpoint, split_note
+from gateway.audit.proofs import EMPTY_ROOT
 from gateway.audit.seen import Seen
 from gateway.audit.signer import Signer
+from gateway.audit.tiles import TamperedError, Tiles
 from tenants.ids import OrgId
 
 LOOK_BACK = 16_384
@@ -43,10 +47,13 @@ class OrgLog:
         """Recover what the store has. Raises `DamagedError`, OSError."""
         self.org = org
         self.store = store
+        self.tiles = Tiles(store.blobs, store.lines)
         self._signer = signer
         self._chain = Chain()
         self._seen = Seen()
-        self._signed_size = 0
+        self._note = ""
+        self.signed_size = 0
+        """How many entries the checkpoint is over: for each of them there are tiles."""
         self._recover()
 
     @property
@@ -95,30 +102,54 @@ class OrgLog:
     # -- checkpoints ----------------------------------------------------------------------------------------
 
     def checkpoint(self) -> str:
-        """A signed note over everything durable."""
-        chain = self._chain
-        return self._signer.checkpoint(self.org, chain.size, chain.tree.root())
+        """The newest signed note that was saved; '' when entries have come and none was saved yet."""
+        return self._note or ("" if self._chain.size else self._signer.checkpoint(self.org, 0, EMPTY_ROOT))
 
     @property
     def behind(self) -> bool:
-        """Whether entries have come since the checkpoint was saved."""
-        return self._signed_size < self._chain.size
+        """Whether entries have come since the checkpoint was saved, or tiles are missing for those it is over."""
+        return min(self.signed_size, self.tiles.size) < self._chain.size
 
-    def save_checkpoint(self) -> None:
-        """Save the checkpoint, then the state that saves reading all at the next start."""
+    def follow(self) -> None:
+        """Make the tiles of what is durable. May go on beside `append`: for an old log that has none it takes a
+        while. Raises OSError."""
+        self.tiles.follow(self.store.size)
+
+    def save_checkpoint(self) -> str:
+        """Make the tiles, save the checkpoint over them, then the state that saves reading all at the next start.
+        Returns the note. Raises OSError: the checkpoint may be saved nevertheless, and is over what is durable."""
         chain, seen = self._chain, self._seen
+        self.tiles.follow(chain.size)
+        if self.tiles.tree().hashes != chain.tree.hashes:
+            raise TamperedError("the lines that were just written are not those that are read now")
         note = self._signer.checkpoint(self.org, chain.size, chain.tree.root())
         state: dict[str, object] = {
             **self.store.place(),
             "size": chain.size,
             "last": chain.last,
             "tree": [h.hex() for h in chain.tree.hashes],
+            "tiles": [b64encode(part).decode() for part in self.tiles.state()[1]],
             "outbox": seen.outbox,
             "boots": [[boot, seq] for boot, seq in seen.boots.items()],
         }
         state["sha256"] = line_hash(canonical(state))
         self.store.save(note.encode(), canonical(state))
-        self._signed_size = chain.size
+        self._note, self.signed_size = note, chain.size
+        return note
+
+    def cosigned(self, note: str) -> bool:
+        """Save `note` in place of the checkpoint: the same text and signature, others' under it. False, and
+        nothing happens, when another was saved meanwhile. Raises `NoteError` for no note, OSError."""
+        split_note(note)
+        if not self._note or not note.startswith(self._fresh()):
+            return False
+        self.store.save(note.encode(), self.store.state())
+        self._note = note
+        return True
+
+    def _fresh(self) -> str:
+        """The checkpoint as it was signed: Ed25519 gives the same bytes again."""
+        return self._note[: self._note.index("\n", self._note.index("\n\n") + 2) + 1]
 
     # -- recovery -------------------------------------------------------------------------------------------
 
@@ -138,9 +169,12 @@ class OrgLog:
         if signed and signed.size > self._chain.size:
             what = f"it holds {self._chain.size} entries, but {signed.size} were signed in the checkpoint"
             raise self.store.damaged(what)
-        if signed:
-            self._signed_size = signed.size
         self.store.ready()
+        if signed:
+            saved = self.store.checkpoint().decode()
+            # One that an earlier key or another origin signed is made afresh, as one that is behind.
+            if saved.startswith(self._signer.checkpoint(self.org, signed.size, signed.root)):
+                self._note, self.signed_size = saved, signed.size
 
     def _check_signed(self, signed: Checkpoint | None) -> None:
         if signed and signed.size == self._chain.size and signed.root != self._chain.tree.root():
@@ -167,5 +201,14 @@ class OrgLog:
             chain, seen = Chain(tree, str(state["last"])), Seen(int(state["outbox"]), boots)  # type: ignore[call-overload]
             place = {name: int(state[name]) for name in self.store.place()}  # type: ignore[call-overload]
             self._chain, self._seen = chain, seen
+            self._read_tiles(state)
             return place
         return {}
+
+    def _read_tiles(self, state: Mapping[str, object]) -> None:
+        """Where tiles go on. A state without them, or with others, costs time only: all are made anew."""
+        with suppress(KeyError, TypeError, ValueError):
+            parts = [b64decode(part) for part in state["tiles"]]  # type: ignore[attr-defined]
+            tiles = Tiles(self.store.blobs, self.store.lines, self._chain.size, parts)
+            if tiles.tree().hashes == self._chain.tree.hashes:
+                self.tiles = tiles

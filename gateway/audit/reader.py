@@ -83,7 +83,7 @@ class LogReader:
         return True
 
     async def checkpoint(self, org: OrgId) -> str:
-        return (await self._sequencer.opened(org)).log.checkpoint()
+        return await self._sequencer.checkpoint(org)
 
     def verifier_key(self, org: OrgId) -> str:
         return str(self._sequencer.signer.key(org))

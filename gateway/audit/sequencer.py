@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -29,7 +31,13 @@ from tenants.store import Change
 log = logging.getLogger(__name__)
 
 CHECKPOINT_S = 5.0
-"""Between looks for logs whose checkpoint file is behind: with the time it takes, well under 10 s."""
+"""Between looks for logs whose checkpoint is behind: with the time it takes, well under 10 s."""
+APART_S = 1.0
+"""Between two checkpoints of one log, however often somebody asks for one."""
+ASKED_S = 5.0
+"""How long somebody who asks for a checkpoint waits for a new one, before they get the one there is."""
+AT_ONCE = 4
+"""Logs whose checkpoints are written at the same time."""
 OUTBOX_S = 1.0
 """Between looks at the outbox for what another process committed; what this one does is told by `nudge`."""
 RETRY_S = 1.0
@@ -44,16 +52,28 @@ class Outbox(Protocol):
     async def outbox_done(self, upto: int) -> None: ...
 
 
-class OrgState:
-    """A log, who may write it now, and what to wake when it grows."""
+class Published(Protocol):
+    """Told of every checkpoint, on the event loop, after it was saved: a witness may cosign it, others may see it.
 
-    __slots__ = ("fault", "grown", "lock", "log")
+    Returns at once. Cosignatures that come of it go to `Sequencer.cosigned`.
+    """
+
+    def __call__(self, org: OrgId, note: str) -> None: ...
+
+
+class OrgState:
+    """A log, who may write it now, and what to wake when it grows. `signing`: held while a checkpoint is made;
+    `signed_at`: when the last one was, on the sequencer's clock."""
+
+    __slots__ = ("fault", "grown", "lock", "log", "signed_at", "signing")
 
     def __init__(self, log: OrgLog) -> None:
         self.log = log
         self.lock = asyncio.Lock()
         self.grown = asyncio.Event()
         self.fault = ""
+        self.signing = asyncio.Lock()
+        self.signed_at = -inf
 
 
 class Sequencer:
@@ -71,8 +91,12 @@ class Sequencer:
         people: Pseudonyms | None = None,
         disk: Disk | None = None,
         segment_bytes: int = SEGMENT_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.signer = signer
+        self.published: Published | None = None
+        self._clock, self._pause = clock, pause
         self._people = people or Ids()
         if isinstance(place, Path):
             place = FileLogs(place, disk=disk, segment_bytes=segment_bytes)
@@ -141,26 +165,48 @@ class Sequencer:
         self._nudged.set()
 
     async def run(self) -> None:
-        """Keep the checkpoint files at most 10 s behind, until cancelled."""
+        """Keep the checkpoints at most 10 s behind, until cancelled."""
         while True:
             await asyncio.sleep(CHECKPOINT_S)
             await self.save_checkpoints()
 
-    async def save_checkpoints(self) -> None:
-        """Write the checkpoints that are behind. A disk that refuses makes the log unhealthy, not the caller."""
-        for org, state in list(self._logs.items()):
-            if state.log.behind:
-                try:
-                    async with state.lock:
-                        await self._thread(state.log.save_checkpoint)
-                except OSError as error:
-                    self._fail(org, state, error)
+    async def save_checkpoints(self, *, closing: bool = False) -> None:
+        """Write the checkpoints that are behind. A disk that refuses makes the log unhealthy, not the caller.
+        `closing`: at once, whenever the one before was."""
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def save(org: OrgId, state: OrgState) -> None:
+            async with places:
+                await self._publish(org, state, 0 if closing else APART_S)
+
+        await asyncio.gather(*[save(*one) for one in self._logs.items() if one[1].log.behind])
+
+    async def checkpoint(self, org: OrgId) -> str:
+        """A signed note, as a rule over every entry that is durable when it is asked for; that may take `APART_S`.
+        An older one when no newer can be saved now. Raises `UnavailableError` when there is none at all."""
+        state = await self._log(org)
+        size = state.log.size
+        if state.log.behind:
+            saved = self._keep(self._catch_up(org, state, size))
+            done, _ = await asyncio.wait({saved}, timeout=ASKED_S)
+            for task in done:
+                task.result()
+        if not (note := state.log.checkpoint()):
+            raise UnavailableError("the audit log has no checkpoint yet", retry_after_s=1)
+        return note
+
+    async def cosigned(self, org: OrgId, note: str) -> bool:
+        """Keep `note`, a checkpoint with others' signatures under its own, in place of the same without them.
+        False when a newer one was saved meanwhile. Raises `NoteError`, OSError."""
+        state = await self._log(org)
+        async with state.lock:
+            return await self._thread(lambda: state.log.cosigned(note))
 
     async def close(self) -> None:
         """Let commits end, write the last checkpoints, close the logs."""
         while self._commits:
             await asyncio.wait(self._commits)
-        await self.save_checkpoints()
+        await self.save_checkpoints(closing=True)
         for state in self._logs.values():
             state.log.close()
         self._logs.clear()
@@ -175,6 +221,11 @@ class Sequencer:
         """What is wrong, for `/readyz`: '' when each log's last commit succeeded and everybody had a name."""
         faults = [f"audit log of {org}: {s.fault}" for org, s in self._logs.items() if s.fault]
         return "; ".join([*faults, *([self._nameless] if self._nameless else [])])
+
+    @property
+    def orgs(self) -> tuple[OrgId, ...]:
+        """Whose logs are open: all there are, once `open` has been awaited."""
+        return tuple(self._logs)
 
     async def opened(self, org: OrgId) -> OrgState:
         """The log of `org` for readers; an empty one is not made on disk."""
@@ -227,6 +278,30 @@ class Sequencer:
         if added:
             grown, state.grown = state.grown, asyncio.Event()
             grown.set()
+
+    async def _catch_up(self, org: OrgId, state: OrgState, size: int) -> None:
+        """Save checkpoints until one is over `size` entries, or fails."""
+        while state.log.signed_size < size and await self._publish(org, state, APART_S):
+            pass
+
+    async def _publish(self, org: OrgId, state: OrgState, apart_s: float) -> bool:
+        """Save a checkpoint, if the log is behind still when it is `apart_s` after the one before."""
+        async with state.signing:
+            if not state.log.behind:
+                return True
+            if (wait := state.signed_at + apart_s - self._clock()) > 0:
+                await self._pause(wait)
+            try:
+                await self._thread(state.log.follow)  # commits go on meanwhile
+                async with state.lock:
+                    note = await self._thread(state.log.save_checkpoint)
+            except OSError as error:
+                self._fail(org, state, error)
+                return False
+            state.signed_at = self._clock()
+        if self.published is not None:
+            self.published(org, note)
+        return True
 
     def _fail(self, org: OrgId, state: OrgState, error: OSError) -> None:
         reason = error.strerror or "input/output error"

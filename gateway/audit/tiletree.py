@@ -6,7 +6,7 @@ to disk; whoever verifies holds them against those that are there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 
 from gateway.audit.merkle import Tree
@@ -31,6 +31,22 @@ class TileTree:
         self._emit = emit
         self._open: list[bytearray] = [bytearray()]
         self._next = [0]
+
+    @classmethod
+    def restored(cls, emit: Emit, size: int, parts: Sequence[bytes]) -> TileTree:
+        """Go on where a tree of `size` leaves stood, whose `parts` these were. Raises ValueError when they are of
+        another size."""
+        made = cls(emit)
+        made.size = size
+        made._open = [bytearray(part) for part in parts]
+        made._next = [size >> 8 * (level + 1) for level in range(len(parts))]
+        if size < 0 or [len(part) for part in parts] != [HASH * width for width in _widths(size)]:
+            raise ValueError(f"these are not the partial tiles of a tree of {size} leaves")
+        return made
+
+    def parts(self) -> tuple[bytes, ...]:
+        """The partial tile of each level, b'' where there is none: with `size`, all there is to know."""
+        return tuple(map(bytes, self._open))
 
     def add(self, hashes: bytes) -> None:
         """Add leaf hashes, one or many, each whole."""
@@ -74,6 +90,13 @@ class TileTree:
         self._emit(level, self._next[level], tile)
         self._next[level] += 1
         self._put(level + 1, subtree(tile))
+
+
+def _widths(size: int) -> Iterator[int]:
+    """How many hashes the partial tile of each level has."""
+    yield size % WIDTH
+    while size := size // WIDTH:
+        yield size % WIDTH
 
 
 def tile_path(level: int, number: int, width: int = WIDTH) -> str:

@@ -229,8 +229,8 @@ async def test_checkpoints_are_written_as_entries_come(
     written = asyncio.Event()
     saved = sequencer.save_checkpoints
 
-    async def save() -> None:
-        await saved()
+    async def save(**how: bool) -> None:
+        await saved(**how)
         written.set()
 
     monkeypatch.setattr(sequencer_module, "CHECKPOINT_S", 0.001)
