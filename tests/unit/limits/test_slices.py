@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 
 import pytest
@@ -393,3 +394,14 @@ async def test_what_is_counted_says_who_refused(limits: SlicedLimits) -> None:
     assert counted["orgate_limit_messages_total", (ACME,)] >= 1
     assert not limits.counted()
     assert limits.gauges() == (("orgate_limit_accounts_away", (), 0),)
+
+
+async def test_a_refusal_leaves_nothing_for_the_collector(limits: SlicedLimits, clock: FakeClock) -> None:
+    """An organization at ten times its limit would else stop everybody once a second."""
+    wanted = [claim(amount=1)]
+    assert await admitted(limits, wanted, 1) == 1
+    gc.collect()
+    for _ in range(3):
+        clock.advance(0.03)  # so that the store is asked, and not what is known of it
+        assert await admitted(limits, wanted, 1) == 0
+    assert gc.collect() == 0
