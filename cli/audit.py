@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from msgspec import Struct, json
 
-from cli import audit_witness
+from cli import audit_stats, audit_witness
 from cli.command import command
 from cli.errors import RefusedError, UsageError
 from cli.examples import examples
@@ -35,6 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(audit_witness.app, name="witness")
+audit_stats.register(app)
 
 LONG_POLL_S = 25
 PAGE = 500

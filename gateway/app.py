@@ -60,11 +60,13 @@ from gateway.backends import (
 )
 from gateway.bus.client import BusClient
 from gateway.bus.hub import Hub
+from gateway.bus.messages import MetricsUp
 from gateway.bus.publisher import Publisher
 from gateway.bus.streams import LiveStreams
 from gateway.chores import (
     counted,
     end,
+    end_reporting,
     recover_spools,
     report_metrics,
     save_last_used,
@@ -73,7 +75,8 @@ from gateway.chores import (
 )
 from gateway.clock import SystemClock
 from gateway.connections import keep_house
-from gateway.control_metrics import ControlMetrics
+from gateway.control_metrics import control_metrics
+from gateway.dayparts import day_parts
 from gateway.drain import Drain
 from gateway.exchange import SpoolUp
 from gateway.fallback import Fallback
@@ -202,6 +205,9 @@ def _worker(settings: Settings) -> Litestar:
             if holds
         ]
 
+    def count() -> MetricsUp:
+        return counted(boot, counters, limits, in_flight, spool)
+
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async def forward(up: SpoolUp) -> int:
@@ -219,8 +225,7 @@ def _worker(settings: Settings) -> Litestar:
             idle_s=settings.server.idle_timeout_s,
             most=settings.server.max_connections,
         )
-        reporting = report_metrics(bus, lambda: counted(boot, counters, limits, in_flight, spool))
-        others = [asyncio.create_task(work) for work in (reporting, limits.run(), house)]
+        others = [asyncio.create_task(work) for work in (report_metrics(bus, count), limits.run(), house)]
         drain.install()
         tell_ready()
         try:
@@ -233,7 +238,7 @@ def _worker(settings: Settings) -> Litestar:
             with contextlib.suppress(TimeoutError):  # what is left on disk is recovered by the control process
                 async with asyncio.timeout(5):
                     await forwarding
-            await end(others)
+            await end_reporting(others, bus, count, in_flight)
             await tokens.aclose()
             await transports.aclose()
             await keys.aclose()
@@ -290,11 +295,11 @@ async def control(settings: Settings) -> None:
     store.subscribe(publisher.wake)
     store.subscribe(sequencer.nudge)
     await publisher.sync()
-    metrics = ControlMetrics(clock.now)
-    hub.on_leave(metrics.last_used.left)
+    metrics = control_metrics(hub, clock)
     transports = transport_pool(settings, clock)
     webhooks = webhooks_of(settings, store, sealed, clock)
     keeper, deliveries = await budgets(store, hub, owner=buckets, metrics=metrics, webhooks=webhooks, clock=clock)
+    days = day_parts(store, sequencer, metrics=metrics, webhooks=webhooks, clock=clock)
 
     def unready() -> Sequence[str]:
         reasons = [] if sequencer.healthy else [f"the audit log cannot be written: {sequencer.reason}"]
@@ -322,6 +327,7 @@ async def control(settings: Settings) -> None:
         webhooks=webhooks,
         limits=keeper,
         limits_state=lambda: limits_state(buckets),
+        reconciler=days.reconciler,
         check_url=lambda url: url_fault(url, settings.upstreams.networks()),
         metrics=metrics.exposition,
         unready=unready,
@@ -337,7 +343,7 @@ async def control(settings: Settings) -> None:
                 hub,
                 owner,
                 sequencer.append_receipts,
-                metrics.absorb,
+                days.absorb,
                 lambda said: deps.rotations.refused(said.org, said.upstream, said.version),
             ),
             *oauth_routes(oauth),
@@ -364,6 +370,7 @@ async def control(settings: Settings) -> None:
             oauth.keep_rotated(),
             keeper.run(),
             deliveries.run(),
+            *days.work(),
             save_last_used(store, metrics.last_used),
             *own.upkeep(),
             keep_house(settings.admin.port, set, idle_s=ADMIN_IDLE_S, most=ADMIN_CONNECTIONS),

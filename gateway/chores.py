@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
-from msgspec import ValidationError
+from msgspec import ValidationError, structs
 
 from gateway.audit.recover import recover
 from gateway.audit.sequencer import Sequencer
@@ -49,6 +49,15 @@ def counted(
         counters.add(name, labels, more)
     waiting = ("orgate_audit_waiting_receipts", (), spool.pending)
     return counters.message(boot, boot, (*in_flight.gauges(), *limits.gauges(), waiting))
+
+
+async def end_reporting(
+    tasks: Sequence[asyncio.Task[object]], bus: BusClient, counted: Callable[[], MetricsUp], in_flight: InFlight
+) -> None:
+    """End `tasks`, then say what this worker has counted: its last word, if nothing is to be settled still."""
+    await end(tasks)
+    with contextlib.suppress(UnavailableError):  # it counts as lost, and what it counted since its last report
+        await bus.send_metrics(structs.replace(counted(), last=not in_flight.count))
 
 
 def telling_refusals(bus: BusClient, boot: str) -> Callable[[OrgId, str, int], None]:

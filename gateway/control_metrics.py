@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from gateway.bus.hub import Hub
 from gateway.bus.messages import MetricsUp
-from gateway.metrics import Counters, Metrics
+from gateway.clock import Clock
+from gateway.metrics import Counters, Key, Metrics
 from gateway.secrets.last_used import LastUsed
 from tenants.ids import OrgId
+
+
+def control_metrics(hub: Hub, clock: Clock) -> ControlMetrics:
+    """Made, and told of workers that leave."""
+    made = ControlMetrics(clock.now)
+    hub.on_leave(made.last_used.left)
+    return made
 
 
 class ControlMetrics(Metrics):
@@ -18,6 +27,7 @@ class ControlMetrics(Metrics):
         super().__init__()
         self._own = Counters()
         self._boot = secrets.token_hex(16)
+        self._standing: dict[Key, float] = {}
         self.last_used = LastUsed(clock)
 
     def absorb(self, message: MetricsUp) -> None:
@@ -35,6 +45,18 @@ class ControlMetrics(Metrics):
     def count_attempt(self, org: OrgId, outcome: str) -> None:
         """A webhook was told something, or was not."""
         self._count("orgate_webhook_attempts_total", org, outcome)
+
+    def show(self, name: str, value: float, *labels: str) -> None:
+        """A gauge of the control process's own: it stands until it is shown anew, or `hide`."""
+        self._standing[name, labels] = value
+
+    def hide(self, name: str, *labels: str) -> None:
+        """Its labels are gone."""
+        self._standing.pop((name, labels), None)
+
+    def _of_this_moment(self) -> Iterator[tuple[Key, float]]:
+        yield from super()._of_this_moment()
+        yield from self._standing.items()
 
     def _count(self, name: str, *labels: str) -> None:
         self._own.add(name, labels)

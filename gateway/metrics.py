@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from gateway.bus.messages import MetricsUp
 from gateway.exchange import Outcome, Receipt
+from tenants.ids import OrgId
 
 Key = tuple[str, tuple[str, ...]]
 
@@ -46,6 +47,10 @@ STALE_S: Final = 5.0
 """A worker that has not reported for so long holds nothing any more: its gauges are left out."""
 
 FAST_CANCEL_US: Final = 5_000
+DAY_US: Final = 86_400_000_000
+DAYS_KEPT: Final = 3
+"""Days that a worker counts apart, the newest among them: what is older has been said long ago."""
+
 CLIENTS_MAX: Final = 100
 """Versions of clients that a worker tells apart, for each organization by itself: one cannot fill another's."""
 OTHER: Final = "other"
@@ -100,6 +105,12 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "orgate_upstream_refused_total": Family(
         "counter", "Streams that an upstream declined to process: they are sent again.", _UPSTREAM
+    ),
+    "orgate_audit_reconcile_difference": Family(
+        "gauge",
+        "Figures of the last day that was reconciled which differ between log, counters and budgets, and which"
+        " nothing explains: requests that are missing in the log, or too many. Anything but 0 is an alarm.",
+        ("org",),
     ),
     "orgate_audit_waiting_receipts": Family(
         "gauge", "Receipts of requests that are not known to be entries of an audit log yet.", ()
@@ -185,6 +196,15 @@ class _Task:
         self.whole, self.first_byte, self.overhead = _Histogram(), _Histogram(), _Histogram()
 
 
+class _Day:
+    """What is counted for one organization and UTC day: by when a request began, as its entry says."""
+
+    __slots__ = ("completion_tokens", "nanodollars", "prompt_tokens", "requests")
+
+    def __init__(self) -> None:
+        self.requests = self.prompt_tokens = self.completion_tokens = self.nanodollars = 0
+
+
 class _Cell:
     """What is counted for one organization, task and outcome: found once for each request."""
 
@@ -202,13 +222,14 @@ class Counters:
     for every request has cells of its own, which become counters when they are reported.
     """
 
-    __slots__ = ("_cells", "_clients", "_tasks", "_values")
+    __slots__ = ("_cells", "_clients", "_days", "_tasks", "_values")
 
     def __init__(self) -> None:
         self._values: dict[Key, float] = {}
         self._clients: dict[str, set[str]] = {}
         self._tasks: dict[tuple[str, str], _Task] = {}
         self._cells: dict[tuple[str, str, str], _Cell] = {}
+        self._days: dict[tuple[OrgId, int], _Day] = {}
 
     def add(self, name: str, labels: tuple[str, ...], amount: float = 1) -> None:
         key = (name, labels)
@@ -233,6 +254,13 @@ class Counters:
         task.prompt_tokens += receipt.prompt_tokens
         task.completion_tokens += receipt.completion_tokens
         task.nanodollars += receipt.cost_nanodollars
+        day = self._days.get((receipt.org, receipt.at_us // DAY_US))
+        if day is None:
+            day = self._day(receipt)
+        day.requests += 1
+        day.prompt_tokens += receipt.prompt_tokens
+        day.completion_tokens += receipt.completion_tokens
+        day.nanodollars += receipt.cost_nanodollars
         task.whole.put(receipt.total_us)
         if receipt.first_byte_us:
             task.first_byte.put(receipt.first_byte_us)
@@ -260,7 +288,18 @@ class Counters:
         for key, value in self._observed():
             values[key] = values.get(key, 0) + value
         counters = tuple((name, labels, value) for (name, labels), value in values.items())
-        return MetricsUp(worker, boot, counters, gauges)
+        days = tuple(
+            (org, number, day.requests, day.prompt_tokens, day.completion_tokens, day.nanodollars)
+            for (org, number), day in self._days.items()
+        )
+        return MetricsUp(worker, boot, counters, gauges, days)
+
+    def _day(self, receipt: Receipt) -> _Day:
+        """The first request of its organization and day: days that are over for long are forgotten."""
+        made = receipt.at_us // DAY_US
+        if made > max((number for _, number in self._days), default=-1):
+            self._days = {key: day for key, day in self._days.items() if key[1] > made - DAYS_KEPT}
+        return self._days.setdefault((receipt.org, made), _Day())
 
     def _cell(self, receipt: Receipt) -> _Cell:
         """The first request of its kind. Plain strings as keys: they live as long as this worker."""

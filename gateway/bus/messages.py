@@ -84,9 +84,13 @@ class RefusedUp(Struct, frozen=True):
 
 class MetricsUp(Struct, frozen=True):
     """`POST /bus/v1/metrics`: cumulative counters of one worker since its boot, by (name, label values), and
-    `gauges`, its values of this moment."""
+    `gauges`, its values of this moment. `days`: of the last UTC days (since 1970-01-01), for each organization:
+    requests that began then and have ended, prompt tokens, completion tokens, nanodollars. `last`: the worker has
+    settled everything and ends."""
 
     worker: str
     boot: str
     counters: tuple[tuple[str, tuple[str, ...], float], ...]
     gauges: tuple[tuple[str, tuple[str, ...], float], ...] = ()
+    days: tuple[tuple[OrgId, int, int, int, int, int], ...] = ()
+    last: bool = False

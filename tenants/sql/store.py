@@ -14,6 +14,7 @@ from tenants.ids import OrgId
 from tenants.models import Revocation
 from tenants.snapshot import TenantRecord
 from tenants.sql import orgs, rows, tables
+from tenants.sql.auditdays import SqlAuditDays
 from tenants.sql.budgets import SqlBudgetBook, SqlWebhookBook
 from tenants.sql.database import Database, uninterrupted
 from tenants.sql.dialect import create_engine, sqlite_url
@@ -142,6 +143,7 @@ class SqlControlStore:
         self._budgets = SqlBudgetBook(database)
         self._webhooks = SqlWebhookBook(database)
         self._persons = SqlPersonBook(database)
+        self._audit_days = SqlAuditDays(database)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -170,6 +172,10 @@ class SqlControlStore:
     @property
     def persons(self) -> SqlPersonBook:
         return self._persons
+
+    @property
+    def audit_days(self) -> SqlAuditDays:
+        return self._audit_days
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` (quick, never raises) after each committed write but `outbox_done`.

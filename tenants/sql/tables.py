@@ -326,3 +326,29 @@ persons = Table(
 )
 
 erased_persons = Table("erased_persons", metadata, _key("org"), _key("finder"), _number("erased_at"))
+
+
+# What is known of each day of an audit log: of the control process alone, and without a foreign key, as a log
+# outlives its organization.
+def _day() -> tuple[Column[Any], ...]:
+    return _key("org"), Column("day", BigInteger, primary_key=True, autoincrement=False)
+
+
+audit_days = Table(
+    "audit_days", metadata, *_day(), _number("start"), _number("end"), _number("requests"), _number("at")
+)
+
+audit_tallies = Table(
+    "audit_tallies",
+    metadata,
+    *_day(),
+    _key("boot"),
+    _number("requests"),
+    _number("prompt_tokens"),
+    _number("completion_tokens"),
+    _number("nanodollars"),
+    _number("at"),
+    _number("ended"),
+)
+
+audit_verdicts = Table("audit_verdicts", metadata, *_day(), _number("differences"), _number("at"), _number("told"))

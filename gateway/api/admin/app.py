@@ -17,6 +17,7 @@ from litestar.types import Message, Scope
 
 from gateway.api.admin import (
     audit,
+    audit_stats,
     keys,
     limits,
     me,
@@ -86,6 +87,8 @@ def admin_app(deps: AdminDependencies) -> Litestar:
             webhook.router(),
             rules.router(),
             audit.router(),
+            audit_stats.stats,
+            audit_stats.reconcile,
         ],
     )
     return Litestar(

@@ -12,6 +12,8 @@ from gateway.api.admin.reads import ReadNotes
 from gateway.audit.erase import Erasure
 from gateway.audit.log import AuditReader
 from gateway.audit.persons import Persons
+from gateway.audit.reconcile import Reconciliation
+from gateway.audit.reconciler import Reconciles
 from gateway.bus.hub import WorkerStatus
 from gateway.errors import UnavailableError
 from gateway.exchange import Credential, Principal
@@ -106,6 +108,13 @@ class NoLimits:
         raise UnavailableError("there is none")
 
 
+class NoReconciler:
+    """`Reconciles` where nobody counts."""
+
+    async def reconcile(self, org: OrgId, day: int) -> Reconciliation:
+        raise UnavailableError("nobody counts requests here")
+
+
 async def _embedded() -> str:
     return "embedded"
 
@@ -138,12 +147,15 @@ class AdminDependencies:
     writes: Throttle
     limits: SliceAdmin = field(default_factory=NoLimits)
     limits_state: Callable[[], Awaitable[str]] = _embedded
+    reconciler: Reconciles = field(default_factory=NoReconciler)
     commands: Commands = field(default_factory=Commands)
     count_rotation: Callable[[OrgId, str, str], None] = lambda *_: None
     key_used_at: Callable[[OrgId, str], int] = lambda *_: 0
     reads: ReadNotes = field(default_factory=ReadNotes)
     simulating: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by the one simulation of a limit that may run: it reads much of the audit log."""
+    reconciling: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the one reconciliation that may run: it reads a day of the log, or a month."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while an owner or operator is taken away: one at a time, so that two cannot each leave the other. And
     while somebody becomes an owner or is invited: whoever invites must see what roles the code leads to."""
