@@ -39,12 +39,15 @@ MOVED_PCT = 10.0
 
 
 class Spells(Struct, frozen=True):
+    """`judged`: whether they are long enough for p99 to be more than its slowest request or two."""
+
     rounds: int
     seconds: float
+    judged: bool = True
 
 
 FULL = Spells(rounds=9, seconds=4)
-SMALL = Spells(rounds=3, seconds=1)
+SMALL = Spells(rounds=2, seconds=1, judged=False)
 
 
 WORDS = Words(
@@ -83,9 +86,9 @@ class Latencies:
         self.failed += int(quiet["bad"] + quiet["err"] + quiet["hung"] + quiet["short"])
 
 
-def judge(found: Latencies) -> Verdict:
+def judge(found: Latencies, *, p99: bool = True) -> Verdict:
     """Each round's loud spell against the mean of its calm ones; the control is one calm spell against the other.
-    Of either the median over the rounds."""
+    Of either the median over the rounds. `p99`: whether that is held to its bar."""
     moved = {}
     for name, place in (("p50", 0), ("p99", 1)):
         pairs = [
@@ -100,7 +103,10 @@ def judge(found: Latencies) -> Verdict:
     claims = [
         (not found.failed, f"{found.failed} requests of the quiet organization failed"),
         (found.refused > found.passed, "the loud organization was not refused: nothing was shown"),
-        (beyond < MOVED_PCT, f"the quiet organization's p99 moved by {beyond:.1f} % beyond the control"),
+        (
+            beyond < MOVED_PCT or not p99,
+            f"the quiet organization's p99 moved by {beyond:.1f} % beyond the control",
+        ),
     ]
     verdict.faults = [fault for holds, fault in claims if not holds]
     return verdict
@@ -125,7 +131,7 @@ def measure(spells: Spells, say: Callable[[str], None]) -> Verdict:
         allowed = os.sched_getaffinity(0)
         stack.callback(os.sched_setaffinity, 0, allowed)
         os.sched_setaffinity(0, {cores.rig})
-        return judge(_rounds(rig, quiet, loud, spells, say))
+        return judge(_rounds(rig, quiet, loud, spells, say), p99=spells.judged)
 
 
 def _rounds(rig: Rig, quiet: Target, loud: Target, spells: Spells, say: Callable[[str], None]) -> Latencies:
