@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
+from gateway.audit.tiles import Address
 from gateway.exchange import Receipt, SpoolUp
 from gateway.secret import Secret
 from tenants.ids import OrgId
@@ -52,6 +53,39 @@ class Ids:
         return {pair: pair[1] for pair in pairs}
 
 
+class Proved(NamedTuple):
+    """An entry's line without its newline, and PATH(index, D[0:size])."""
+
+    line: bytes
+    hashes: Sequence[bytes]
+
+
+class AuditTree(Protocol):
+    """Reads what proves entries, of the trees whose checkpoint was saved: nothing here makes one.
+
+    Methods raise `UnavailableError` when what they need cannot be read now.
+    """
+
+    async def proven_size(self, org: OrgId) -> int:
+        """How many entries the newest saved checkpoint is over: there are tiles for all of them."""
+
+    async def tile(self, org: OrgId, at: Address) -> bytes | None:
+        """A tile or an entry bundle; None when no saved checkpoint needs it."""
+
+    def leaves(self, org: OrgId, start: int, end: int) -> AsyncIterator[bytes]:
+        """The leaf hashes of entries [start, end), 32 bytes each, in pieces of whole hashes."""
+
+    async def inclusion(self, org: OrgId, index: int, size: int) -> Proved | None:
+        """0 <= index < size <= `proven_size`. None when the line is past its retention."""
+
+    async def consistency(self, org: OrgId, old: int, new: int) -> Sequence[bytes]:
+        """PROOF(old, D[0:new]); 0 <= old <= new <= `proven_size`."""
+
+    async def find(self, org: OrgId, wanted: str, before: int | None) -> tuple[int | None, int]:
+        """The newest entry before entry `before` (None: before the end) whose document or request has this id,
+        letters, digits and _ . : - only; and where a search that found none goes on before, 0 at the end."""
+
+
 class AuditReader(Protocol):
     """Reads the durable entries of one organization's log. Never more: what is not synced is not shown.
 
@@ -82,10 +116,15 @@ class AuditReader(Protocol):
         """Whether entry `after` exists, waiting up to `timeout_s` for it."""
 
     async def checkpoint(self, org: OrgId) -> str:
-        """A signed note over every durable entry (C2SP tlog-checkpoint)."""
+        """A signed note (C2SP tlog-checkpoint), as a rule over every entry that is durable when it is asked for.
+        One a second at most is made. Raises `UnavailableError` when there is none at all."""
 
     def raw(self, org: OrgId, start: int, end: int) -> AsyncIterator[bytes]:
         """The lines of entries [start, end), each with its newline, in pieces of any size."""
+
+    @property
+    def tree(self) -> AuditTree:
+        """What proves the entries."""
 
     def verifier_key(self, org: OrgId) -> str:
         """The key that signs the checkpoints of `org` (C2SP signed-note verifier key)."""

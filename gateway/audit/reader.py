@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Set
 from gateway.audit.orglog import OrgLog
 from gateway.audit.persons import Persons
 from gateway.audit.sequencer import Sequencer
+from gateway.audit.tree_reader import TreeReader
 from tenants.ids import PLATFORM, OrgId
 
 SCAN_MAX = 20_000
@@ -28,6 +29,7 @@ class LogReader:
     def __init__(self, sequencer: Sequencer, people: Persons | None = None) -> None:
         self._sequencer = sequencer
         self._people = people
+        self.tree = TreeReader(sequencer)
 
     async def entries(
         self,

@@ -50,12 +50,14 @@ A thing's ETag is its version; PUT and DELETE send it back as `If-Match`. Lists 
 
 
 async def _finish_head(message: Message, scope: Scope) -> None:
-    """Every response: its request's id, and that no cache keeps it."""
+    """Every response: its request's id, and that no cache keeps it unless it says otherwise itself."""
     if message["type"] == "http.response.start":
+        said = list(message.get("headers", ()))
+        kept = any(name.lower() == b"cache-control" for name, _ in said)
         message["headers"] = [
-            *message.get("headers", ()),
+            *said,
             (b"x-request-id", request_id(scope).encode()),
-            (b"cache-control", b"no-store"),
+            *(() if kept else ((b"cache-control", b"no-store"),)),
             (b"x-content-type-options", b"nosniff"),
         ]
 

@@ -12,6 +12,7 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 from msgspec import Struct
 
+from gateway.api.admin import audit_tiles
 from gateway.api.admin.caller import CallerDependency
 from gateway.api.admin.problems import invalid
 from gateway.api.admin.resource import After, Page, PageLimit
@@ -176,5 +177,5 @@ def milliseconds(field: str, text: str) -> int:
 
 
 def router() -> Router:
-    handlers = [entries, checkpoint, log, key, persons, erase]
+    handlers = [entries, checkpoint, log, key, persons, erase, *audit_tiles.HANDLERS]
     return Router(path="/orgs/{org:str}/audit", tags=["Audit"], route_handlers=handlers)

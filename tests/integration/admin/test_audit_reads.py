@@ -15,7 +15,7 @@ from tests.integration.admin.world import ACME, GLOBEX, World
 from tests.isolation.test_route_tables import handlers
 
 ENTRIES = "/orgs/acme/audit/entries"
-WITHOUT_ENTRIES = {"/checkpoint", "/key"}
+WITHOUT_ENTRIES = {"/checkpoint", "/key", "/leaves", "/consistency"}
 OWN_ENTRY = {"/log", "/persons"}
 
 
