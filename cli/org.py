@@ -14,7 +14,7 @@ from cli.output import Column, instant
 from cli.resources import Resource
 from cli.session import Session
 from tenants.ids import InvalidIdError, org_id
-from tenants.models import Org
+from tenants.models import Durability, Org
 
 app = typer.Typer(
     help="Organizations.",
@@ -111,6 +111,14 @@ Timezone = Annotated[
     str | None,
     typer.Option(help="Where its days, weeks and months begin: an IANA name.", metavar="ZONE"),
 ]
+Durable = Annotated[
+    Durability | None,
+    typer.Option(
+        help="What is certain of a request before anything of it is sent to a model: that the audit log has it"
+        " after a crash of the gateway (buffered), or after a power cut too (strict: it waits for the disk).",
+        show_default=False,
+    ),
+]
 Weight = Annotated[
     int | None,
     typer.Option(help="Its part of what organizations share, beside the others' (operators only).", min=1),
@@ -126,6 +134,7 @@ Weight = Annotated[
         "orgate org set --hold 'copilot.vim/1.4.*=3'",
         "orgate org set --timezone Europe/Berlin",
         "orgate org set acme --weight 4",
+        "orgate org set --durability strict",
     ),
     name="set",
     writes=True,
@@ -143,14 +152,15 @@ def set_(
     no_holds: Annotated[bool, typer.Option("--no-holds", help="Hold no client any more.")] = False,
     timezone: Timezone = None,
     weight: Weight = None,
+    durability: Durable = None,
 ) -> None:
     """Change an organization's name, host names, or what its requests are subject to."""
-    values = (name, supersede, deadline_ms, timezone, weight)
+    values = (name, supersede, deadline_ms, timezone, weight, durability)
     if all(value is None for value in values) and not (host or no_hosts or hold or no_holds):
         raise UsageError(
             "nothing to change",
             "give --name, --host, --no-hosts, --supersede, --no-supersede, --deadline-ms, --hold, --no-holds,"
-            " --timezone or --weight",
+            " --timezone, --weight or --durability",
         )
     if hold and no_holds:
         raise UsageError("--hold and --no-holds are given together", "--hold replaces all holds there are")
@@ -165,6 +175,7 @@ def set_(
             holds=() if no_holds else tuple(hold) if hold else was.holds,
             timezone=timezone or was.timezone,
             weight=weight or was.weight,
+            durability=durability or was.durability,
         )
 
     key = _id(session, which)

@@ -10,7 +10,7 @@ import math
 from enum import StrEnum
 from typing import Protocol
 
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from gateway.secret import Secret
 from policies.facts import Action, Role
@@ -214,14 +214,21 @@ class Outcome(StrEnum):
     SUPERSEDED = "superseded"
     CUT = "cut"  # a limit ended in the middle of its stream
     FAILED = "failed"
+    UNKNOWN = "unknown"  # its worker died: what is known is what was written down when it was admitted
+
+
+LIMITS_MAX = 8
+"""Names of limits that a receipt holds."""
 
 
 class Receipt(Struct, frozen=True, omit_defaults=True):
     """What one request leaves behind, whatever its end: the source of its audit entry and its metrics.
 
     No field can hold a prompt or an answer. Times in microseconds, sizes in bytes. `sent`: whether any byte
-    of the request reached the upstream. `client_version`: what the program calls itself, bounded. `limit`: the one
-    that refused it or ended its stream. `cost_nanodollars`: by the price table of the moment it was admitted.
+    of the request reached the upstream. `client_version`: what the program calls itself, bounded. `limits`: those
+    that judged it, at most LIMITS_MAX; `limit`: the one that refused it or ended its stream. `policy`: of which
+    rules `rule` is one (`Tenant.policy_digest`). `cost_nanodollars`: by the price table of the moment it was
+    admitted.
 
     Where the time went, in order: `overhead_us` the gateway's own until the answer's head went out, `held_us` a
     hold the organization asked for, `queue_us` the wait for a turn at the upstream, a connection included,
@@ -262,13 +269,45 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     relay_us: int = 0
     events: int = 0
     cost_nanodollars: int = 0
+    limits: tuple[str, ...] = ()
+    policy: str = ""
+
+
+class Intent(Struct, frozen=True, array_like=True):
+    """What is known of a request when it is admitted, as in its `Receipt`; what becomes known before it is sent
+    may come later. Of a request that nobody gets to settle it is all there is."""
+
+    org: OrgId
+    request_id: str
+    at_us: int
+    member: str
+    client: str
+    action: Action
+    trace_id: str
+    client_version: str
+    policy: str
+    model: str = ""
+    upstream: str = ""
+    upstream_model: str = ""
+    key_version: int = 0
+    rule: str = ""
+    limits: tuple[str, ...] = ()
+
+    def unsettled(self) -> Receipt:
+        return Receipt(outcome=Outcome.UNKNOWN, status=0, **structs.asdict(self))
 
 
 class SpooledReceipt(Struct, frozen=True):
-    """A receipt with its place in the worker's spool: (boot, seq) is unique and makes re-sending harmless."""
+    """A receipt with its place in the worker's spool: (boot, seq) is unique and makes re-sending harmless.
+
+    `intent` numbers the worker's requests in the order in which they were admitted, from 1. A receipt with the
+    outcome `unknown` has no number of its own: it is an intent whose worker died, and `seq` the last number that
+    this worker is known to have given.
+    """
 
     seq: int
     receipt: Receipt
+    intent: int = 0
 
 
 class SpoolUp(Struct, frozen=True):

@@ -6,16 +6,30 @@ from collections.abc import Awaitable, Callable
 
 from gateway.clock import Clock
 from gateway.errors import ForbiddenError, GatewayError, LimitExceededError
-from gateway.exchange import Call, Hold, Outcome, Permit, Principal, Receipt, Reservation, Route, Usage, Used
+from gateway.exchange import (
+    Call,
+    Claim,
+    Hold,
+    Intent,
+    Outcome,
+    Permit,
+    Principal,
+    Receipt,
+    Reservation,
+    Route,
+    Usage,
+    Used,
+)
 from gateway.inflight import Abort
 from gateway.latest import Turn
-from gateway.limits.claims import nanodollars
+from gateway.limits.claims import limits_in, nanodollars
 from gateway.limits.refusal import ended
 from gateway.limits.tokens import Tokens
 from gateway.upstream.relay import Progress, UpstreamRefusalError
 from policies.facts import Action
 from tenants.ids import OrgId
 from tenants.models import Price
+from tenants.snapshot import Tenant
 
 NOBODY = OrgId("")
 """The organization of a request that never said who it was: counted in metrics, in nobody's log."""
@@ -48,9 +62,11 @@ class Ledger:
         "_head_at",
         "_hold",
         "_limit",
+        "_limits",
         "_outcome",
         "_overhead_us",
         "_permit",
+        "_policy",
         "_price",
         "_prompt",
         "_request_id",
@@ -67,6 +83,7 @@ class Ledger:
         "_waited_us",
         "bytes_out",
         "client_version",
+        "intent",
         "principal",
         "progress",
         "turn",
@@ -97,6 +114,8 @@ class Ledger:
         self._error = ""
         self._rule = ""
         self._limit = ""
+        self._limits: tuple[str, ...] = ()
+        self._policy = ""
         self._price: Price | None = None
         self._prompt = -1
         self._told = 0
@@ -104,13 +123,51 @@ class Ledger:
         self._cut = False
         self.principal: Principal | None = None
         self.client_version = ""
+        self.intent = 0
         self.turn: Turn | None = None
         self.progress = Progress(clock.monotonic_us)
         self.bytes_out = 0
 
-    def entered(self, principal: Principal, client_version: str) -> None:
+    def intended(self, principal: Principal, client_version: str, tenant: Tenant | None) -> Intent:
+        """What is known of a request before it is admitted. `tenant`: whose rules will decide."""
+        self._policy = tenant.policy_digest if tenant else ""
+        return Intent(
+            principal.org,
+            self._request_id,
+            self._at,
+            principal.member,
+            principal.client,
+            self._task,
+            self._trace_id,
+            client_version,
+            self._policy,
+        )
+
+    def to_send(self, principal: Principal, route: Route) -> Intent:
+        """And what is known before it is sent."""
+        return Intent(
+            principal.org,
+            self._request_id,
+            self._at,
+            principal.member,
+            principal.client,
+            self._task,
+            self._trace_id,
+            self.client_version,
+            self._policy,
+            route.reservation.permit.alias.name,
+            route.upstream.name,
+            route.model,
+            route.credential.version,
+            self._rule,
+            self._limits,
+        )
+
+    def entered(self, principal: Principal, client_version: str, intent: int) -> None:
+        """`intent`: its number in the audit log's spool."""
         self.principal = principal
         self.client_version = client_version
+        self.intent = intent
 
     def decoded(self, call: Call) -> Call:
         self._call = call
@@ -120,6 +177,11 @@ class Ledger:
         self._permit = permit
         self._rule = permit.rule
         return permit
+
+    def judged(self, claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
+        """By these limits, whatever they say."""
+        self._limits = limits_in(claims)
+        return claims
 
     def admitted(self, permit: Permit, hold: Hold, price: Price | None = None) -> Reservation:
         """`price`: what its model costs now, None when nobody knows."""
@@ -283,6 +345,8 @@ class Ledger:
             key_version=route.credential.version if route else 0,
             rule=self._rule,
             limit=self._limit,
+            limits=self._limits,
+            policy=self._policy,
             error=self._error,
             stream=self._call.stream if self._call else False,
             sent=self.progress.sent,

@@ -27,7 +27,7 @@ from policies.facts import Action
 from policies.holds import hold_ms
 from policies.lanes import Lane
 from tenants.ids import PLATFORM, OrgId
-from tenants.models import CredentialKind, ModelAlias
+from tenants.models import CredentialKind, Durability, ModelAlias
 from tenants.snapshot import Snapshot, Tenant
 
 Headers = list[tuple[bytes, bytes]]
@@ -157,6 +157,8 @@ class Pipeline:
                 await self._wait_turn(permit, inbound, ledger)
             reservation = await self._admit(permit, snapshot.tenants.get(PLATFORM), ledger)
             route = ledger.routed(await self._route(reservation, inbound))
+            if tenant.org.durability is Durability.STRICT:
+                await self._receipts.secure(ledger.intent, ledger.to_send(principal, route))
             last, head = await self._answered(route, inbound, answer, ledger)
             ledger.served()
         except GatewayError as error:
@@ -203,8 +205,9 @@ class Pipeline:
         if not self._in_flight.has_room(principal.org, self._max_in_flight, weight):
             # A body may be minutes in coming, and no limit is asked before it is there.
             raise UnavailableError("your organization has too many requests in flight", retry_after_s=1)
-        self._receipts.admit()
-        ledger.entered(principal, inbound.client_version)
+        client_version = inbound.client_version
+        intent = self._receipts.admit(ledger.intended(principal, client_version, tenant))
+        ledger.entered(principal, client_version, intent)
         self._in_flight.enter(principal.org, principal.member, inbound, weight)
         inbound.check()
         return principal, snapshot
@@ -227,7 +230,7 @@ class Pipeline:
 
     async def _admit(self, permit: Permit, platform: Tenant | None, ledger: Ledger) -> Reservation:
         """Stage 5. Between the grant and `ledger.admitted` nothing awaits: a cancel cannot lose a hold."""
-        claims = claims_for(permit, platform, self._clock.now(), self._tokens)
+        claims = ledger.judged(claims_for(permit, platform, self._clock.now(), self._tokens))
         price = price_of(permit, platform)
         return ledger.admitted(permit, await self._limits.reserve(claims), price)
 
@@ -314,8 +317,8 @@ class Pipeline:
     def _settle(self, inbound: Inbound, ledger: Ledger) -> None:
         """Stage 8, for every outcome. It never awaits, so nothing can cancel it.
 
-        A kill -9 before `append` leaves a request without an entry; after it, the entry is in the kernel's
-        page cache and reaches the log whatever becomes of this process.
+        A kill -9 before `append` leaves a request whose entry says `unknown`; after it, the receipt is in the
+        kernel's page cache and reaches the log whatever becomes of this process.
         """
         ledger.settle_hold()
         if ledger.turn is not None:
@@ -324,7 +327,7 @@ class Pipeline:
         self._observe(receipt)
         if ledger.principal is not None:
             self._in_flight.leave(ledger.principal.org, ledger.principal.member, inbound)
-            self._receipts.append(receipt)
+            self._receipts.append(receipt, ledger.intent)
 
     def _head(self, inbound: Inbound, ledger: Ledger, route: Route, content_type: tuple[bytes, bytes]) -> Headers:
         own_us, queue_us, upstream_us = ledger.split()

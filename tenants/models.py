@@ -19,13 +19,21 @@ class State(StrEnum):
     SUSPENDED = "suspended"
 
 
+class Durability(StrEnum):
+    """What is certain of a request before anything of it is sent to a model: that its intent outlives a crash of
+    the worker, or of the machine too."""
+
+    BUFFERED = "buffered"
+    STRICT = "strict"
+
+
 class Org(Struct, frozen=True):
     """An organization. `id` is immutable and never given out twice. `hosts` only narrow (design §6).
 
     `supersede`: a member's newer completion of the same document ends the older one. `deadline_ms`: how long
     a call may take in all, 0 for the server's own limit; a caller may ask for less. `holds`: see
     `policies.holds`. `timezone` (IANA name): where its days, weeks and months begin. `weight`: its part of what
-    organizations share, beside the others'.
+    organizations share, beside the others'. `durability`: of its audit log.
     """
 
     id: OrgId
@@ -37,6 +45,7 @@ class Org(Struct, frozen=True):
     holds: tuple[str, ...] = ()
     timezone: str = "UTC"
     weight: int = 1
+    durability: Durability = Durability.BUFFERED
     created_at: int = 0
     version: int = 1
 

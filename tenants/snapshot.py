@@ -7,14 +7,17 @@ to organizations and the revocations younger than the longest token, never all m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from types import MappingProxyType
 
-from msgspec import Struct
+from msgspec import Struct, json
 
 from policies.facts import Policy
 from policies.rules import RulesPolicy
 from tenants.ids import OrgId
 from tenants.models import Limit, ModelAlias, Org, OrgRule, Price, Revocation, State, Upstream
+
+_rules = json.Encoder(order="sorted")
 
 
 class TenantRecord(Struct, frozen=True):
@@ -46,7 +49,7 @@ class Delta(Struct, frozen=True):
 class Tenant:
     """One organization, ready to be asked."""
 
-    __slots__ = ("hosts", "id", "limits", "models", "org", "policy", "prices", "upstreams")
+    __slots__ = ("hosts", "id", "limits", "models", "org", "policy", "policy_digest", "prices", "upstreams")
 
     def __init__(self, record: TenantRecord) -> None:
         self.org: Org = record.org
@@ -56,7 +59,10 @@ class Tenant:
         self.models: Mapping[str, ModelAlias] = MappingProxyType({m.name: m for m in record.models})
         self.limits: tuple[Limit, ...] = record.limits
         self.prices: Mapping[str, Price] = MappingProxyType({price.model: price for price in record.prices})
-        self.policy: Policy = RulesPolicy([rule.rule() for rule in record.rules])
+        rules = [rule.rule() for rule in record.rules]
+        self.policy: Policy = RulesPolicy(rules)
+        self.policy_digest: str = sha256(_rules.encode(rules)).hexdigest()[:32]
+        """Which rules these are: 128 bits of the SHA-256 of them as canonical JSON (RFC 8785), in their order."""
 
     @property
     def active(self) -> bool:

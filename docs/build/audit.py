@@ -17,7 +17,11 @@ def render() -> str:
         schema["description"] + " What the log around it promises: [audit-log.md](audit-log.md).",
         "No field can hold a prompt or an answer.",
     ]
-    for kind, title in (("request", "A request"), ("change", "A change")):
+    for kind, title in (
+        ("request", "A request"),
+        ("unsettled", "A request that was not settled"),
+        ("change", "A change"),
+    ):
         entry = schema["$defs"][kind]
         rows = [
             _row(schema, name, field, name in entry["required"]) for name, field in entry["properties"].items()
@@ -49,4 +53,6 @@ def _type(field: dict[str, Any]) -> str:
     if field["type"] == "string" and "pattern" in field:
         return f"text, {code(field['pattern'])}"
     kind = str(field["type"])
-    return {"string": "text", "array": "[text, integer]"}.get(kind, kind)
+    if kind == "array":
+        return "[text, …]" if "items" in field else "[text, integer]"
+    return {"string": "text"}.get(kind, kind)

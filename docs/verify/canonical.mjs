@@ -1,7 +1,7 @@
 // Canonical JSON: RFC 8785 without null and fractions, as docs/reference/audit-log.md restricts it. A value has one
 // spelling, and any other is refused where it differs; JSON.parse could not tell, and keeps one of two equal names.
 
-export const LINE_MAX = 64 * 1024; // bytes of a line without its newline
+export const LINE_MAX = 65_535; // bytes of a line without its newline
 const DEPTH_MAX = 4; // objects and arrays within each other, the outermost counted
 
 /** What a pack must not hold, in words. */

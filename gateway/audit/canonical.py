@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import NoReturn
 
-LINE_MAX = 64 * 1024
+LINE_MAX = 65_535
+"""Bytes. An entry bundle of C2SP tlog-tiles has 16 bits for it."""
 INTEGER_MAX = 2**53 - 1
 DEPTH_MAX = 4
 

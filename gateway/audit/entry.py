@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from gateway.audit.canonical import INTEGER_MAX, canonical
-from gateway.exchange import Receipt
+from gateway.exchange import LIMITS_MAX, Outcome, Receipt
 from policies.facts import Action
 from tenants.ids import PLATFORM, InvalidIdError, OrgId, is_member_id, member_ids_in, org_id, rename_members
 from tenants.store import Change
@@ -70,27 +70,62 @@ class Draft(Struct, frozen=True):
     """An entry's fields before it has a place in the log of `org`.
 
     `boot` and `seq` name where it came from, to make repeats harmless: a worker's spool, or with `boot` ''
-    the control store's outbox. `id` is its `_document_id`, the same for every repeat.
+    the control store's outbox. `id` is its `_document_id`, the same for every repeat. An `orphan` is an intent
+    whose worker died; it gets a number behind `seq` when it gets its place.
     """
 
     org: OrgId
     boot: str
     seq: int
     id: str
-    fields: Mapping[str, Value]
+    fields: dict[str, Value]
+    orphan: bool = False
 
 
-def from_receipt(receipt: Receipt, boot: str, seq: int, people: Mapping[Pair, str] = NOBODY) -> Draft:
+def from_receipt(
+    receipt: Receipt, boot: str, seq: int, people: Mapping[Pair, str] = NOBODY, intent: int = 0
+) -> Draft:
     """The entry of one request. Texts that are empty are left out, and those numbers that came later when they
-    are 0; the first numbers and booleans never are. `people`: what stands for whom, as `person_in` asked for it.
+    are 0; the first numbers and booleans never are, but of an outcome `unknown`, where they are not known.
+    `people`: what stands for whom, as `person_in` asked for it. `intent`: as `SpooledReceipt` has it, 0: none.
 
     One for every request that was ever served, so written out rather than gone over in loops.
     """
     org = _log_of(receipt.org)
-    action, operation = _ACTIONS[receipt.action]
-    document = _receipt_document(org, boot, seq)
+    document = _receipt_document(org, boot, seq, intent)
+    fields = _figures(receipt)
+    fields["@timestamp"] = _integer(receipt.at_us // 1000)
+    fields["_document_id"] = document
+    fields["action"], fields["operation_type"] = _ACTIONS[receipt.action]
+    fields["actor"] = people.get((org, receipt.member)) or _text(receipt.member)
+    fields["org"] = org
+    fields["outcome"] = receipt.outcome.value
+    fields["spool"] = [boot, seq]
+    for name, text in (
+        ("client", receipt.client),
+        ("client_version", receipt.client_version),
+        ("error", receipt.error),
+        ("limit", receipt.limit),
+        ("model", receipt.model),
+        ("policy", receipt.policy),
+        ("request_id", receipt.request_id),
+        ("rule", receipt.rule),
+        ("trace_id", receipt.trace_id),
+        ("upstream", receipt.upstream),
+        ("upstream_model", receipt.upstream_model),
+    ):
+        if text:
+            fields[name] = _text(text)
+    if receipt.limits:
+        fields["limits"] = [_text(limit) for limit in receipt.limits[:LIMITS_MAX]]
+    return Draft(org, boot, seq, document, fields, receipt.outcome is Outcome.UNKNOWN)
+
+
+def _figures(receipt: Receipt) -> dict[str, Value]:
+    """How it went, in numbers. Of an intent only what was known when it was written."""
+    if receipt.outcome is Outcome.UNKNOWN:
+        return {"key_version": _integer(receipt.key_version)} if receipt.key_version else {}
     numbers = (
-        receipt.at_us // 1000,
         receipt.bytes_in,
         receipt.bytes_out,
         receipt.completion_tokens,
@@ -103,24 +138,16 @@ def from_receipt(receipt: Receipt, boot: str, seq: int, people: Mapping[Pair, st
     )
     if max(numbers) > INTEGER_MAX or min(numbers) < -INTEGER_MAX:
         numbers = tuple(map(_integer, numbers))  # type: ignore[assignment]  # as many as before
-    at, bytes_in, bytes_out, completion, first_byte, key_version, overhead, prompt, status, total = numbers
+    bytes_in, bytes_out, completion, first_byte, key_version, overhead, prompt, status, total = numbers
     fields: dict[str, Value] = {
-        "@timestamp": at,
-        "_document_id": document,
-        "action": action,
-        "actor": people.get((org, receipt.member)) or _text(receipt.member),
         "bytes_in": bytes_in,
         "bytes_out": bytes_out,
         "completion_tokens": completion,
         "first_byte_us": first_byte,
         "key_version": key_version,
-        "operation_type": operation,
-        "org": org,
-        "outcome": receipt.outcome.value,
         "overhead_us": overhead,
         "prompt_tokens": prompt,
         "sent": receipt.sent,
-        "spool": [boot, seq],
         "status": status,
         "stream": receipt.stream,
         "tokens_counted": receipt.tokens_counted,
@@ -136,21 +163,7 @@ def from_receipt(receipt: Receipt, boot: str, seq: int, people: Mapping[Pair, st
     ):
         if number:
             fields[name] = _integer(number)
-    for name, text in (
-        ("client", receipt.client),
-        ("client_version", receipt.client_version),
-        ("error", receipt.error),
-        ("limit", receipt.limit),
-        ("model", receipt.model),
-        ("request_id", receipt.request_id),
-        ("rule", receipt.rule),
-        ("trace_id", receipt.trace_id),
-        ("upstream", receipt.upstream),
-        ("upstream_model", receipt.upstream_model),
-    ):
-        if text:
-            fields[name] = _text(text)
-    return Draft(org, boot, seq, document, fields)
+    return fields
 
 
 def person_in(receipt: Receipt) -> Pair:
@@ -216,10 +229,11 @@ def _document(*parts: object) -> str:
     return _spelt(sha256("\n".join([str(part) for part in parts]).encode("utf-8", "replace")).digest())
 
 
-def _receipt_document(org: OrgId, boot: str, seq: int) -> str:
-    """`_document(org, boot, seq)`: what all receipts of one worker and organization share is hashed once."""
+def _receipt_document(org: OrgId, boot: str, seq: int, intent: int) -> str:
+    """`_document(org, boot, 'intent', intent)`, whatever the request's end; of a receipt without an intent
+    `_document(org, boot, seq)`. What all receipts of one worker and organization share is hashed once."""
     hashed = _beginning(org, boot).copy()
-    hashed.update(b"%d" % seq)
+    hashed.update(b"intent\n%d" % intent if intent else b"%d" % seq)
     return _spelt(hashed.digest())
 
 

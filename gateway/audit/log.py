@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
+from gateway.audit.selection import Selection
 from gateway.audit.tiles import Address
-from gateway.exchange import Receipt, SpoolUp
+from gateway.exchange import Intent, Receipt, SpoolUp
 from gateway.secret import Secret
 from tenants.ids import OrgId
 
@@ -15,18 +16,26 @@ Send = Callable[[SpoolUp], Awaitable[int]]
 
 
 class ReceiptSink(Protocol):
-    """Where stage 8 puts a receipt; a worker's own, written by one loop.
+    """Where a request's intent goes when it is admitted, and its receipt when it is settled; a worker's own,
+    written by one loop.
 
-    When `append` returns, the entry survives kill -9 of the worker (it is in the kernel's page cache, group
-    fsync follows within 50 ms). It never blocks and never fails while `ready` said yes at admission: room for
-    every admitted request is allocated on disk beforehand. Each receipt becomes exactly one entry.
+    When `admit` returns, the request becomes exactly one entry whatever becomes of the worker: that of its
+    receipt, or one with the outcome `unknown`. Both survive kill -9 (they are in the kernel's page cache, group
+    fsync follows within `audit.fsync_ms`). `append` never blocks and never fails: room for every admitted request
+    is allocated on disk beforehand.
     """
 
-    def admit(self) -> None:
-        """Set room aside for one entry. Raises `UnavailableError` when the disk has no reserve left."""
+    def admit(self, intent: Intent) -> int:
+        """Set room aside for one entry and write the intent; returns its number. Synchronous.
 
-    def append(self, receipt: Receipt) -> None:
-        """Use the room that one `admit` set aside. Synchronous: settling cannot be cancelled."""
+        Raises `UnavailableError` when the disk has no reserve left, or refuses.
+        """
+
+    async def secure(self, number: int, intent: Intent) -> None:
+        """Return once the intent outlives a power cut, with what is known by now. Raises `UnavailableError`."""
+
+    def append(self, receipt: Receipt, number: int) -> None:
+        """Use the room that `admit` set aside for `number`. Synchronous: settling cannot be cancelled."""
 
 
 class KeyStore(Protocol):
@@ -121,6 +130,12 @@ class AuditReader(Protocol):
 
     def raw(self, org: OrgId, start: int, end: int) -> AsyncIterator[bytes]:
         """The lines of entries [start, end), each with its newline, in pieces of any size."""
+
+    def matching(self, org: OrgId, chosen: Selection, start: int, end: int) -> AsyncIterator[bytes]:
+        """As `raw`, of those entries that match. An empty piece: it goes on, and nothing more was found yet."""
+
+    async def actors(self, org: OrgId, actor: str) -> Set[tuple[object, object]]:
+        """Organization and name of whoever `actor` (several: between commas) stands for in the log of `org`."""
 
     @property
     def tree(self) -> AuditTree:

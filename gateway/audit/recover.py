@@ -1,8 +1,9 @@
 """Drain the spools of workers that died: at the control process's start, and whenever a worker ends.
 
 A spool whose lock can be taken has no worker. Its records go to the sequencer in order; those that were sent
-before are known by (boot, seq) and change nothing. Crash at any point: the folder is still there, and the
-next call begins it again.
+before are known by (boot, seq) and change nothing. Then come the intents that no record settles, with the outcome
+`unknown`: their place in the log is the log's to give, and those that have one already are known by their
+documents. Crash at any point: the folder is still there, and the next call begins it again.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from gateway.audit import intents
 from gateway.audit.log import Send
 from gateway.audit.record import decode
-from gateway.audit.segments import folders, names, remove_folder, take_over
+from gateway.audit.segments import folders, names, remove_folder, sweep, take_over
 from gateway.exchange import SpooledReceipt, SpoolUp
 
 log = logging.getLogger(__name__)
@@ -25,10 +27,11 @@ BATCH = 500
 
 
 async def recover(folder: Path, append: Send) -> int:
-    """Send what dead workers left in `folder` and remove it. Returns how many receipts that were.
+    """Send what dead workers left in `folder` and remove it. Returns how many receipts and intents that were.
 
     Raises what `append` raises (the sequencer's disk is full): nothing is removed that is not durable.
     """
+    await asyncio.to_thread(sweep, folder)
     count = 0
     for spool in await asyncio.to_thread(folders, folder):
         held = take_over(spool)
@@ -43,19 +46,32 @@ async def recover(folder: Path, append: Send) -> int:
 
 async def _drain(spool: Path, append: Send) -> int:
     count = 0
-    records = _records(spool)
+    orphans: list[SpooledReceipt] = []
+    records = _records(spool, orphans)
     while batch := await asyncio.to_thread(lambda: tuple(islice(records, BATCH))):
-        upto = await append(SpoolUp(spool.name, batch))
-        if upto < batch[-1].seq:
-            raise OSError(f"the sequencer stopped at {upto} of {batch[-1].seq}")
+        await _append(spool, batch, append)
         count += len(batch)
+    if orphans:  # in one piece: what comes after some of them is taken for a repeat, and looked for
+        await _append(spool, tuple(orphans), append)
     remove_folder(spool)
-    if count:
-        log.warning("audit spool %s of a worker that died: %d receipts recovered", spool.name, count)
-    return count
+    if count or orphans:
+        what = "audit spool %s of a worker that died: %d receipts and %d intents recovered"
+        log.warning(what, spool.name, count, len(orphans))
+    return count + len(orphans)
 
 
-def _records(spool: Path) -> Iterator[SpooledReceipt]:
+async def _append(spool: Path, batch: tuple[SpooledReceipt, ...], append: Send) -> None:
+    upto = await append(SpoolUp(spool.name, batch))
+    if upto < batch[-1].seq:
+        raise OSError(f"the sequencer stopped at {upto} of {batch[-1].seq}")
+
+
+def _records(spool: Path, orphans: list[SpooledReceipt]) -> Iterator[SpooledReceipt]:
+    """Receipts in their order. At the end `orphans` are the intents that none of them settles, in theirs."""
+    last, unsettled = intents.read(spool)
     for path in names(spool):
         for spooled, _ in decode(path.read_bytes()):
+            last = max(last, spooled.seq)
+            unsettled.pop(spooled.intent, None)
             yield spooled
+    orphans += [SpooledReceipt(last, intent.unsettled(), number) for number, intent in unsettled.items()]

@@ -2,7 +2,9 @@
 
 A worker's receipts come in order of `seq` within its boot, so the highest seen of each boot says it all. The
 outbox counts up too, but begins anew with a new database: a number at or below the last one is only a
-suspicion, and the log itself is asked whether it holds that document.
+suspicion, and the log itself is asked whether it holds that document. So it is with the intents that a dead worker
+left: they have no number until they get one here, and when more has been seen of that worker than it is known to
+have given, they may have been here before.
 """
 
 from __future__ import annotations
@@ -27,12 +29,24 @@ class Seen:
         return Seen(self.outbox, self.boots)
 
     def suspects(self, drafts: Iterable[Draft]) -> set[str]:
-        """Document ids of changes that may be repeats."""
-        return {draft.id for draft in drafts if not draft.boot and draft.seq <= self.outbox}
+        """Document ids of changes and intents that may be repeats."""
+        return {draft.id for draft in drafts if self._suspect(draft)}
+
+    def _suspect(self, draft: Draft) -> bool:
+        if draft.orphan:
+            return draft.seq < self.boots.get(draft.boot, 0)
+        return not draft.boot and draft.seq <= self.outbox
 
     def add(self, draft: Draft, written: set[str]) -> bool:
-        """Whether `draft` is new; remembers it. `written`: suspects that were found in the log."""
-        if draft.boot:
+        """Whether `draft` is new; remembers it. `written`: suspects that were found in the log. An orphan that is
+        new is given its number."""
+        if draft.orphan:
+            if draft.id in written:
+                return False
+            number = max(self.boots.get(draft.boot, 0), draft.seq) + 1
+            draft.fields["spool"] = [draft.boot, number]
+            self._boot(draft.boot, number)
+        elif draft.boot:
             if draft.seq <= self.boots.get(draft.boot, 0):
                 return False
             self._boot(draft.boot, draft.seq)

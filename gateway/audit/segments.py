@@ -1,19 +1,22 @@
 """A worker's spool folder: preallocated segment files, and the lock that says its worker is alive.
 
 `<spools>/<boot>/lock` is held (flock) for as long as the worker lives, kill -9 included: whoever can take it
-knows that the worker is dead. `<spools>/<boot>/<number>.seg` hold records, in order.
+knows that the worker is dead. `<spools>/<boot>/<number>.seg` hold records, in order; what lies beside them is
+`gateway.audit.intents`.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from gateway.audit.disk import Disk, sync_folder
 from gateway.audit.record import RECORD_MAX
 
 SUFFIX = ".seg"
+GONE = ".gone-"
 
 
 class Segment:
@@ -98,10 +101,22 @@ def names(folder: Path) -> list[Path]:
 def remove_folder(folder: Path) -> None:
     """Forget a spool whose records are all entries now.
 
-    Crash between the steps: records that are left are repeats; once renamed, nobody looks at it again.
+    Crash before the rename: all of it is there, and all repeats. After it nobody reads it again: an intent
+    could not be judged without the receipts that may have gone before it. `sweep` removes what is left.
     """
-    for path in names(folder):
-        path.unlink()
-    hidden = folder.rename(folder.with_name(f".{folder.name}"))
-    (hidden / "lock").unlink()
-    hidden.rmdir()
+    _delete(folder.rename(folder.with_name(f"{GONE}{folder.name}")))
+
+
+def sweep(spools: Path) -> None:
+    """Remove what a crash in `remove_folder` left: it names members, who may have to be erased."""
+    if spools.is_dir():
+        for folder in spools.glob(f"{GONE}*"):
+            _delete(folder)
+
+
+def _delete(folder: Path) -> None:
+    """Two may do it at a time."""
+    for path in [*folder.glob("*")]:
+        path.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        folder.rmdir()

@@ -119,14 +119,15 @@ class Sequencer:
         """Make entries of receipts; returns the last `seq`, all of them durable.
 
         Repeats of (boot, seq) change nothing, also after a restart. Raises `UnavailableError` when any could
-        not be made durable: send them all again. Cancelled: the commit ends all the same.
+        not be made durable: send them all again. Cancelled: the commit ends all the same. Intents of a dead worker
+        (outcome `unknown`) come last and in one call.
         """
         if not up.receipts:
             return 0
         people = await self._pseudonyms({person_in(item.receipt) for item in up.receipts})
         by_org: defaultdict[OrgId, list[Draft]] = defaultdict(list)
         for item in up.receipts:
-            draft = from_receipt(item.receipt, up.boot, item.seq, people)
+            draft = from_receipt(item.receipt, up.boot, item.seq, people, item.intent)
             by_org[draft.org].append(draft)
         await self._commit_all(by_org)
         return up.receipts[-1].seq

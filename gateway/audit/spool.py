@@ -2,15 +2,24 @@
 
 Order of events for one request, and what a crash leaves behind at each:
 
-1. `admit`    room for one record is set aside in preallocated segments. Crash: nothing, no request was served.
-2. `append`   one pwrite into the page cache. kill -9 from here on: the record is there, `recover` drains it.
-              Power cut before 3: the record is lost with the (at most `fsync_ms` old) rest of the group.
-3. sync       group fdatasync in a thread. Power cut from here on: the record is there.
-4. send       the sequencer syncs the entry and acknowledges. Crash before the segment is removed: the record
-              is sent again and known by (boot, seq).
-5. remove     a segment whose records are all acknowledged is deleted; the one in use is wiped and begun anew as
+1. `admit`    room for its receipt is set aside in preallocated segments, and its intent written
+              (`gateway.audit.intents`). Crash before: nothing, no request was served. kill -9 from here on:
+              `recover` finds the intent, and makes it an entry with the outcome `unknown`.
+2. `secure`   where the organization is `strict`, the intent is synced before anything goes upstream. Power cut
+              from here on: as above. Others' intents are synced with the next group.
+3. `append`   one pwrite of the receipt into the page cache. kill -9 from here on: the receipt is there, `recover`
+              drains it and leaves its intent out. Power cut before 4: it is lost with the (at most `fsync_ms` old)
+              rest of the group, and its intent stands for it if that was synced.
+4. sync       group fdatasync in a thread. Power cut from here on: the receipt is there. Its intent's slot is free.
+5. send       the sequencer syncs the entry and acknowledges. Crash before the receipt is destroyed: it is sent
+              again and known by (boot, seq).
+6. wipe       intents that are settled are wiped, and that is synced; the number up to which all are entries goes
+              along. Crash: receipts without intents, which are repeats.
+7. remove     a segment whose receipts are all acknowledged is deleted; the one in use is wiped and begun anew as
               soon as nothing waits: a receipt names its member, who may have to be erased. Power cut right then:
-              old records come back whole or torn, and are known as repeats.
+              old receipts come back whole or torn, and are known as repeats.
+
+Open intents hold nothing up: a stream of an hour keeps its slot, and segments come and go.
 """
 
 from __future__ import annotations
@@ -23,11 +32,12 @@ from errno import EIO
 from pathlib import Path
 
 from gateway.audit.disk import Disk
+from gateway.audit.intents import FullError, Intents
 from gateway.audit.log import Send
 from gateway.audit.record import RECORD_MAX, decode, fitted
 from gateway.audit.segments import Segment, make_folder, remove_folder
 from gateway.errors import UnavailableError
-from gateway.exchange import Receipt, SpooledReceipt, SpoolUp
+from gateway.exchange import Intent, Receipt, SpooledReceipt, SpoolUp
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +86,11 @@ class Spool:
         self._stuck: dict[tuple[int, int], bytes] = {}  # (segment, offset) → a record that a write refused
         self._fault = ""
         self._fault_seq = 0
-        self._appended = asyncio.Event()
+        self._written = asyncio.Event()
         self._unsynced: set[Segment] = set()
         self._stopping = False
         self._segments.append(self._allocate())
+        self._intents = Intents(self._folder, self._disk)
 
     @property
     def pending(self) -> int:
@@ -90,36 +101,62 @@ class Spool:
     def healthy(self) -> bool:
         return not self._fault
 
-    # -- the request path: no await, no system call but one pwrite ------------------------------------------
+    # -- the request path: no await unless asked to be strict, no system call but two pwrites -----------------
 
-    def admit(self) -> None:
-        """Set room aside for one entry. Raises `UnavailableError`; allocates when the thread has not yet."""
+    def admit(self, intent: Intent) -> int:
+        """Set room aside for one entry and write down who asks. Returns the intent's number.
+
+        Raises `UnavailableError`; allocates when the thread has not yet.
+        """
         if self._stopping:
             raise UnavailableError("the gateway is shutting down", retry_after_s=1)
         if self._fault:
             raise UnavailableError(f"the audit log cannot be written ({self._fault})", retry_after_s=5)
-        if self._reserved >= self._room():
-            if len(self._segments) >= self._segments_max:
-                raise UnavailableError("the audit log's spool is full", retry_after_s=5)
-            try:
+        try:
+            if self._reserved >= self._room():
+                if len(self._segments) >= self._segments_max:
+                    raise UnavailableError("the audit log's spool is full", retry_after_s=5)
                 self._segments.append(self._allocate())
-            except OSError as error:
-                raise UnavailableError(
-                    f"the audit log has no reserve on disk ({error.strerror})", retry_after_s=5
-                ) from None
+            self._intents.make_room()
+        except FullError:
+            raise UnavailableError("the audit log's spool is full", retry_after_s=5) from None
+        except OSError as error:
+            raise UnavailableError(
+                f"the audit log has no reserve on disk ({error.strerror})", retry_after_s=5
+            ) from None
+        try:
+            number = self._intents.put(intent)
+        except OSError as error:
+            raise self._failed(error) from None
         self._reserved += 1
+        if not self._written.is_set():
+            self._written.set()
+        return number
 
-    def append(self, receipt: Receipt) -> None:
-        """Use the room that one `admit` set aside.
+    async def secure(self, number: int, intent: Intent) -> None:
+        """Have an intent on stable storage, with what is known by now. Raises `UnavailableError`: it may not be.
+
+        Many who wait at a time share a sync. Cancelled: the request settles as ever.
+        """
+        try:
+            self._intents.rewrite(number, intent)
+            await self._intents.secure()
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def append(self, receipt: Receipt, number: int) -> None:
+        """Use the room that `admit` set aside with the intent `number`.
 
         Should the disk refuse even an allocated write, the record stays in memory, is sent from there and
         written again later, and `admit` says no until it is safe: the request at hand has been served.
         """
-        if self._reserved <= 0:
-            raise RuntimeError("append without admit: no room was set aside for this receipt")
+        try:
+            self._intents.settle(number, self._seq + 1)
+        except KeyError:
+            raise RuntimeError("append without admit: no room was set aside for this receipt") from None
         self._seq += 1
         self._reserved -= 1
-        spooled, record = fitted(SpooledReceipt(self._seq, receipt))
+        spooled, record = fitted(SpooledReceipt(self._seq, receipt, number))
         segment = self._segments[self._at]
         if segment.sealed or segment.size - segment.end < len(record):
             segment.sealed = True
@@ -141,8 +178,8 @@ class Spool:
         else:
             self._recent.append((spooled, segment, segment.end, len(record)))
         self._unsynced.add(segment)
-        if not self._appended.is_set():
-            self._appended.set()
+        if not self._written.is_set():
+            self._written.set()
 
     def _room(self) -> int:
         """How many more records fit for certain: behind the segment in use all are empty."""
@@ -156,7 +193,12 @@ class Spool:
     def _fail(self, error: OSError) -> None:
         self._fault = error.strerror or "input/output error"
         self._fault_seq = self._seq
+        self._written.set()
         log.error("audit spool: %s; new requests are refused until it is writable again", self._fault)
+
+    def _failed(self, error: OSError) -> UnavailableError:
+        self._fail(error)
+        return UnavailableError(f"the audit log cannot be written ({self._fault})", retry_after_s=5)
 
     # -- beside it ------------------------------------------------------------------------------------------
 
@@ -169,36 +211,42 @@ class Spool:
         """
         attempt = 0
         while self.pending or self._reserved or not self._stopping:
-            if not self.pending and not self._stuck:
-                await self._appended.wait()
-            self._appended.clear()
+            if not self.pending and not self._fault:
+                await self._written.wait()
+            self._written.clear()
             if not self._stopping:
                 await asyncio.sleep(self._fsync_s)
             await self._sync()
             await self._keep_a_spare()
             if await self._forward(send):
                 attempt = 0
-            elif self.pending or self._stuck:
+            elif self.pending or self._fault:
                 await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
                 attempt += 1
-            if self._fault and self._acked >= self._fault_seq and not self._stuck:
+            await self._destroy()
+            if self._acked >= self._fault_seq and not self._stuck and not self._intents.doubtful:
                 self._fault = ""
-        self._close()
+        await self._close()
 
     def stop(self) -> None:
         """Admit nothing more: `run` ends when what was admitted has settled and is sent."""
         self._stopping = True
-        self._appended.set()
+        self._written.set()
 
     async def _sync(self) -> None:
         """One sync for all records of a group. When it fails its pages are in doubt, and a later success says
         nothing of them: `admit` refuses until the sequencer has acknowledged every record until now."""
         unsynced, self._unsynced = self._unsynced, set()
+        settled = self._seq
         try:
+            if self._intents.doubtful:
+                self._intents.wipe(self._acked)
             await asyncio.to_thread(self._write_back, tuple(self._segments), tuple(unsynced))
         except OSError as error:
             self._unsynced |= unsynced
             self._fail(error)
+        else:
+            self._intents.free(settled)
 
     def _write_back(self, segments: tuple[Segment, ...], unsynced: tuple[Segment, ...]) -> None:
         """In a thread; the loop removes no segment meanwhile, and only adds to `_stuck`."""
@@ -209,6 +257,7 @@ class Spool:
             del self._stuck[number, offset]
         for segment in unsynced:
             self._disk.sync(segment.fd)
+        self._intents.sync()
 
     async def _keep_a_spare(self) -> None:
         """Have room ahead of need, so that `admit` rarely allocates. A full disk is `admit`'s to report."""
@@ -242,19 +291,33 @@ class Spool:
                 break
             self._acked = max(self._acked, seq)
             segment.read = end
-        while self._at > 0 and self._segments[0].forwarded:
+        return upto >= batch[0].seq
+
+    async def _destroy(self) -> None:
+        """Let go of receipts that are entries, once their intents are gone for good: see steps 6 and 7 above."""
+        behind = 0
+        while behind < self._at and self._segments[behind].forwarded:
+            behind += 1
+        idle = not self.pending and not self._stuck
+        if not behind and not (idle and (self._segments[0].end or self._intents.stale)):
+            return
+        self._intents.free(self._acked)
+        try:
+            self._intents.wipe(self._acked)
+            await asyncio.to_thread(self._intents.sync)
+        except OSError as error:
+            self._fail(error)
+            return
+        for _ in range(behind):
             self._unsynced.discard(self._segments[0])
             self._segments.popleft().remove()
             self._at -= 1
-        if not self.pending and not self._stuck:
+        if not self.pending and not self._stuck and self._segments[0].end:
             self._begin_anew()
-        return upto >= batch[0].seq
 
     def _begin_anew(self) -> None:
         """Everything is an entry: wipe the segment in use. Synchronous, so that nothing is appended meanwhile."""
         segment = self._segments[0]
-        if not segment.end:
-            return
         try:
             self._disk.write(segment.fd, bytes(segment.end), 0)
         except OSError as error:
@@ -303,8 +366,9 @@ class Spool:
         except OSError:
             return b""
 
-    def _close(self) -> None:
-        """All receipts are entries. Crash within: what is left is empty or all repeats."""
+    async def _close(self) -> None:
+        """All receipts are entries, and no intent is open. Crash within: what is left is all repeats."""
+        await self._intents.aclose()
         for segment in self._segments:
             os.close(segment.fd)
         remove_folder(self._folder)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gateway.errors import PriceUnknownError
-from gateway.exchange import Claim, Permit
+from gateway.exchange import LIMITS_MAX, Claim, Permit
 from gateway.limits.refusal import OF_PLATFORM
 from gateway.limits.tokens import MOST, Tokens
 from gateway.limits.windows import window_at
@@ -100,6 +100,18 @@ def claims_for(permit: Permit, platform: Tenant | None, now_s: float, tokens: To
             org.claims.clear()
         ready = org.claims[who] = _made_ready(permit, org, now_s)
     return ready[0] if not ready[1] else _costed(permit, platform, ready, tokens)
+
+
+def limits_in(claims: tuple[Claim, ...]) -> tuple[str, ...]:
+    """The names of the limits that these claims are on, the platform's with `platform/` before them: the first
+    few, each once."""
+    names = [
+        OF_PLATFORM + claim.limit
+        if claim.org == PLATFORM and not claim.limit.startswith(OF_PLATFORM)
+        else claim.limit
+        for claim in claims
+    ]
+    return tuple(dict.fromkeys(names))[:LIMITS_MAX]
 
 
 def counts_tokens(tenants: Iterable[Tenant]) -> bool:

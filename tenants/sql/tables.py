@@ -80,6 +80,7 @@ orgs = Table(
     _text("holds", "[]"),
     _text("timezone", "UTC"),
     _number("weight", 1),
+    _text("durability", "buffered"),
     _number("created_at"),
     _number("version"),
     _number("touched"),  # the store's version at the last write the data plane should see

@@ -60,6 +60,7 @@ def summary(results: Results) -> str:
     if results.where is not None:
         figures |= {f"stage_{stage}_us": cost for stage, cost in results.where.stages.items()}
         figures["stage_rest_us"] = results.where.rest
+        figures |= results.where.durability
     figures["errors"] = len(results.errors)
     return json.dumps({key: _plain(value) for key, value in figures.items()})
 
@@ -143,6 +144,14 @@ def _where_table(where: Where) -> Table:
     table.add_row(
         "whole gateway", _number(sum(where.threads.values()), 1), "in the run that this was held against"
     )
+    costs = where.durability
+    if costs:
+        table.caption = (
+            f"Intent and receipt on the request's path: buffered {costs['audit_buffered_us']:.1f}. Strict, one at"
+            f" a time: {costs['audit_strict_1_us']:.0f} and a wait of {costs['audit_strict_1_wait_us']:.0f}; 32 at a"
+            f" time: {costs['audit_strict_32_us']:.0f} and {costs['audit_strict_32_wait_us']:.0f}."
+        )
+        table.caption_justify = "left"
     return table
 
 

@@ -26,7 +26,19 @@ from gateway.audit.spool import Spool
 from gateway.authn.verify import Authenticator
 from gateway.authorize.stage import authorize, resolve
 from gateway.clock import SystemClock
-from gateway.exchange import Claim, Credential, Hold, Permit, Receipt, Reservation, Route, SpoolUp, Usage, Used
+from gateway.exchange import (
+    Claim,
+    Credential,
+    Hold,
+    Intent,
+    Permit,
+    Receipt,
+    Reservation,
+    Route,
+    SpoolUp,
+    Usage,
+    Used,
+)
 from gateway.ledger import Ledger
 from gateway.limits.accounts import LimitOwner
 from gateway.limits.claims import claims_for
@@ -127,11 +139,12 @@ class Stages:
             "metrics": _least(lambda: self._counters.observe(receipt)),
             "limit": await _least_async(lambda: self._limit(permit), streams=1),
             "transport": await _least_async(lambda: self._ask_upstream(route), streams=32),
-            "audit": await self._audit(receipt),
+            "audit": await self._audit(receipt, permit),
         }
         hold.settle(Used(10))
         await self._transports.aclose()
-        return {stage: round(costs[stage], 2) for stage in STAGES}
+        strict = await self._strict(receipt, permit)
+        return {stage: round(costs[stage], 2) for stage in STAGES} | strict
 
     async def _limit(self, permit: Permit) -> None:
         """Mostly out of a slice; now and then the owner is asked, which here is in the same process."""
@@ -160,7 +173,7 @@ class Stages:
     def _receipt(self, permit: Permit, hold: Hold, route: Route) -> Receipt:
         """Everything a ledger is told of a request that is served."""
         ledger = Ledger("req_0123456789abcdef01234567", "", Action.CHAT, self._clock, self._tokens)
-        ledger.entered(permit.principal, "bench/1")
+        ledger.entered(permit.principal, "bench/1", 1)
         ledger.decoded(permit.call)
         ledger.permitted(permit)
         ledger.admitted(permit, hold)
@@ -180,21 +193,19 @@ class Stages:
         await read_answer(answer, progress)
         answer.cancel()
 
-    async def _audit(self, receipt: Receipt) -> float:
-        """From room set aside to the message for the sequencer; sending that is not in it."""
+    def _intended(self, permit: Permit) -> Intent:
+        ledger = Ledger("req_0123456789abcdef01234567", "", Action.CHAT, self._clock, self._tokens)
+        return ledger.intended(permit.principal, "bench/1", permit.tenant)
 
-        async def send(up: SpoolUp) -> int:
-            msgspec.json.encode(up)
-            return up.receipts[-1].seq
-
+    async def _audit(self, receipt: Receipt, permit: Permit) -> float:
+        """From the intent to the message for the sequencer; sending that is not in it."""
         spool = Spool(self._folder, "bench-0123456789abcdef", 4 * 1024 * 1024, 25)
-        running = asyncio.create_task(spool.run(send))
+        running = asyncio.create_task(spool.run(_encoded))
         least = float("inf")
         for _ in range(ROUNDS):
             begin = time.process_time_ns()
             for number in range(COUNT):
-                spool.admit()
-                spool.append(receipt)
+                spool.append(receipt, spool.admit(self._intended(permit)))
                 if number % 100 == 99:  # as a worker's loop would, which has other things to do
                     await asyncio.sleep(0.01)
             while spool.pending:
@@ -203,6 +214,46 @@ class Stages:
         spool.stop()
         await running
         return least
+
+    async def _strict(self, receipt: Receipt, permit: Permit) -> dict[str, float]:
+        """What an organization pays that asks for its intents to be synced before anything is sent: CPU a request,
+        and the time that one waits, alone and among 32. Beside it what waits for nothing."""
+        spool = Spool(self._folder, "strict-0123456789abcdef", 4 * 1024 * 1024, 25)
+        running = asyncio.create_task(spool.run(_encoded))
+
+        async def one(secure: bool) -> None:
+            number = spool.admit(self._intended(permit))
+            if secure:
+                began = time.perf_counter()
+                await spool.secure(number, self._intended(permit))
+                waits.append(time.perf_counter() - began)
+            spool.append(receipt, number)
+
+        async def many(streams: int, secure: bool) -> float:
+            async def in_turn() -> None:
+                for _ in range(COUNT // streams):
+                    await one(secure)
+
+            begin = time.process_time_ns()
+            await asyncio.gather(*(in_turn() for _ in range(streams)))
+            return (time.process_time_ns() - begin) / COUNT / 1000
+
+        found: dict[str, float] = {}
+        waits: list[float] = []
+        for streams in (1, 32):
+            waits.clear()
+            cost = min([await many(streams, secure=True) for _ in range(ROUNDS)])
+            middle = sorted(waits)[len(waits) // 2]
+            found |= {f"audit_strict_{streams}_us": cost, f"audit_strict_{streams}_wait_us": middle * 1_000_000}
+        found["audit_buffered_us"] = min([await many(1, secure=False) for _ in range(ROUNDS)])
+        spool.stop()
+        await running
+        return {name: round(value, 2) for name, value in found.items()}
+
+
+async def _encoded(up: SpoolUp) -> int:
+    msgspec.json.encode(up)
+    return up.receipts[-1].seq
 
 
 def _least(work: Callable[[], object]) -> float:

@@ -142,7 +142,9 @@ def test_children_start_on_the_core_they_are_pinned_to() -> None:
 
 def test_the_stages_and_the_rest_make_up_the_worker() -> None:
     threads = {"worker, main thread": 120.0, "worker, other threads": 40.0, "other processes": 20.0}
-    where = Where({"server": 30.0, "edge": 25.0, "token": 1.5}, threads)
+    durability = dict.fromkeys(("audit_strict_1_us", "audit_strict_1_wait_us", "audit_strict_32_us"), 150.0)
+    durability |= {"audit_strict_32_wait_us": 600.0, "audit_buffered_us": 8.5}
+    where = Where({"server": 30.0, "edge": 25.0, "token": 1.5}, threads, durability)
     assert where.rest == 160 - 56.5
     found = results()
     assert not [key for key in json.loads(summary(found)) if key.startswith("stage_")]
@@ -154,6 +156,8 @@ def test_the_stages_and_the_rest_make_up_the_worker() -> None:
     printed = console.export_text()
     assert "Where a JSON request" in printed
     assert "180.0" in printed
+    assert "buffered 8.5" in printed
+    assert figures["audit_strict_32_wait_us"] == 600.0
 
 
 def test_every_stage_says_what_is_in_it() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -25,17 +25,19 @@ WHAT: Final = {
     "route": "alias to upstream, leased key",
     "transport": "to the upstream and back: HTTP/2, TLS, sockets",
     "ledger": "notes of every stage, the receipt, the time split",
-    "audit": "room, write, group sync, message to the sequencer",
+    "audit": "room, intent, receipt, group sync, message to the sequencer",
     "metrics": "count the receipt",
 }
 
 
 @dataclass(frozen=True)
 class Where:
-    """Microseconds of CPU a request. `stages`: by stage; `threads`: the gateway's own, in one run of the load."""
+    """Microseconds of CPU a request. `stages`: by stage; `threads`: the gateway's own, in one run of the load.
+    `durability`: what intent and receipt cost on the request's path by itself, and what `strict` waits."""
 
     stages: dict[str, float]
     threads: dict[str, float]
+    durability: dict[str, float] = field(default_factory=dict)
 
     @property
     def rest(self) -> float:
@@ -60,8 +62,10 @@ def measure_where(rig: Rig, gateway: Target, folder: Path, pki: Pki, seconds: fl
         )
     if done.returncode != 0:
         raise RuntimeError(f"the stages cannot be measured:\n{done.stderr}")
-    stages |= json.loads(done.stdout)
-    return Where(stages, _threads(rig, gateway, seconds))
+    measured = json.loads(done.stdout)
+    durability = {name: figure for name, figure in measured.items() if name.startswith("audit_")}
+    stages |= {name: figure for name, figure in measured.items() if name not in durability}
+    return Where(stages, _threads(rig, gateway, seconds), durability)
 
 
 def _threads(rig: Rig, target: Target, seconds: float) -> dict[str, float]:

@@ -18,7 +18,7 @@ from gateway.audit.entry import from_receipt
 from gateway.audit.merkle import leaf_hash
 from gateway.audit.pack import PackWriter, Plan, digest
 from gateway.audit.signer import Signer
-from gateway.exchange import Outcome, Receipt, SpooledReceipt, SpoolUp
+from gateway.exchange import Intent, Outcome, Receipt, SpooledReceipt, SpoolUp
 from gateway.secret import Secret
 from policies.facts import Action
 from tenants.ids import OrgId
@@ -47,9 +47,11 @@ def receipt(n: int = 0, org: OrgId = ACME, **changes: object) -> Receipt:
     return Receipt(**fields)  # type: ignore[arg-type]  # a test names the fields it cares for
 
 
-def intent(n: int = 0, org: OrgId = ACME, **changes: object) -> Receipt:
+def intent(n: int = 0, org: OrgId = ACME, **changes: object) -> Intent:
     """What is known of `receipt(n)` when it is admitted."""
-    return receipt(n, org, **{"outcome": Outcome.UNKNOWN, "status": 0, "model": "", "prompt_tokens": 0, **changes})
+    made = receipt(n, org, **changes)
+    known = {name: getattr(made, name) for name in Intent.__struct_fields__ if name != "model"}
+    return Intent(**known)
 
 
 def up(boot: str, *numbers: int, org: OrgId = ACME) -> SpoolUp:

@@ -13,7 +13,17 @@ from msgspec import Struct, structs
 from gateway.api.admin.problems import invalid
 from policies.facts import Action, Role
 from policies.rules import Effect
-from tenants.models import CredentialKind, LimitScope, LimitUnit, OnEnd, OnOutage, State, Window, WireProtocol
+from tenants.models import (
+    CredentialKind,
+    Durability,
+    LimitScope,
+    LimitUnit,
+    OnEnd,
+    OnOutage,
+    State,
+    Window,
+    WireProtocol,
+)
 
 T = TypeVar("T", bound=Struct)
 
@@ -31,6 +41,7 @@ class OrgBody(Struct, frozen=True, forbid_unknown_fields=True):
     holds: tuple[str, ...] = ()
     timezone: str = "UTC"
     weight: int = 1
+    durability: Durability = Durability.BUFFERED
     state: State | None = None
     created_at: int | None = None
     version: int | None = None

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.pack import PackWriter
+from gateway.audit.pack import PackWriter, Plan
 from gateway.audit.reader import LogReader
 from gateway.audit.recover import recover
 from gateway.audit.sequencer import Sequencer
 from gateway.audit.verify import verify_pack
 from gateway.exchange import SpooledReceipt, SpoolUp
 from tenants.ids import OrgId
-from tests.fakes.audit import ACME, GLOBEX, SIGNER, receipt
+from tests.fakes.audit import ACME, GLOBEX, SIGNER, intent, receipt
 
 KILLS = 12
 ROOT = Path(__file__).parents[3]
@@ -43,10 +43,12 @@ async def export(sequencer: Sequencer, org: OrgId, folder: Path) -> list[list[ob
     """Export and verify as an auditor would; returns where each receipt came from."""
     reader = LogReader(sequencer)
     shutil.rmtree(folder, ignore_errors=True)
-    with PackWriter(folder, org=org) as pack:
-        async for piece in reader.raw(org, 0, await reader.size(org)):
+    size = await reader.size(org)
+    plan = Plan(org, await reader.checkpoint(org), reader.verifier_key(org), 0, size, {}, "")
+    with PackWriter(folder, plan) as pack:
+        async for piece in reader.raw(org, 0, size):
             pack.write(piece)
-        pack.finish(await reader.checkpoint(org), reader.verifier_key(org), 1)
+        pack.finish(1)
     verdict = verify_pack(folder, reader.verifier_key(org))
     assert verdict.ok, verdict.faults
     return [json.loads(line)["spool"] for line in (folder / "entries.jsonl").read_bytes().splitlines()]
@@ -120,8 +122,7 @@ async def test_a_worker_that_lives_on_while_the_sequencer_restarts(tmp_path: Pat
         return upto
 
     for n in range(200):
-        spool.admit()
-        spool.append(receipt(n))
+        spool.append(receipt(n), spool.admit(intent(n)))
     spool.stop()
     await spool.run(send)
     assert await export(current, ACME, tmp_path / "pack") == [["boot", n] for n in range(1, 201)]

@@ -19,7 +19,7 @@ from gateway.audit.sequencer import Sequencer
 from gateway.audit.spool import Spool
 from gateway.errors import UnavailableError
 from gateway.exchange import SpoolUp
-from tests.fakes.audit import ACME, SIGNER, receipt, up
+from tests.fakes.audit import ACME, SIGNER, intent, receipt, up
 
 MIB = 1024 * 1024
 
@@ -42,13 +42,11 @@ async def test_a_worker_refuses_new_work_and_settles_all_it_admitted(small_disk:
     spool = Spool(small_disk / "spool", "boot", 256 * 1024, 1)
     ballast = os.open(small_disk / "ballast", os.O_WRONLY | os.O_CREAT)
     os.posix_fallocate(ballast, 0, 300 * 1024)
-    admitted = 0
+    admitted: list[int] = []
 
     def admit_all() -> None:
-        nonlocal admitted
         while True:
-            spool.admit()
-            admitted += 1
+            admitted.append(spool.admit(intent()))
 
     def fill_up() -> None:
         while True:  # what else is on the disk takes the rest
@@ -60,9 +58,9 @@ async def test_a_worker_refuses_new_work_and_settles_all_it_admitted(small_disk:
     with pytest.raises(OSError, match="No space left"):
         fill_up()
     os.close(ballast)
-    assert admitted > 200
-    for n in range(admitted):
-        spool.append(receipt(n, model="x" * 3000))
+    assert len(admitted) > 200
+    for n in admitted:
+        spool.append(receipt(n, model="x" * 3000), n)
     got: list[int] = []
 
     async def send(sent: SpoolUp) -> int:
@@ -71,7 +69,7 @@ async def test_a_worker_refuses_new_work_and_settles_all_it_admitted(small_disk:
 
     spool.stop()
     await spool.run(send)
-    assert got == list(range(1, admitted + 1))
+    assert got == admitted
     assert spool.healthy
 
 
@@ -128,9 +126,9 @@ async def test_a_file_that_may_not_grow_is_no_different(tmp_path: Path) -> None:
         with pytest.raises(UnavailableError):
             await sequencer.append_receipts(up("boot", *range(11, 21)))
         for _ in range(4):
-            spool.admit()
+            spool.admit(intent())
         with pytest.raises(UnavailableError, match="no reserve"):
-            spool.admit()
+            spool.admit(intent())
     assert await sequencer.append_receipts(up("boot", *range(11, 21))) == 20
     assert await LogReader(sequencer).size(ACME) == 20
     await asyncio.sleep(0)

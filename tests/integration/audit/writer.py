@@ -15,7 +15,7 @@ from pathlib import Path
 from gateway.audit.sequencer import Sequencer
 from gateway.audit.spool import Spool
 from gateway.exchange import SpooledReceipt, SpoolUp
-from tests.fakes.audit import ACME, GLOBEX, SIGNER, receipt
+from tests.fakes.audit import ACME, GLOBEX, SIGNER, intent, receipt
 
 
 def say(number: int) -> None:
@@ -32,8 +32,7 @@ async def spool(folder: Path, boot: str) -> None:
 
     running = asyncio.create_task(mine.run(away))
     for n in count(1):
-        mine.admit()
-        mine.append(receipt(n))
+        mine.append(receipt(n), mine.admit(intent(n)))
         say(n)
         await asyncio.sleep(0)
     await running

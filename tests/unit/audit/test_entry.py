@@ -20,7 +20,7 @@ from gateway.exchange import Outcome, Receipt
 from policies.facts import Action
 from tenants.ids import PLATFORM, OrgId
 from tenants.store import Actor, Change
-from tests.fakes.audit import ACME, change, receipt
+from tests.fakes.audit import ACME, change, intent, receipt
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs/reference/audit-entry.schema.json").read_text())
 TYPES = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
@@ -132,11 +132,30 @@ def test_every_action_and_outcome_has_a_name(action: Action) -> None:
         assert faults(sealed(from_receipt(receipt(action=action, outcome=outcome), "b", 1)), SCHEMA) == []
 
 
+def test_of_an_intent_only_what_was_known_is_said() -> None:
+    fields = from_receipt(intent(1, key_version=3).unsettled(), "boot", 4, {}, 9).fields
+    assert {"key_version", "outcome", "request_id", "client"} <= fields.keys()
+    assert not {"sent", "status", "stream", "total_us", "prompt_tokens", "bytes_out"} & fields.keys()
+
+
+def test_an_intent_and_its_receipt_are_one_document() -> None:
+    orphan, settled = (
+        from_receipt(intent().unsettled(), "boot", 4, {}, 9),
+        from_receipt(receipt(), "boot", 5, {}, 9),
+    )
+    assert orphan.id == settled.id
+    assert (orphan.orphan, settled.orphan) == (True, False)
+    others = [(ACME, "boot", 8), (ACME, "toob", 9), (OrgId("globex"), "boot", 9), (ACME, "boot", 0)]
+    ids = {from_receipt(receipt(org=org), boot, 9, {}, number).id for org, boot, number in others}
+    assert len(ids | {orphan.id}) == 5
+
+
 def test_every_field_of_a_receipt_is_in_its_entry() -> None:
     texts: dict[str, Any] = {n: "x" for n in Receipt.__struct_fields__ if Receipt.__annotations__[n] == "str"}
     later: dict[str, Any] = dict.fromkeys(
         ("held_us", "queue_us", "stream_us", "relay_us", "events", "cost_nanodollars"), 1
     )
+    later["limits"] = ("everybody", "platform/all")
     entry = sealed(from_receipt(receipt(1, **texts, **later), "b", 1))
     assert not later.keys() & sealed(from_receipt(receipt(1), "b", 1)).keys()
     renamed = {"at_us": "@timestamp", "member": "actor"}

@@ -17,9 +17,9 @@ from gateway.audit.recover import recover
 from gateway.audit.segments import take_over
 from gateway.audit.spool import Spool
 from gateway.errors import UnavailableError
-from gateway.exchange import SpooledReceipt, SpoolUp
+from gateway.exchange import Outcome, Receipt, SpooledReceipt, SpoolUp
 from tenants.ids import OrgId
-from tests.fakes.audit import FaultyDisk, receipt
+from tests.fakes.audit import FaultyDisk, intent, receipt
 from tests.kit.wait import eventually
 
 SIZE = 4 * RECORD_MAX
@@ -47,8 +47,27 @@ class Sequencer:
 
 def fill(spool: Spool, count: int, **changes: object) -> None:
     for n in range(count):
-        spool.admit()
-        spool.append(receipt(n, **changes))  # type: ignore[arg-type]  # fields of a receipt
+        spool.append(receipt(n, **changes), spool.admit(intent(n)))  # type: ignore[arg-type]  # fields of a receipt
+
+
+def settle(spool: Spool, made: Receipt) -> None:
+    """The request that was admitted first."""
+    spool.append(made, min(spool._intents._places))
+
+
+class Taken:
+    """Takes all that is sent, repeats too."""
+
+    def __init__(self) -> None:
+        self.items: list[SpooledReceipt] = []
+
+    async def send(self, up: SpoolUp) -> int:
+        self.items += up.receipts
+        return up.receipts[-1].seq
+
+
+def wiped(folder: Path) -> bool:
+    return not any(b"".join(path.read_bytes() for path in folder.rglob("*.seg")))
 
 
 def well(spool: Spool) -> bool:
@@ -99,12 +118,12 @@ def test_a_receipt_of_any_size_fits_a_record() -> None:
 def test_every_admitted_request_has_room_on_disk(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "boot", SIZE, 1, segments_max=3)
     for _ in range(12):
-        spool.admit()
+        spool.admit(intent())
     with pytest.raises(UnavailableError, match="spool is full") as caught:
-        spool.admit()
+        spool.admit(intent())
     assert caught.value.retry_after_s
     for n in range(12):
-        spool.append(receipt(n, model="x" * 5000))
+        settle(spool, receipt(n, model="x" * 5000))
     assert all(path.stat().st_blocks * 512 >= SIZE for path in tmp_path.rglob("*.seg"))
     assert spool.pending == 12
 
@@ -114,14 +133,14 @@ def test_a_full_disk_refuses_at_admission_and_never_at_settlement(tmp_path: Path
     spool = Spool(tmp_path, "boot", SIZE, 1, disk=disk)
     disk.full("allocate")
     for _ in range(4):
-        spool.admit()
+        spool.admit(intent())
     with pytest.raises(UnavailableError, match=r"no reserve on disk \(No space left"):
-        spool.admit()
-    assert files(tmp_path / "boot") == ["00000001.seg", "lock"]
+        spool.admit(intent())
+    assert files(tmp_path / "boot") == ["00000001.seg", "intents", "lock"]
     for n in range(4):
-        spool.append(receipt(n))
+        settle(spool, receipt(n))
     disk.mend()
-    spool.admit()
+    spool.admit(intent())
 
 
 def test_a_spool_that_gets_no_first_segment_says_so(tmp_path: Path) -> None:
@@ -136,13 +155,13 @@ def test_a_spool_that_gets_no_first_segment_says_so(tmp_path: Path) -> None:
 def test_appending_without_admission_is_a_mistake_that_is_heard(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "boot", SIZE, 1)
     with pytest.raises(RuntimeError, match="without admit"):
-        spool.append(receipt())
+        spool.append(receipt(), 1)
 
 
 def test_files_are_private(tmp_path: Path) -> None:
     Spool(tmp_path / "spools", "boot", SIZE, 1)
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "spools").rglob("*")}
-    assert modes == {"boot": 0o700, "00000001.seg": 0o600, "lock": 0o600}
+    assert modes == {"boot": 0o700, "00000001.seg": 0o600, "intents": 0o600, "lock": 0o600}
 
 
 # -- forwarding -----------------------------------------------------------------------------------------------
@@ -159,14 +178,14 @@ async def test_receipts_arrive_in_order_and_nothing_is_left(tmp_path: Path) -> N
 async def test_stopping_waits_for_what_was_admitted(tmp_path: Path) -> None:
     spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
     fill(spool, 1)
-    spool.admit()
+    spool.admit(intent())
     spool.stop()
     with pytest.raises(UnavailableError, match="shutting down"):
-        spool.admit()
+        spool.admit(intent())
     running = asyncio.create_task(spool.run(there.send))
     await there.called.wait()
     there.called.clear()
-    spool.append(receipt(2))
+    settle(spool, receipt(2))
     await there.called.wait()
     await running
     assert there.seqs == [1, 2]
@@ -193,13 +212,15 @@ async def test_what_is_an_entry_is_wiped_from_the_segment_in_use(tmp_path: Path)
     running = asyncio.create_task(spool.run(there.send))
 
     def on_disk() -> bytes:
-        return b"".join(path.read_bytes() for path in tmp_path.rglob("*.seg"))
+        return b"".join(path.read_bytes() for path in (tmp_path / "boot").iterdir())
 
     for n in range(20):  # more than the segment has room for, were it not begun anew
-        fill(spool, 1, member=f"mem_0{n:04}")
-        assert f"mem_0{n:04}".encode() in on_disk()
-        await eventually(lambda: not any(on_disk()), "the segment to be wiped")
-    assert files(tmp_path / "boot") == ["00000001.seg", "lock"]
+        member = f"mem_0{n:04}"
+        number = spool.admit(intent(n, member=member))
+        assert member.encode() in on_disk()
+        spool.append(receipt(n, member=member), number)
+        await eventually(lambda: b"mem_" not in on_disk(), "the segment and the intent to be wiped")
+    assert files(tmp_path / "boot") == ["00000001.seg", "intents", "lock"]
     spool.stop()
     await running
     assert there.seqs == list(range(1, 21))
@@ -209,8 +230,7 @@ async def test_a_crash_after_the_segment_was_begun_anew_loses_and_repeats_nothin
     spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
     fill(spool, 3)
     running = asyncio.create_task(spool.run(there.send))
-    await there.called.wait()
-    await eventually(lambda: not spool.pending, "all to be entries")
+    await eventually(lambda: wiped(tmp_path), "the segment to be wiped")
     running.cancel()
     fill(spool, 2)
     os.close(spool._lock)  # kill -9: the kernel lets go of it
@@ -220,15 +240,21 @@ async def test_a_crash_after_the_segment_was_begun_anew_loses_and_repeats_nothin
 
 async def test_a_segment_that_cannot_be_wiped_is_begun_anew_all_the_same(tmp_path: Path) -> None:
     """Else what comes behind a part that was wiped would be lost to recovery. Old records behind are repeats."""
-    disk = FaultyDisk()
-    spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=disk), Sequencer()
+
+    class Worn(FaultyDisk):
+        def write(self, fd: int, data: bytes, offset: int) -> None:
+            if offset == 0 and not any(data) and os.readlink(f"/proc/self/fd/{fd}").endswith(".seg"):
+                refused.set()
+                super().write(fd, data[:40], offset)
+                raise OSError(5, "Input/output error")
+            super().write(fd, data, offset)
+
+    refused = threading.Event()
+    spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=Worn()), Sequencer()
     fill(spool, 3)
-    disk.broken("write")
-    disk.torn = 40
     running = asyncio.create_task(spool.run(there.send))
-    await eventually(lambda: not spool.pending, "all to be entries")
+    await eventually(refused.is_set, "the segment to be wiped in vain")
     running.cancel()
-    disk.mend()
     fill(spool, 1)
     os.close(spool._lock)
     await recover(tmp_path, there.send)
@@ -317,9 +343,9 @@ async def test_a_spare_is_made_before_it_is_needed(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*.seg"))) == 2
     disk.full("allocate")
     for _ in range(4):
-        spool.admit()
+        spool.admit(intent())
     for n in range(4):
-        spool.append(receipt(n))
+        settle(spool, receipt(n))
     spool.stop()
     await running
     assert there.seqs == list(range(1, 8))
@@ -341,15 +367,15 @@ async def test_a_write_that_fails_loses_nothing_and_refuses_what_comes_next(tmp_
     disk = FaultyDisk()
     spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=disk), Sequencer()
     fill(spool, 1)
-    spool.admit()
-    spool.admit()
+    spool.admit(intent())
+    spool.admit(intent())
     disk.broken("write")
     disk.torn = 11
-    spool.append(receipt(2))
-    spool.append(receipt(3))
+    settle(spool, receipt(2))
+    settle(spool, receipt(3))
     assert not well(spool)
     with pytest.raises(UnavailableError, match=r"cannot be written \(Input/output error"):
-        spool.admit()
+        spool.admit(intent())
     disk.mend()
     running = asyncio.create_task(spool.run(there.send))
     await there.called.wait()
@@ -363,9 +389,9 @@ async def test_while_the_disk_stays_broken_receipts_are_sent_from_memory(tmp_pat
     disk = FaultyDisk()
     spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=disk), Sequencer()
     running = asyncio.create_task(spool.run(there.send))
-    spool.admit()
+    spool.admit(intent())
     disk.broken("write")
-    spool.append(receipt(1))
+    settle(spool, receipt(1))
     await there.called.wait()
     assert there.seqs == [1]
     assert not well(spool)
@@ -382,12 +408,12 @@ async def test_records_behind_a_failed_write_reach_the_disk_in_order(tmp_path: P
     disk = FaultyDisk()
     spool = Spool(tmp_path, "boot", SIZE, 1, disk=disk)
     for _ in range(3):
-        spool.admit()
-    spool.append(receipt(1))
+        spool.admit(intent())
+    settle(spool, receipt(1))
     disk.broken("write")
-    spool.append(receipt(2))
+    settle(spool, receipt(2))
     disk.mend()
-    spool.append(receipt(3))
+    settle(spool, receipt(3))
     (path,) = tmp_path.rglob("*.seg")
     assert [item.seq for item, _ in decode(path.read_bytes())] == [1]
     there = Sequencer()
@@ -403,10 +429,10 @@ async def test_records_that_were_sent_from_memory_need_no_disk_any_more(tmp_path
     disk = FaultyDisk()
     spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=disk), Sequencer()
     for _ in range(7):
-        spool.admit()
+        spool.admit(intent())
     disk.broken("write")
     for n in range(7):
-        spool.append(receipt(n, model="x" * 500, error="x" * 400, rule="x" * 400, limit="x" * 400))
+        settle(spool, receipt(n, model="x" * 500, error="x" * 400, rule="x" * 400, limit="x" * 400))
     running = asyncio.create_task(spool.run(there.send))
     await there.called.wait()
     assert there.seqs == [1, 2, 3, 4, 5, 6, 7]
@@ -449,7 +475,7 @@ async def test_a_failed_sync_refuses_until_the_sequencer_has_everything(tmp_path
     running = asyncio.create_task(spool.run(there.send))
     await there.called.wait()
     with pytest.raises(UnavailableError):
-        spool.admit()
+        spool.admit(intent())
     disk.mend()
     there.called.clear()
     await there.called.wait()
@@ -515,8 +541,8 @@ async def test_a_dead_workers_spool_is_drained_and_removed(tmp_path: Path) -> No
     assert await recover(tmp_path, there.send) == 0
 
 
-async def test_a_torn_record_was_never_acknowledged_and_is_left_out(tmp_path: Path) -> None:
-    spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
+async def test_a_torn_record_was_never_acknowledged_and_its_intent_stands_for_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "boot", SIZE, 1)
     fill(spool, 3)
     die(spool)
     (path,) = tmp_path.rglob("*.seg")
@@ -524,8 +550,13 @@ async def test_a_torn_record_was_never_acknowledged_and_is_left_out(tmp_path: Pa
     with path.open("r+b") as file:
         file.seek(end - 5)
         file.write(bytes(5))
-    assert await recover(tmp_path, there.send) == 2
-    assert there.seqs == [1, 2]
+    taken = Taken()
+    assert await recover(tmp_path, taken.send) == 3
+    assert [(item.seq, item.intent, item.receipt.outcome) for item in taken.items] == [
+        (1, 1, Outcome.SERVED),
+        (2, 2, Outcome.SERVED),
+        (2, 3, Outcome.UNKNOWN),
+    ]
 
 
 async def test_nothing_is_removed_that_the_sequencer_refused(tmp_path: Path) -> None:

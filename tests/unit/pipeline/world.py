@@ -14,7 +14,7 @@ from gateway.errors import (
     GatewayError,
     UnauthenticatedError,
 )
-from gateway.exchange import Claim, Credential, Principal, Receipt, Standing, Used
+from gateway.exchange import Claim, Credential, Intent, Principal, Receipt, Standing, Used
 from gateway.inflight import Abort, InFlight
 from gateway.limits.tokens import Tokens
 from gateway.pipeline import Headers, Pipeline
@@ -165,6 +165,11 @@ class World:
         self.claims: Sequence[Claim] = ()
         self.receipts: list[Receipt] = []
         self.admitted = 0
+        self.intents: dict[int, Intent] = {}
+        self.secured: list[Intent] = []
+        self.receipts_error: GatewayError | None = None
+        self.secure_error: GatewayError | None = None
+        self.secure_gate: asyncio.Event | None = None
         self.observed: list[Receipt] = []
         self.respond: Callable[[httpx.Request], Awaitable[UpstreamAnswer]] | None = None
         self.requests: list[httpx.Request] = []
@@ -230,10 +235,22 @@ class World:
     async def other(self, org: OrgId, upstream: str, version: int, key_version: int) -> Credential | None:
         return self.other_key
 
-    def admit(self) -> None:
+    def admit(self, intent: Intent) -> int:
+        if self.receipts_error is not None:
+            raise self.receipts_error
         self.admitted += 1
+        self.intents[self.admitted] = intent
+        return self.admitted
 
-    def append(self, receipt: Receipt) -> None:
+    async def secure(self, number: int, intent: Intent) -> None:
+        self.secured.append(intent)
+        if self.secure_gate is not None:
+            await self.secure_gate.wait()
+        if self.secure_error is not None:
+            raise self.secure_error
+
+    def append(self, receipt: Receipt, number: int) -> None:
+        del self.intents[number]
         self.receipts.append(receipt)
 
     def for_upstream(self, upstream: Upstream) -> FakeTransport:
