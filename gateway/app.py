@@ -56,6 +56,7 @@ from gateway.backends import (
     undertaker,
     upstream_keys,
     warm_store,
+    web_sessions,
     webhooks_of,
 )
 from gateway.bus.client import BusClient
@@ -326,6 +327,7 @@ async def control(settings: Settings) -> None:
         probe=UpstreamProbe(transports, clock.monotonic_us, client_tokens(settings, clock), clock.now),
         webhooks=webhooks,
         limits=keeper,
+        web=web_sessions(settings, oauth, clock),
         limits_state=lambda: limits_state(buckets),
         reconciler=days.reconciler,
         check_url=lambda url: url_fault(url, settings.upstreams.networks()),

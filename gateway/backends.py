@@ -27,6 +27,7 @@ from gateway.oauth.service import OAuthService
 from gateway.oauth.sql import SqlOAuthStore
 from gateway.oauth.throttle import Counter
 from gateway.oauth.tokens import TokenSigner
+from gateway.oauth.web import WebSessions
 from gateway.ownkeys import Unlocked
 from gateway.secrets.certs import CertLeases
 from gateway.secrets.datakeys import DataKeys
@@ -197,3 +198,7 @@ async def open_oauth(
         clock=clock.now,
         counter=counter,
     )
+
+
+def web_sessions(settings: Settings, oauth: OAuthService, clock: Clock) -> WebSessions:
+    return WebSessions(oauth, clock=clock.now, idle_s=settings.web.idle_s, session_s=settings.web.session_s)

@@ -249,6 +249,21 @@ class Audit(_Section):
     )
 
 
+class Web(_Section):
+    """The audit log in a browser, on the admin listener (`<server.admin_url>/audit`)."""
+
+    idle_s: int = Field(
+        default=1_800, ge=60, le=86_400, description="Seconds after which a session that is not used ends."
+    )
+    session_s: int = Field(
+        default=8 * 3_600,
+        ge=300,
+        le=7 * 86_400,
+        description="Seconds after which a session ends however much it is used. One never outlives"
+        " `tokens.refresh_s` either.",
+    )
+
+
 class Upstreams(_Section):
     """`allow_networks`: private or loopback networks that upstream URLs may lead to; others are refused."""
 
@@ -275,6 +290,7 @@ class Settings(_Section):
     vault: VaultSettings = VaultSettings()
     limits: LimitsSettings = LimitsSettings()
     audit: Audit = Audit()
+    web: Web = Web()
     upstreams: Upstreams = Upstreams()
 
     @model_validator(mode="after")

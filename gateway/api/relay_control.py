@@ -126,8 +126,11 @@ async def _ask(
     headers = [
         (name.decode("ascii"), value.decode("ascii"))
         for name, value in scope["headers"]
-        if name in _REQUEST_HEADERS and value.isascii()
+        if name in _REQUEST_HEADERS and value.isascii() and name != b"cookie"
     ]
+    # Over HTTP/2 a browser sends each cookie in a field of its own: a line again (RFC 9113 section 8.2.3).
+    cookies = [value.decode("ascii") for name, value in scope["headers"] if name == b"cookie" and value.isascii()]
+    headers += [("cookie", "; ".join(cookies))] if cookies else []
     client = scope.get("client")
     headers += [("x-orgate-client", client[0] if client else ""), ("x-request-id", request_id.decode())]
     target = path + ("?" + query.decode("latin-1") if query else "")

@@ -85,11 +85,13 @@ class AuthorizationCodes:
         clock: Callable[[], float],
         random: Callable[[int], bytes],
         audiences: Audiences,
+        admin_url: str = "",
     ) -> None:
         self._store = store
         self._clock = clock
         self._random = random
         self._audiences = audiences
+        self._admin_url = admin_url
 
     def back(self, form: Mapping[str, str]) -> Return:
         """Who asks and where the answer goes. What this refuses must not be redirected (RFC 6749 section 4.1.2.1):
@@ -98,7 +100,7 @@ class AuthorizationCodes:
         if client is None:
             raise InvalidClientError("client_id is missing or not registered")
         uri = form.get("redirect_uri", "")
-        if not any(_matches(registered, uri) for registered in client.redirect_uris):
+        if not any(_matches(registered, uri, self._admin_url) for registered in client.redirect_uris):
             raise InvalidRequestError("redirect_uri is missing or not registered for this client")
         state = form.get("state", "")
         if len(state) > MAX_STATE or not state.isascii() or not state.isprintable():
@@ -177,8 +179,10 @@ def refusal(back: Return, issuer: str, error: OAuthError) -> str:
     return back.to(issuer, error=error.code, error_description=error.description)
 
 
-def _matches(registered: str, uri: str) -> bool:
+def _matches(registered: str, uri: str, admin_url: str) -> bool:
     """Exactly; a loopback address with any port (RFC 8252 section 7.3)."""
+    if registered.startswith("/"):
+        return bool(admin_url) and uri == admin_url + registered
     if uri == registered:
         return True
     try:

@@ -29,16 +29,21 @@ SCOPES: Final[Mapping[Plane, str]] = {Plane.DATA: "inference", Plane.ADMIN: "adm
 
 
 class Client(Struct, frozen=True):
-    """`name` is what the pages show. `redirect_uris` are matched exactly, loopback ones on any port."""
+    """`name` is what the pages show. `redirect_uris` are matched exactly, loopback ones on any port; one that
+    begins with a slash is beneath the admin URL. `own`: part of this server; nobody else may speak for it."""
 
     id: str
     name: str
     planes: tuple[Plane, ...]
     redirect_uris: tuple[str, ...] = ()
+    own: bool = False
 
 
 LOOPBACK: Final = ("http://127.0.0.1/callback", "http://[::1]/callback")
 """RFC 8252 section 7.3. Not `localhost`, which may be resolved to somebody else (section 8.3)."""
+
+WEB: Final = Client("orgate-web", "the audit log's page", (Plane.ADMIN,), ("/sign-in/callback",), own=True)
+"""The pages of the admin listener: `gateway.oauth.web`."""
 
 
 CLIENTS: Final[Mapping[str, Client]] = {
@@ -46,16 +51,18 @@ CLIENTS: Final[Mapping[str, Client]] = {
     for client in (
         Client("orgate-cli", "the Orgate command line", (Plane.DATA, Plane.ADMIN), LOOPBACK),
         Client("orgate-editor", "an editor", (Plane.DATA,), LOOPBACK),
+        WEB,
     )
 }
 
 
 def client_of(form: Mapping[str, str]) -> Client:
-    """The client a request names. Raises `InvalidClientError`, also for a client that sends a secret."""
+    """The client a request names. Raises `InvalidClientError`, also for a client that sends a secret, and for one
+    of our own, whose requests come over no network."""
     if "client_secret" in form or "client_assertion" in form:
         raise InvalidClientError("this client is public: it has no secret")
     client = CLIENTS.get(form.get("client_id", ""))
-    if client is None:
+    if client is None or client.own:
         raise InvalidClientError("client_id is missing or not registered")
     return client
 

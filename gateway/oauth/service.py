@@ -112,7 +112,9 @@ class OAuthService:
             interval_s=config.device_interval_s,
             expires_s=config.device_expires_s,
         )
-        self._codes = AuthorizationCodes(store=store, clock=clock, random=random, audiences=self._audiences)
+        self._codes = AuthorizationCodes(
+            store=store, clock=clock, random=random, audiences=self._audiences, admin_url=config.admin_url
+        )
         self._refresh = RefreshTokens(
             store=store,
             key=key,
@@ -248,9 +250,10 @@ class OAuthService:
         await self._accounts.accept(org, email, code, password=password, again=again, caller=caller)
         return "accepted"
 
-    async def token(self, form: Mapping[str, str], caller: Caller) -> dict[str, Any]:
-        """RFC 6749 section 3.2: the authorization code, device code and refresh token grants."""
-        client = client_of(form)
+    async def token(self, form: Mapping[str, str], caller: Caller, own: Client | None = None) -> dict[str, Any]:
+        """RFC 6749 section 3.2: the authorization code, device code and refresh token grants. `own`: who asks,
+        where it is a part of this server."""
+        client = own or client_of(form)
         grant = _required(form, "grant_type")
         if grant == GrantType.AUTHORIZATION_CODE:
             return await self._code_grant(form, client, caller)
@@ -260,10 +263,14 @@ class OAuthService:
             return await self._refresh_grant(form, client, caller)
         raise UnsupportedGrantTypeError(f"grant_type is one of: {', '.join(GrantType)}")
 
-    async def revoke(self, form: Mapping[str, str], caller: Caller) -> None:
-        """RFC 7009 section 2.1. `token_type_hint` is not needed: the two kinds look different."""
-        client = client_of(form)
+    async def revoke(self, form: Mapping[str, str], caller: Caller, own: Client | None = None) -> None:
+        """RFC 7009 section 2.1. `token_type_hint` is not needed: the two kinds look different. `own` as above."""
+        client = own or client_of(form)
         await self._revoker.revoke(_required(form, "token"), client, caller)
+
+    async def lives(self, refresh_token: str) -> bool:
+        """Whether the family of `refresh_token` has neither ended nor expired."""
+        return await self._refresh.find(refresh_token) is not None
 
     async def invite(self, org: OrgId, member_id: MemberId) -> Invitation:
         """A new invitation, any earlier one of this member void. Raises `tenants.store.NotFoundError`."""

@@ -31,6 +31,7 @@ from gateway.api.admin import (
     teams,
     upstreams,
     usage,
+    web,
     webhook,
 )
 from gateway.api.admin.caller import PUBLIC, caller_of, guard
@@ -94,7 +95,7 @@ def admin_app(deps: AdminDependencies) -> Litestar:
         ],
     )
     return Litestar(
-        route_handlers=[v1, me.metrics, me.livez, me.readyz],
+        route_handlers=[v1, me.metrics, me.livez, me.readyz, *web.routers()],
         guards=[guard],
         dependencies={
             "caller": Provide(caller_of, sync_to_thread=False),

@@ -21,6 +21,7 @@ from gateway.limits.protocol import Standings
 from gateway.limits.store import SliceAdmin
 from gateway.oauth.published import SigningKey
 from gateway.oauth.throttle import Throttle
+from gateway.oauth.web import WebSessions
 from gateway.secret import Secret
 from gateway.secrets.mint import Commands
 from gateway.secrets.rotation import KeyRotations
@@ -126,7 +127,9 @@ class AdminDependencies:
     `check_url` says what is wrong with an upstream's URL as a target (private address), or None. `metrics`
     gives the text exposition, `unready` the reasons why this process should not be asked now, if any.
     `count_rotation` is told each outcome of an upstream's rotation, `key_used_at` says when its key was last used.
-    `writes` counts the changes of each member. `limits_state`: where limits are counted, and how that is.
+    `writes` counts the changes of each member. `web`: sessions of browsers; None: this server has no pages.
+    `limits_state`: where limits are counted, and how that is. `witnesses`: who is asked to cosign checkpoints, None
+    for nobody; `degraded`: what is not as it should be while this process may be asked all the same.
     """
 
     store: ControlStore
@@ -146,6 +149,7 @@ class AdminDependencies:
     clock: Callable[[], float]
     writes: Throttle
     limits: SliceAdmin = field(default_factory=NoLimits)
+    web: WebSessions | None = None
     limits_state: Callable[[], Awaitable[str]] = _embedded
     reconciler: Reconciles = field(default_factory=NoReconciler)
     commands: Commands = field(default_factory=Commands)

@@ -14,6 +14,8 @@ from tenants.roles import Operation, may, needed
 from tests.integration.admin.world import ACME, BODIES, GLOBEX, World, fill
 
 PUBLIC = {"/livez", "/readyz", "/admin/schema", "/admin/schema/openapi.json", "/admin/schema/{path:str}"}
+WEB = ("/audit", "/orgs/", "/sign", "/web/")
+"""For browsers, by cookie: `tests/integration/web` asks these."""
 VOLATILE = {"x-request-id", "date"}
 
 
@@ -21,6 +23,8 @@ def routes(world: World) -> list[tuple[str, str, Operation]]:
     """(method, path template, operation) of everything that needs a token."""
     found = []
     for route in world.app.routes:
+        if route.path.startswith(WEB):
+            continue
         for handler in getattr(route, "route_handlers", ()):
             for method in sorted(handler.http_methods - {"OPTIONS"}):
                 if route.path in PUBLIC:

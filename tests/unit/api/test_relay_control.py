@@ -155,3 +155,24 @@ async def test_a_body_that_never_ends_is_given_up(control: FakeControl) -> None:
     await Litestar(control_routes(control, body_s=0.01), openapi_config=None)(scope, receive, send)
     assert sent[0]["status"] == 408
     assert control.asked == []
+
+
+async def test_cookies_in_fields_of_their_own_are_one_line_again(control: FakeControl) -> None:
+    """HTTP/2 allows browsers to split them (RFC 9113 section 8.2.3), and they do."""
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope: Any = {
+        "type": "http",
+        "method": "GET",
+        "path": "/oauth/device",
+        "query_string": b"",
+        "headers": [(b"cookie", b"a=1"), (b"cookie", b"b=\xff"), (b"cookie", b"c=3")],
+        "client": None,
+    }
+    await Litestar(control_routes(control), openapi_config=None)(scope, receive, send)
+    assert control.asked[0][2]["cookie"] == "a=1; c=3"

@@ -1,0 +1,1 @@
+../../../../docs/verify/canonical.mjs
