@@ -9,6 +9,9 @@ Order of one append, and what a crash at each step leaves:
 
 A failed write or sync leaves bytes in doubt behind the last durable byte: the next append first cuts them off,
 and writes afresh.
+
+Order of one `drop`: `begin.json` is replaced, which says where the log begins; then the segments before that
+go. Crash between: `ready` removes them.
 """
 
 from __future__ import annotations
@@ -16,20 +19,23 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
 from gateway.audit.blobs import FileBlobs
-from gateway.audit.canonical import CanonicalError, parse
+from gateway.audit.canonical import CanonicalError, canonical, parse
 from gateway.audit.disk import Disk, replace_file, sync_folder
-from gateway.audit.log_store import DamagedError, InUseError
+from gateway.audit.log_store import DamagedError, InUseError, Rule
 from tenants.ids import InvalidIdError, OrgId, org_id
 
 log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 64 * 1024 * 1024
+_TIMESTAMP = re.compile(rb'\{"@timestamp":(\d+)')
+"""How each line begins: no other name comes before it."""
 STRIDE = 256
 """Entries between two remembered offsets of a segment."""
 
@@ -46,14 +52,17 @@ class Durable:
 
 
 class FileLog:
-    """Implements `LogStore`. `folder` need not exist: it is made (0700, its files 0600) with the first entry."""
-
-    begin = 0
+    """Implements `LogStore`. `folder` need not exist: it is made (0700, its files 0600) with the first
+    entry."""
 
     def __init__(self, folder: Path, *, disk: Disk | None = None, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.folder = folder
-        self.firsts: list[int] = []
-        """The index of the first entry of each segment."""
+        self.firsts: Mapping[int, int] = {}
+        """The index of the first entry of each segment. Replaced as a whole, never changed."""
+        self.begin = 0
+        self._base = b""
+        self._segment = 0
+        """The first segment that is kept."""
         self.durable = Durable(0, 0, 0)
         self._disk = disk or Disk()
         self.blobs = FileBlobs(folder, self._disk)
@@ -64,6 +73,7 @@ class FileLog:
         self._learning = threading.Lock()
         self._replayed = Durable(0, 0, 0)
         self._replaying = folder
+        self._read_begin()
 
     @property
     def size(self) -> int:
@@ -95,7 +105,7 @@ class FileLog:
 
     def _next_segment(self) -> None:
         """Begin a file. Crash after it exists: `replay` finds it empty and goes on in it."""
-        number = len(self.firsts)
+        number = self._segment + len(self.firsts)
         if self._fd >= 0:
             self._disk.sync(self._fd)  # a cut that was just made, too: nothing doubtful stays behind
         else:
@@ -112,7 +122,7 @@ class FileLog:
         self.close()
         self._fd = fd
         self._doubtful = False
-        self.firsts.append(self.durable.size)
+        self.firsts = {**self.firsts, number: self.durable.size}
         self.durable = Durable(self.durable.size, number, 0)
 
     # -- checkpoint and state -------------------------------------------------------------------------------
@@ -139,22 +149,24 @@ class FileLog:
     # -- recovery -------------------------------------------------------------------------------------------
 
     def replay(self, size: int, place: Mapping[str, int]) -> Iterator[bytes]:
-        numbers = sorted(int(p.name[4:12]) for p in self.folder.glob("log-????????.jsonl"))
-        if numbers != list(range(len(numbers))):
+        numbers = [number for number in self._numbers() if number >= self._segment]
+        if numbers != list(range(self._segment, self._segment + len(numbers))):
             raise DamagedError(self.folder, f"the segments are numbered {numbers}: one is missing")
-        segment, offset = place.get("segment", 0), place.get("offset", 0)
-        self.firsts = [self._first(number) for number in range(min(segment, len(numbers)))]
-        if size and segment >= len(numbers):
+        segment, offset = place.get("segment", self._segment), place.get("offset", 0)
+        if segment < self._segment:  # the end of one that is gone: the same entry is the first of the next
+            segment, offset = self._segment, 0
+        firsts = {number: self._first(number) for number in numbers if number < segment}
+        if size and segment not in numbers:
             raise DamagedError(self.folder, f"segment {segment} is missing, which was there before")
         at = Durable(size, segment, offset)
-        for number in numbers[segment:]:
-            self.firsts.append(at.size if number > segment or not offset else self._first(number))
+        for number in numbers[len(firsts) :]:
+            firsts[number] = at.size if number > segment or not offset else self._first(number)
             at = Durable(at.size, number, offset)
             for line in self._replayed_lines(number, offset, last=number == numbers[-1]):
                 at = Durable(at.size + 1, number, at.end + len(line) + 1)
                 yield line
             offset = 0
-        self._replayed, self._replaying = at, self.folder
+        self.firsts, self._replayed, self._replaying = firsts, at, self.folder
 
     def _replayed_lines(self, number: int, offset: int, *, last: bool) -> Iterator[bytes]:
         """The whole lines of one segment from `offset` on; the last segment's last may be torn."""
@@ -171,6 +183,7 @@ class FileLog:
 
     def ready(self) -> None:
         if not self.firsts:
+            self.durable = Durable(self.begin, self._segment, 0)
             return
         at = self._replayed
         self._fd = os.open(self.path(at.segment), os.O_RDWR | os.O_CLOEXEC)
@@ -179,6 +192,7 @@ class FileLog:
         # Lines that a killed process wrote but did not sync count from now on: they must be durable first.
         self._disk.sync(self._fd)
         self.durable = at
+        self._remove_dropped()
 
     def damaged(self, what: str) -> DamagedError:
         return DamagedError(self._replaying, what)
@@ -198,14 +212,14 @@ class FileLog:
     # -- reading, in any thread -----------------------------------------------------------------------------
 
     def lines(self, start: int, end: int) -> Iterator[bytes]:
-        durable = self.durable
+        durable, firsts = self.durable, self.firsts
         end = min(end, durable.size)
-        at = start
+        at = max(start, self.begin)
         while at < end:
-            segment = self._segment_of(durable, at)
-            last = durable.size if segment == durable.segment else self.firsts[segment + 1]
+            segment = _segment_of(firsts, durable, at)
+            last = durable.size if segment == durable.segment else firsts[segment + 1]
             with self.path(segment).open("rb") as file:
-                index, offset = self._seek(segment, at)
+                index, offset = self._seek(segment, firsts[segment], at)
                 file.seek(offset)
                 for _ in islice(file, at - index):
                     pass
@@ -213,12 +227,12 @@ class FileLog:
                     at += 1
                     yield line
 
-    def _seek(self, segment: int, index: int) -> tuple[int, int]:
-        """A place at or shortly before entry `index` of a segment: (its index, its offset).
+    def _seek(self, segment: int, first: int, index: int) -> tuple[int, int]:
+        """A place at or shortly before entry `index` of a segment, whose first is `first`: (its index, its
+        offset).
 
         The offsets of a segment are learnt when they are first asked for, and go on from there.
         """
-        first = self.firsts[segment]
         slot = (index - first) // STRIDE
         with self._learning:
             known = self._offsets.setdefault(segment, [0])
@@ -231,11 +245,77 @@ class FileLog:
                         known.append(offset)
             return first + slot * STRIDE, known[slot]
 
-    def _segment_of(self, durable: Durable, index: int) -> int:
-        segment = durable.segment
-        while segment and self.firsts[segment] > index:
-            segment -= 1
-        return segment
+    # -- retention ------------------------------------------------------------------------------------------
+
+    def base(self) -> bytes:
+        return self._base
+
+    def due(self, before_ms: int) -> int:
+        """Segments that were written to later are not even read."""
+        begin = self.begin
+        for number, following in zip(sorted(self.firsts), sorted(self.firsts)[1:], strict=False):
+            path = self.path(number)
+            if path.stat().st_mtime * 1000 >= before_ms or _newest(path) >= before_ms:
+                break
+            begin = self.firsts[following]
+        return begin
+
+    def drop(self, begin: int, base: bytes) -> None:
+        kept = {number: first for number, first in self.firsts.items() if first >= begin}
+        if kept.get(min(kept)) != begin:
+            raise ValueError(f"no segment begins with entry {begin}")
+        self._begin(begin, min(kept), base)
+        self.firsts = kept
+        self._remove_dropped()
+
+    def adopt(self, begin: int, base: bytes) -> None:
+        if self.durable.size not in (0, begin) or self.firsts:
+            raise ValueError("there are entries in this log already")
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._begin(begin, 0, base)
+        self.durable = Durable(begin, 0, 0)
+
+    def tend(self, rule: Rule, checkpoint: bytes, now_ms: int) -> None:
+        """Lines stay where they are."""
+
+    def _begin(self, begin: int, segment: int, base: bytes) -> None:
+        said = canonical({"begin": begin, "segment": segment, "base": base.decode()})
+        replace_file(self.folder / "begin.json", said, self._disk)
+        self.begin, self._segment, self._base = begin, segment, base
+
+    def _read_begin(self) -> None:
+        if not (said := self._read("begin.json")):
+            return
+        try:
+            found = parse(said)
+            self.begin, self._segment = int(found["begin"]), int(found["segment"])  # type: ignore[call-overload]
+            self._base = str(found["base"]).encode()
+        except (CanonicalError, KeyError, TypeError, ValueError):
+            raise DamagedError(self.folder / "begin.json", "it cannot be read") from None
+
+    def _remove_dropped(self) -> None:
+        gone = [number for number in self._numbers() if number < self._segment]
+        for number in gone:
+            self.path(number).unlink()
+            self._offsets.pop(number, None)
+        if gone:
+            sync_folder(self.folder)
+
+    def _numbers(self) -> list[int]:
+        return sorted(int(path.name[4:12]) for path in self.folder.glob("log-????????.jsonl"))
+
+
+def _segment_of(firsts: Mapping[int, int], durable: Durable, index: int) -> int:
+    segment = durable.segment
+    while firsts[segment] > index:
+        segment -= 1
+    return segment
+
+
+def _newest(path: Path) -> int:
+    """The newest time that an entry of this segment bears, Unix milliseconds."""
+    with path.open("rb") as file:
+        return max((int(found[1]) for line in file if (found := _TIMESTAMP.match(line))), default=0)
 
 
 class FileLogs:

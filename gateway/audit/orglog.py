@@ -10,8 +10,8 @@ crash at each step leaves:
 3. the chain and what was seen move on in memory; then the sender is told. Crash: it was not told, repeats, is
    recognised.
 4. at most 10 s later the hash tiles follow, then the checkpoint is replaced, then the state, which only saves
-   reading the log from its beginning. Crash before the last: the next start reads from the older state, and puts
-   the tiles since then once more.
+   reading the log from its beginning. Crash before the last: the next start reads from the older state, and
+   puts the tiles since then once more.
 
 Nothing durable is ever rewritten, so no two entries can claim one place.
 """
@@ -107,7 +107,8 @@ class OrgLog:
 
     @property
     def behind(self) -> bool:
-        """Whether entries have come since the checkpoint was saved, or tiles are missing for those it is over."""
+        """Whether entries have come since the checkpoint was saved, or tiles are missing for those it is
+        over."""
         return min(self.signed_size, self.tiles.size) < self._chain.size
 
     def follow(self) -> None:
@@ -116,24 +117,16 @@ class OrgLog:
         self.tiles.follow(self.store.size)
 
     def save_checkpoint(self) -> str:
-        """Make the tiles, save the checkpoint over them, then the state that saves reading all at the next start.
-        Returns the note. Raises OSError: the checkpoint may be saved nevertheless, and is over what is durable."""
+        """Make the tiles, save the checkpoint over them, then the state that saves reading all at the next
+        start. Returns the note. Raises OSError: the checkpoint may be saved nevertheless, and is over what is
+        durable."""
         chain, seen = self._chain, self._seen
         self.tiles.follow(chain.size)
         if self.tiles.tree().hashes != chain.tree.hashes:
             raise TamperedError("the lines that were just written are not those that are read now")
         note = self._signer.checkpoint(self.org, chain.size, chain.tree.root())
-        state: dict[str, object] = {
-            **self.store.place(),
-            "size": chain.size,
-            "last": chain.last,
-            "tree": [h.hex() for h in chain.tree.hashes],
-            "tiles": [b64encode(part).decode() for part in self.tiles.state()[1]],
-            "outbox": seen.outbox,
-            "boots": [[boot, seq] for boot, seq in seen.boots.items()],
-        }
-        state["sha256"] = line_hash(canonical(state))
-        self.store.save(note.encode(), canonical(state))
+        state = _state(chain, seen, self.tiles.state()[1], self.store.place())
+        self.store.save(note.encode(), state)
         self._note, self.signed_size = note, chain.size
         return note
 
@@ -151,10 +144,39 @@ class OrgLog:
         """The checkpoint as it was signed: Ed25519 gives the same bytes again."""
         return self._note[: self._note.index("\n", self._note.index("\n\n") + 2) + 1]
 
+    # -- retention ------------------------------------------------------------------------------------------
+
+    def expire(self, before_ms: int) -> int:
+        """Drop lines of entries older than `before_ms`, as far as whole segments allow; the first that is kept.
+
+        Their tiles stay, so that roots and proofs of later entries hold. A crash at any step leaves a log that
+        is whole from its beginning, the old one or the new one. Raises OSError.
+        """
+        begin = self.store.due(before_ms)
+        if begin <= self.store.begin or begin > self.tiles.size:
+            return self.store.begin
+        for _ in self.tiles.leaves(self.store.begin, begin):
+            pass  # each is verified, and made anew if it has to be: afterwards that cannot be done any more
+        self.store.drop(begin, self._base(begin))
+        return begin
+
+    def _base(self, begin: int) -> bytes:
+        """The state of a log of `begin` entries, as far as it follows from the tiles and the line after
+        them."""
+        prev = parse(next(self.store.lines(begin, begin + 1))[:-1])["prev"]
+        parts, level = [], 0
+        while not level or begin >> 8 * level:
+            places = range(begin >> 8 * (level + 1) << 8, begin >> 8 * level)
+            parts.append(b"".join([self.tiles.node(8 * level, place) for place in places]))
+            level += 1
+        tree = Tiles(self.store.blobs, self.store.lines, begin, parts).tree()
+        return _state(Chain(tree, str(prev)), Seen(), parts, {})
+
     # -- recovery -------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
-        """Find where the log stands. What a torn write left is cut off; anything else that is wrong is refused."""
+        """Find where the log stands. What a torn write left is cut off; anything else that is wrong is
+        refused."""
         signed = self._read_checkpoint()
         place = self._read_state()
         lines = self.store.replay(self._chain.size, place)
@@ -192,14 +214,24 @@ class OrgLog:
 
     def _read_state(self) -> Mapping[str, int]:
         """Where to begin reading. A state that is missing or unreadable costs time only: begin at the start."""
+        place = self._take_state(self.store.state(), self.store.place())
+        if self._chain.size >= self.store.begin:
+            return place
+        self._take_state(self.store.base(), {})
+        if self._chain.size != self.store.begin:
+            raise self.store.damaged(f"what its first {self.store.begin} entries came to is not known any more")
+        return {}
+
+    def _take_state(self, saved: bytes, places: Mapping[str, int]) -> Mapping[str, int]:
+        """Go on from `saved`, if it can be read; what of it says where that stands in the store."""
         with suppress(CanonicalError, KeyError, TypeError, ValueError):
-            state = parse(self.store.state())
+            state = parse(saved)
             if state.pop("sha256") != line_hash(canonical(state)):
                 return {}
             boots: OrderedDict[str, int] = OrderedDict((str(b), int(s)) for b, s in state["boots"])  # type: ignore[attr-defined]
             tree = Tree(int(state["size"]), [bytes.fromhex(h) for h in state["tree"]])  # type: ignore[call-overload, attr-defined]
             chain, seen = Chain(tree, str(state["last"])), Seen(int(state["outbox"]), boots)  # type: ignore[call-overload]
-            place = {name: int(state[name]) for name in self.store.place()}  # type: ignore[call-overload]
+            place = {name: int(state[name]) for name in places}  # type: ignore[call-overload]
             self._chain, self._seen = chain, seen
             self._read_tiles(state)
             return place
@@ -212,3 +244,18 @@ class OrgLog:
             tiles = Tiles(self.store.blobs, self.store.lines, self._chain.size, parts)
             if tiles.tree().hashes == self._chain.tree.hashes:
                 self.tiles = tiles
+
+
+def _state(chain: Chain, seen: Seen, tiles: Sequence[bytes], place: Mapping[str, int]) -> bytes:
+    """All that a start has to know of a log up to here, one line of canonical JSON with its own hash in it."""
+    state: dict[str, object] = {
+        **place,
+        "size": chain.size,
+        "last": chain.last,
+        "tree": [h.hex() for h in chain.tree.hashes],
+        "tiles": [b64encode(part).decode() for part in tiles],
+        "outbox": seen.outbox,
+        "boots": [[boot, seq] for boot, seq in seen.boots.items()],
+    }
+    state["sha256"] = line_hash(canonical(state))
+    return canonical(state)

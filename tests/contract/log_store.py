@@ -6,14 +6,27 @@ what came of it.
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import psycopg
+
 from gateway.audit.files import FileLogs
-from gateway.audit.log_store import FencedError, InUseError, LogStore, LogStores
+from gateway.audit.log_store import FencedError, InUseError, LogStore, LogStores, Rule
+from gateway.audit.mover import Sizes
+from gateway.audit.objects import Objects
+from gateway.audit.postgres import PostgresLogs
+from gateway.audit.postgres_server import PostgresServer, ServerError
+from gateway.secret import Secret
+from tenants.ids import OrgId
 from tests.fakes.audit import ACME, FaultyDisk, lines
+from tests.fakes.s3 import KEY_ID, SECRET, fake_s3
+from tests.kit.postgres import empty_database
 
 
 class Backend(ABC):
@@ -35,6 +48,10 @@ class Backend(ABC):
 
     def tear(self) -> None:  # noqa: B027  # a store whose writes are transactions leaves nothing torn
         """Leave what a power cut within an append leaves."""
+
+    @abstractmethod
+    def age(self, log: LogStore) -> None:
+        """Make what was written until now old enough to be dropped, as far as the store's own time goes."""
 
 
 class Files(Backend):
@@ -58,6 +75,75 @@ class Files(Backend):
         with last.open("ab") as file:
             file.write(b'{"torn')
 
+    def age(self, log: LogStore) -> None:
+        for path in self.folder.glob("orgs/acme/log-*"):
+            os.utime(path, (1_763_690_100, 1_763_690_100))
+
+
+class FaultyServer(PostgresServer):
+    """The real one, at the end of a connection that breaks when told."""
+
+    failing = ""
+
+    @contextmanager
+    def use(self, org: OrgId | None) -> Iterator[psycopg.Connection]:
+        if self.failing == "before":
+            raise ServerError("PostgreSQL: the connection is broken")
+        with super().use(org) as connection:
+            yield connection
+        if self.failing == "after":
+            raise ServerError("PostgreSQL: the connection broke before the answer")
+
+
+class PostgresAndObjects(Backend):
+    """`dsn` of a database of its own, `url` and `bucket` of the objects, `folder`: what the machine remembers."""
+
+    def __init__(self, dsn: str, url: str, bucket: str, key: str, folder: str) -> None:
+        self.arguments = ("postgres+s3", dsn, url, bucket, key, folder)
+        self.dsn, self.url, self.bucket, self.key, self.folder = dsn, url, bucket, key, Path(folder)
+        self.failing = ""
+        self.ahead_s = 0.0
+        self.sizes = Sizes(12_000, 3_600)
+        self.servers: list[FaultyServer] = []
+
+    def open(self) -> PostgresLogs:
+        server = FaultyServer(Secret(self.dsn))
+        server.failing = self.failing
+        self.servers.append(server)
+        return PostgresLogs(server, self.objects(), self.folder, self.sizes, lambda: time.time() + self.ahead_s)
+
+    def objects(self) -> Objects:
+        return Objects(self.bucket, "orgate", endpoint=self.url, key=Secret(self.key), tries=1)
+
+    def fail(self, *, written: bool) -> None:
+        self.failing = "after" if written else "before"
+        for server in self.servers:
+            server.failing = self.failing
+
+    def mend(self) -> None:
+        self.failing = ""
+        for server in self.servers:
+            server.failing = ""
+
+    def age(self, log: LogStore) -> None:
+        log.tend(Rule(1_000, held=False), log.checkpoint(), time.time_ns() // 10**6)
+        self.ahead_s += 10 * 86_400
+
+
+@contextmanager
+def on_files(folder: Path) -> Iterator[Backend]:
+    yield Files(folder)
+
+
+@contextmanager
+def on_postgres(folder: Path) -> Iterator[Backend]:
+    with fake_s3() as s3:
+        dsn = empty_database().dsn
+        backend = PostgresAndObjects(dsn, s3.url, "audit", f"{KEY_ID}:{SECRET}", str(folder))
+        yield backend
+        for server in backend.servers:
+            server.close()
+
 
 def started(stores: LogStores, size: int = 0) -> LogStore:
     """The log of `acme`, ready to be written; `size` entries are expected in it."""
@@ -68,7 +154,14 @@ def started(stores: LogStores, size: int = 0) -> LogStore:
     return log
 
 
-KINDS: dict[str, Callable[..., Backend]] = {"files": lambda folder: Files(Path(folder))}
+PLACES: dict[str, Callable[[Path], AbstractContextManager[Backend]]] = {
+    "files": on_files,
+    "postgres+s3": on_postgres,
+}
+KINDS: dict[str, Callable[..., Backend]] = {
+    "files": lambda folder: Files(Path(folder)),
+    "postgres+s3": PostgresAndObjects,
+}
 
 
 def second(kind: str, *arguments: str) -> str:

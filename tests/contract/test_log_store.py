@@ -5,14 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gateway.audit import proofs
 from gateway.audit.log_store import LogStore
 from gateway.audit.orglog import OrgLog
 from tenants.ids import OrgId
-from tests.contract.log_store import KINDS, Backend, Files, started
+from tests.contract.log_store import PLACES, Backend, started
 from tests.fakes.audit import ACME, GLOBEX, SIGNER, lines
 from tests.unit.audit.test_files import drafts
 
@@ -22,9 +24,10 @@ OTHERS, _ = lines(60, GLOBEX)
 ALL = 10**9
 
 
-@pytest.fixture(params=sorted(KINDS))
-def backend(tmp_path: Path) -> Backend:
-    return Files(tmp_path)
+@pytest.fixture(params=sorted(PLACES))
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    with PLACES[request.param](tmp_path) as found:
+        yield found
 
 
 def read(log: LogStore, start: int = 0, end: int = ALL) -> list[bytes]:
@@ -252,4 +255,95 @@ def test_a_log_goes_on_over_it_as_if_nothing_had_happened(backend: Backend) -> N
     assert log.checkpoint() == before
     assert log.append(drafts(2, 3, 4, 5, 6)) == 1
     assert log.size == 6
+    stores.close()
+
+
+# -- what is past its retention -------------------------------------------------------------------------------
+
+NEWEST_MS = 1_763_690_000_000 + 60
+LATER_MS = 1_763_690_200_000
+
+
+def test_nothing_goes_before_its_time(backend: Backend) -> None:
+    stores = backend.open()
+    log = started(stores)
+    for at in range(0, 60, 5):
+        log.append(LINES[at : at + 5])
+    assert log.due(LATER_MS) == 0
+    backend.age(log)
+    assert log.due(1_763_690_000_000) == 0
+    assert 0 < log.due(LATER_MS) < 60
+    stores.close()
+
+
+def test_what_was_dropped_stays_gone_and_the_rest_stays(backend: Backend) -> None:
+    stores = backend.open()
+    log = started(stores)
+    for at in range(0, 50, 5):
+        log.append(LINES[at : at + 5])
+    backend.age(log)
+    begin = log.due(LATER_MS)
+    log.drop(begin, b'{"a":"base"}')
+    assert (log.begin, log.size, log.base()) == (begin, 50, b'{"a":"base"}')
+    assert read(log) == LINES[begin:50]
+    assert read(log, begin - 3, begin + 3) == LINES[begin : begin + 3]
+    assert read(log, 0, begin) == []
+    log.append(LINES[50:55])
+    log.close()
+    stores.close()
+    stores = backend.open()
+    log = stores.open(ACME)
+    assert list(log.replay(begin, {})) == LINES[begin:55]
+    log.ready()
+    assert (log.begin, log.size, log.base()) == (begin, 55, b'{"a":"base"}')
+    log.append(LINES[55:])
+    assert read(log) == LINES[begin:]
+    assert log.due(LATER_MS) >= begin
+    stores.close()
+
+
+def test_an_empty_log_may_begin_later(backend: Backend) -> None:
+    stores = backend.open()
+    log = started(stores)
+    for _ in range(2):
+        log.adopt(20, b'{"a":"base"}')
+    assert (log.begin, log.size) == (20, 20)
+    log.append(LINES[20:30])
+    assert read(log) == LINES[20:30]
+    log.close()
+    stores.close()
+    stores = backend.open()
+    log = stores.open(ACME)
+    assert list(log.replay(20, {})) == LINES[20:30]
+    log.ready()
+    assert (log.begin, log.size, log.base()) == (20, 30, b'{"a":"base"}')
+    stores.close()
+
+
+@pytest.mark.parametrize("forget_state", [False, True])
+def test_a_log_whose_beginning_is_gone_has_the_same_root_and_proofs(backend: Backend, forget_state: bool) -> None:
+    stores = backend.open()
+    log = OrgLog(stores.open(ACME), ACME, SIGNER)
+    for at in range(1, 601, 20):
+        log.append(drafts(*range(at, at + 20)))
+    note = log.save_checkpoint()
+    proof = proofs.inclusion(log.tiles, 599, 600)
+    backend.age(log.store)
+    begin = log.expire(LATER_MS)
+    assert 256 < begin < 600
+    assert log.expire(LATER_MS) == begin
+    assert log.checkpoint() == note
+    if forget_state:
+        log.store.save(note.encode(), b"")
+    log.close()
+    stores.close()
+    stores = backend.open()
+    log = OrgLog(stores.open(ACME), ACME, SIGNER)
+    assert (log.size, log.store.begin) == (600, begin)
+    assert log.checkpoint() == note
+    log.follow()
+    assert proofs.inclusion(log.tiles, 599, 600) == proof
+    assert len(b"".join(log.tiles.leaves(0, 600))) == 32 * 600
+    assert log.append(drafts(600, 601)) == 1
+    assert log.save_checkpoint() != note
     stores.close()

@@ -32,7 +32,7 @@ def opened(folder: Path, disk: FaultyDisk | None = None, segment_bytes: int = 10
 
 def firsts(log: OrgLog) -> list[int]:
     assert isinstance(log.store, FileLog)
-    return log.store.firsts
+    return list(log.store.firsts.values())
 
 
 def entries(folder: Path) -> list[dict[str, object]]:
