@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 import time
 from collections import deque
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from msgspec import Struct, json
 
-from cli import audit_stats, audit_witness
+from cli import audit_export, audit_stats, audit_witness
+from cli.audit_log import Action, Actor, Client, Model, Outcome, Since, Until, bounds, moment, path, size_of
 from cli.command import command
 from cli.errors import RefusedError, UsageError
 from cli.examples import examples
@@ -36,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(audit_witness.app, name="witness")
 audit_stats.register(app)
+audit_export.register(app)
 
 LONG_POLL_S = 25
 PAGE = 500
@@ -74,12 +73,6 @@ class Report(Struct, frozen=True):
     checkpoint_size: int
     faults: list[str]
     unproven: list[str]
-
-
-class Exported(Struct, frozen=True):
-    folder: str
-    org: str
-    entries: int
 
 
 @command(
@@ -145,15 +138,13 @@ def tail(
 def query(
     session: Session,
     *,
-    since: Annotated[
-        str | None, typer.Option(help="From then on: 2026-01-31, a time in RFC 3339, or 30m, 2h, 7d ago.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(help="Before then; the same forms.")] = None,
-    actor: Annotated[str | None, typer.Option(help="Only this member's (mem_...).")] = None,
-    action: Annotated[str | None, typer.Option(help="Only this action, e.g. completion.create.")] = None,
-    outcome: Annotated[str | None, typer.Option(help="Only requests that ended so, e.g. refused.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only requests for this model.")] = None,
-    client: Annotated[str | None, typer.Option(help="Only from this client program.")] = None,
+    since: Since = None,
+    until: Until = None,
+    actor: Actor = None,
+    action: Action = None,
+    outcome: Outcome = None,
+    model: Model = None,
+    client: Client = None,
     limit: Annotated[int, typer.Option(help="At most so many, the oldest first.", min=1, max=100_000)] = 1_000,
 ) -> None:
     """Find entries of the audit log, the oldest first; all filters have to match.
@@ -162,56 +153,14 @@ def query(
     """
     given = {"action": action, "actor": actor, "outcome": outcome, "model": model, "client": client}
     filters: dict[str, str | int] = {key: value for key, value in given.items() if value}
-    now = time.time()
-    bounds = {name: moment(text, now) for name, text in (("since", since), ("until", until)) if text}
-    if len(bounds) == 2 and bounds["until"] <= bounds["since"]:
-        raise UsageError("--until is not after --since", "give the earlier time to --since")
+    times = bounds(since, until, time.time())
     found: list[dict[str, Any]] = []
-    for page in _pages(session, 0, {**filters, **bounds}):
+    for page in _pages(session, 0, {**filters, **times}):
         found.extend(page.items)
         if len(found) > limit:
             session.out.say(f"there are more than {limit}: narrow it down, or give a higher --limit")
             break
     session.out.items(found[:limit], COLUMNS, empty="no such entries")
-
-
-@command(app, examples("orgate audit export acme-2026-01", "orgate audit export pack --org acme"))
-def export(
-    session: Session,
-    folder: Annotated[Path, typer.Argument(help="A folder to make; a pack is never written over.", metavar="DIR")],
-) -> None:
-    """Download the whole log as a pack that anybody can verify without the server.
-
-    The pack holds the entries, the signed checkpoint, its key and a manifest.
-    """
-    from gateway.audit.pack import PackError, PackWriter, whole_log
-
-    org = session.org
-    checkpoint = session.client.read(_path(session, "checkpoint"), what="the checkpoint").body.decode()
-    key = session.client.read(_path(session, "key"), what="the log's key").body.decode()
-    size = _size_of(checkpoint)
-    target = folder.expanduser()
-    try:
-        with PackWriter(target, whole_log(org, checkpoint, key)) as pack:
-            try:
-                with progress("exporting", size) as bar:
-                    for piece in _log(session, size):
-                        pack.write(piece)
-                        bar.advance(pack.count)
-                pack.finish(int(time.time()))
-            except BaseException:
-                # Half a pack would only be mistaken for a damaged one. After kill -9 it has no manifest.
-                shutil.rmtree(target)
-                raise
-    except PackError as error:
-        raise RefusedError(str(error), "export again") from None
-    except FileExistsError:
-        raise UsageError(f"{target} exists; a pack is never written over", "name another folder") from None
-    except OSError as error:
-        raise RefusedError(
-            f"{error.filename or target}: {error.strerror}", "is there room, and may you write?"
-        ) from None
-    session.wrote(Exported(str(target), org, size), f"next: `orgate audit verify {target}`")
 
 
 @command(
@@ -289,42 +238,13 @@ def erase(
     erase_person(session, person, yes=yes)
 
 
-_AGO = re.compile(r"(\d{1,6})([smhd])")
-_UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-
-def moment(text: str, now: float) -> int:
-    """Unix seconds of a time in RFC 3339, a date (UTC), or so long before `now` (Unix seconds)."""
-    if ago := _AGO.fullmatch(text):
-        return max(int(now) - int(ago[1]) * _UNIT_S[ago[2]], 0)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(
-            f"{text!r} is no time", "write 2026-01-31, 2026-01-31T12:00:00Z, or 30m, 2h, 7d"
-        ) from None
-    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
-
-
-def _path(session: Session, rest: str) -> str:
-    return f"/admin/v1/orgs/{session.org}/audit/{rest}"
-
-
 def _size(session: Session) -> int:
-    return _size_of(session.client.read(_path(session, "checkpoint"), what="the checkpoint").body.decode())
-
-
-def _size_of(checkpoint: str) -> int:
-    """How many entries a checkpoint is about: its second line (C2SP tlog-checkpoint)."""
-    lines = checkpoint.splitlines()
-    if len(lines) < 2 or not (lines[1].isascii() and lines[1].isdecimal() and len(lines[1]) < 20):
-        raise RefusedError("the server's checkpoint cannot be understood")
-    return int(lines[1])
+    return size_of(session.client.read(path(session, "checkpoint"), what="the checkpoint").body.decode())
 
 
 def _page(session: Session, after: int, params: dict[str, str | int]) -> Entries:
     asked = {**params, "after": after, "limit": PAGE}
-    return session.client.read(_path(session, "entries"), what="the audit log", params=asked).decode(Entries)
+    return session.client.read(path(session, "entries"), what="the audit log", params=asked).decode(Entries)
 
 
 def _pages(session: Session, after: int, params: dict[str, str | int]) -> Iterator[Entries]:
@@ -335,12 +255,6 @@ def _pages(session: Session, after: int, params: dict[str, str | int]) -> Iterat
         if page.next <= after:
             return
         after = page.next
-
-
-def _log(session: Session, size: int) -> Iterator[bytes]:
-    if not size:
-        return iter(())
-    return session.client.download(_path(session, "log"), what="the audit log", params={"start": 0, "end": size})
 
 
 def _line(session: Session, entry: dict[str, Any]) -> None:

@@ -17,6 +17,8 @@ class ExitCode(IntEnum):
     """Not signed in, or not allowed."""
     UNREACHABLE = 4
     """The server cannot be reached."""
+    INTERRUPTED = 130
+    """Ctrl-C, where something was left that can be gone on with."""
 
 
 class CliError(Exception):
@@ -44,6 +46,10 @@ class NotAllowedError(CliError):
 
 class UnreachableError(CliError):
     code = ExitCode.UNREACHABLE
+
+
+class InterruptedExportError(CliError):
+    code = ExitCode.INTERRUPTED
 
 
 class StaleVersionError(RefusedError):

@@ -294,7 +294,7 @@ def simulate(
 
     31 days at most. The notes say what the log does not hold. It is an entry in the log, as an export is.
     """
-    from cli.audit import moment
+    from cli.audit_log import moment
     from cli.limit_simulate import simulate as replay
     from cli.limit_use import names_of
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Set
+from collections.abc import AsyncIterator, Iterator, Mapping, Set
 
 from gateway.audit.orglog import OrgLog
 from gateway.audit.persons import Persons
+from gateway.audit.selection import Selection, Wanted, facts
 from gateway.audit.sequencer import Sequencer
 from gateway.audit.tree_reader import TreeReader
 from tenants.ids import PLATFORM, OrgId
@@ -18,8 +19,6 @@ from tenants.ids import PLATFORM, OrgId
 SCAN_MAX = 20_000
 """Entries looked at in one call: a filter that matches little answers with what it has and where to go on."""
 PIECE_BYTES = 256 * 1024
-
-Wanted = Callable[[Mapping[str, object]], bool]
 
 
 class LogReader:
@@ -46,28 +45,25 @@ class LogReader:
         until: int = 0,
     ) -> tuple[list[Mapping[str, object]], int]:
         log = (await self._sequencer.opened(org)).log
-        actors = await self._actors(org, actor)
-        same = (("action", action), ("outcome", outcome), ("model", model), ("client", client))
-        exact = [(field, value) for field, value in same if value]
-
-        def wanted(entry: Mapping[str, object]) -> bool:
-            at = entry["@timestamp"]
-            return (
-                all(entry.get(field) == value for field, value in exact)
-                and (not actor or (entry.get("actor_org", org), entry["actor"]) in actors)
-                and isinstance(at, int)
-                and since <= at
-                and (not until or at < until)
-            )
-
+        chosen = Selection(
+            action=action, actor=actor, outcome=outcome, model=model, client=client, since=since, until=until
+        )
+        wanted = await self._matcher(org, chosen)
         found, at = await asyncio.to_thread(self._scan, log, max(after, 0), max(limit, 1), wanted)
         return (found if self._people is None else await self._people.show(org, found)), at
 
-    async def _actors(self, org: OrgId, actor: str) -> Set[tuple[object, object]]:
+    async def _matcher(self, org: OrgId, chosen: Selection) -> Wanted:
+        return chosen.matcher(org, await self.actors(org, chosen.actor))
+
+    async def actors(self, org: OrgId, actor: str) -> Set[tuple[object, object]]:
         """Organization and name that an entry of `actor` may have in the log of `org`."""
-        if not actor or self._people is None:
-            return {(org, actor), (PLATFORM, actor)}
-        return await self._people.named(org, actor)
+        named = [one for one in actor.split(",") if one]
+        if self._people is None:
+            return {(at, one) for one in named for at in (org, PLATFORM)}
+        found: set[tuple[object, object]] = set()
+        for one in named:
+            found |= await self._people.named(org, one)
+        return found
 
     async def size(self, org: OrgId) -> int:
         """How many entries are durable."""
@@ -96,16 +92,22 @@ class LogReader:
         while piece := await asyncio.to_thread(_piece, lines):
             yield piece
 
+    async def matching(self, org: OrgId, chosen: Selection, start: int, end: int) -> AsyncIterator[bytes]:
+        """The lines of those of the entries [start, end) that match. An empty piece: none of SCAN_MAX did."""
+        lines = (await self._sequencer.opened(org)).log.lines(max(start, 0), end)
+        wanted = await self._matcher(org, chosen)
+        while (piece := await asyncio.to_thread(_matching, lines, wanted)) is not None:
+            yield piece
+
     # -- in a thread ----------------------------------------------------------------------------------------
 
     def _scan(self, log: OrgLog, after: int, limit: int, wanted: Wanted) -> tuple[list[Mapping[str, object]], int]:
         found: list[Mapping[str, object]] = []
         at = after
         for line in log.lines(after, after + SCAN_MAX):
-            entry = json.loads(line)
             at += 1
-            if wanted(entry):
-                found.append(entry)
+            if wanted(facts(line)):
+                found.append(json.loads(line))
                 if len(found) == limit:
                     break
         return found, at
@@ -120,3 +122,17 @@ def _piece(lines: Iterator[bytes]) -> bytes:
         if size >= PIECE_BYTES:
             break
     return b"".join(taken)
+
+
+def _matching(lines: Iterator[bytes], wanted: Wanted) -> bytes | None:
+    """The next piece of those that match; None at the end."""
+    taken: list[bytes] = []
+    size = looked = 0
+    for line in lines:
+        looked += 1
+        if wanted(facts(line)):
+            taken.append(line)
+            size += len(line)
+        if size >= PIECE_BYTES or looked >= SCAN_MAX:
+            break
+    return b"".join(taken) if looked else None

@@ -11,7 +11,7 @@ import secrets
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from msgspec import Struct, field
 
 from gateway.audit.chain import Chain
+from gateway.audit.merkle import leaf_hash
 
 READ_ONLY = {"org", "version", "created_at"}
 Answer = tuple[int, Any, dict[str, str]]
@@ -92,6 +93,9 @@ class ControlPlane:
         self.lines: list[bytes] = []
         self.checkpoint = ""
         self.key = ""
+        self.cuts: list[int] = []
+        """After so many bytes the next downloads break off, one each."""
+        self.actors: dict[str, list[str]] = {}
 
     @property
     def writes(self) -> list[Seen]:
@@ -431,12 +435,29 @@ class ControlPlane:
         if what == "log":
             span = self.lines[int(seen.query["start"]) : int(seen.query["end"])]
             return 200, b"".join(line + b"\n" for line in span), {"content-type": "application/jsonl"}
+        if what == "export":
+            span = self.lines[int(seen.query["after"]) : int(seen.query["end"])]
+            kept_lines = [line + b"\n" for line in span if _matches(json.loads(line), seen.query)]
+            # As the real one: it says that it searches on, and when it has said all.
+            return 200, b" \n" + b"".join(kept_lines) + b"\n", {"content-type": "application/jsonl"}
+        if what == "leaves":
+            span = self.lines[int(seen.query["start"]) : int(seen.query["end"])]
+            return 200, b"".join(map(leaf_hash, span)), {"content-type": "application/octet-stream"}
+        if what == "actors":
+            return 200, {"items": self.actors.get(seen.query["actor"], [])}, {}
         return 200, {"checkpoint": self.checkpoint, "key": self.key}[what], plain
+
+
+_DOWNLOADS = ("application/jsonl", "application/octet-stream")
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     plane: ControlPlane
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a client may go away in the middle
+            super().handle()
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
@@ -455,6 +476,9 @@ class _Handler(BaseHTTPRequestHandler):
         if status != 204:
             self.send_header("content-length", str(len(raw)))
         self.end_headers()
+        if status == 200 and self.plane.cuts and more.get("content-type") in _DOWNLOADS:
+            raw = raw[: self.plane.cuts.pop(0)]
+            self.close_connection = True
         if status != 204:
             self.wfile.write(raw)
 
@@ -482,6 +506,16 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[ControlPlane]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _matches(entry: dict[str, Any], query: dict[str, str]) -> bool:
+    exact = ("action", "outcome", "model", "client")
+    at = entry["@timestamp"] // 1000
+    return (
+        all(entry.get(name, "") == query[name] for name in exact if name in query)
+        and ("actor" not in query or entry["actor"] in query["actor"].split(","))
+        and int(query.get("since", 0)) <= at < int(query.get("until", 2**40))
+    )
 
 
 def _facts(name: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from litestar.types import Message, Scope
 
 from gateway.api.admin import (
     audit,
+    audit_export,
     audit_stats,
     keys,
     limits,
@@ -92,6 +93,7 @@ def admin_app(deps: AdminDependencies) -> Litestar:
             audit.router(),
             audit_stats.stats,
             audit_stats.reconcile,
+            *audit_export.handlers,
         ],
     )
     return Litestar(
