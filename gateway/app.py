@@ -105,6 +105,8 @@ from gateway.upstream.relay import Relay
 from gateway.upstream.transport import TransportPool
 from gateway.upstream.urls import url_fault
 from gateway.upstream_metrics import WorkerCounters
+from gateway.witness_files import WitnessSettingsError
+from gateway.witnessparts import witness_parts
 from tenants.ids import OrgId
 from tenants.snapshot import Snapshot
 from tenants.sql.store import open_store, sqlite_url
@@ -300,7 +302,10 @@ async def control(settings: Settings) -> None:
     transports = transport_pool(settings, clock)
     webhooks = webhooks_of(settings, store, sealed, clock)
     keeper, deliveries = await budgets(store, hub, owner=buckets, metrics=metrics, webhooks=webhooks, clock=clock)
-    days = day_parts(store, sequencer, metrics=metrics, webhooks=webhooks, clock=clock)
+    days, seen = (
+        day_parts(store, sequencer, metrics=metrics, webhooks=webhooks, clock=clock),
+        witness_parts(settings, sequencer, metrics=metrics, webhooks=webhooks, clock=clock),
+    )
 
     def unready() -> Sequence[str]:
         reasons = [] if sequencer.healthy else [f"the audit log cannot be written: {sequencer.reason}"]
@@ -333,6 +338,8 @@ async def control(settings: Settings) -> None:
         check_url=lambda url: url_fault(url, settings.upstreams.networks()),
         metrics=metrics.exposition,
         unready=unready,
+        witnesses=seen.witnesses,
+        degraded=seen.degraded,
         clock=clock.now,
         writes=throttles(clock.now, counter)(WRITES, WRITES_PER_MINUTE, 60.0),
         commands=Commands(settings.secrets.mint_commands, settings.secrets.mint_timeout_s),
@@ -373,6 +380,7 @@ async def control(settings: Settings) -> None:
             keeper.run(),
             deliveries.run(),
             *days.work(),
+            *seen.work(),
             save_last_used(store, metrics.last_used),
             *own.upkeep(),
             keep_house(settings.admin.port, set, idle_s=ADMIN_IDLE_S, most=ADMIN_CONNECTIONS),
@@ -437,7 +445,14 @@ def main(part: str, parent: int) -> int:
     }
     try:
         parts[part]()
-    except (DamagedError, InUseError, LimitsSettingsError, StoreError, StoreUnavailableError) as error:
+    except (
+        DamagedError,
+        InUseError,
+        LimitsSettingsError,
+        StoreError,
+        StoreUnavailableError,
+        WitnessSettingsError,
+    ) as error:
         log.critical("%s", error)
         return HOPELESS
     return 0

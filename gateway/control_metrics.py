@@ -46,6 +46,14 @@ class ControlMetrics(Metrics):
         """A webhook was told something, or was not."""
         self._count("orgate_webhook_attempts_total", org, outcome)
 
+    def count_witness(self, witness: str, outcome: str) -> None:
+        """A witness of the settings was shown a checkpoint."""
+        self._count("orgate_audit_witness_attempts_total", witness, outcome)
+
+    def count_publication(self, place: str, outcome: str) -> None:
+        """A checkpoint was published in a place of the settings, or was not."""
+        self._count("orgate_audit_publications_total", place, outcome)
+
     def show(self, name: str, value: float, *labels: str) -> None:
         """A gauge of the control process's own: it stands until it is shown anew, or `hide`."""
         self._standing[name, labels] = value

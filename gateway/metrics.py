@@ -115,6 +115,22 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "orgate_audit_waiting_receipts": Family(
         "gauge", "Receipts of requests that are not known to be entries of an audit log yet.", ()
     ),
+    "orgate_audit_witness_attempts_total": Family(
+        "counter",
+        "Checkpoints shown to a witness, by what came of it: `cosigned` or `failed`.",
+        ("witness", "outcome"),
+    ),
+    "orgate_audit_witness_late_seconds": Family(
+        "gauge",
+        "For how long an audit log has had checkpoints without the cosignatures that the policy asks for; 0 when"
+        " its newest one has them.",
+        ("org",),
+    ),
+    "orgate_audit_publications_total": Family(
+        "counter",
+        "Checkpoints published in a `file`, in `git` or by `webhook`, by what came of it: `done` or `failed`.",
+        ("place", "outcome"),
+    ),
     "orgate_keys_waiting": Family(
         "gauge",
         "1 while the control process has started, and waits for Vault's Transit to unwrap the platform's keys."

@@ -26,6 +26,7 @@ from gateway.hardening import keep_memory_private
 from gateway.secrets.masterkey import MasterKeyError, read_master_key
 from gateway.secrets.passphrase import inherited
 from gateway.settings import Listener, Settings, SettingsError, load
+from gateway.witness_files import WitnessSettingsError, read_ca, read_policy
 
 log = logging.getLogger("orgate.serve")
 
@@ -111,6 +112,11 @@ def examine(settings: Settings) -> None:
         read_master_key(settings.secrets.master_key, settings.home)
     except MasterKeyError as error:
         raise CannotServeError(str(error), "without its master key the sealed file opens for nobody") from None
+    try:
+        read_policy(settings)
+        read_ca(settings)
+    except WitnessSettingsError as error:
+        raise CannotServeError(error.message, error.fix) from None
     logs = settings.path(settings.audit.path) / "orgs"
     if not settings.database.exists() and logs.is_dir() and any(logs.iterdir()):
         # An empty database would begin to count again, and nobody could sign in.

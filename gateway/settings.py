@@ -15,8 +15,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gateway.audit_settings import AuditStoreSettings, audit_store_faults
 from gateway.limits_settings import LimitsSettings, limits_faults
 from gateway.vault_settings import VaultSettings, vault_faults
+from gateway.witness_settings import AuditWitnessSettings, witness_faults
 
 ENV_PREFIX = "ORGATE_"
 KEY_PREFIX = "ORGATE_KEY_"
@@ -235,7 +237,7 @@ class Secrets(_Section):
     )
 
 
-class Audit(_Section):
+class Audit(AuditStoreSettings, AuditWitnessSettings):
     """The audit log: one folder an organization, and the workers' spools."""
 
     path: Path = Field(default=Path("audit"), description="Folder of logs and spools.")
@@ -341,7 +343,10 @@ def validated(found: dict[str, Any]) -> Settings:
     except ValidationError as error:
         faults = [_fault(item) for item in error.errors(include_url=False, include_context=False)]
         raise SettingsError(faults) from None
-    if wrong := _secrets_faults(settings) + limits_faults(settings.limits, settings.home):
+    wrong = _secrets_faults(settings) + limits_faults(settings.limits, settings.home)
+    wrong += witness_faults(settings.audit, settings.home)
+    wrong += audit_store_faults(settings.audit)
+    if wrong:
         raise SettingsError(wrong)
     return settings
 

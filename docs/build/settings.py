@@ -50,7 +50,8 @@ def _env(section: str, key: str) -> str:
 def _type(field: dict[str, Any]) -> str:
     if "enum" in field:
         return codes(field["enum"])
-    kind = {"integer": "integer", "number": "number", "array": "list of texts"}.get(field["type"], "text")
+    kinds = {"integer": "integer", "number": "number", "array": "list of texts", "boolean": "true or false"}
+    kind = kinds.get(field["type"], "text")
     if field.get("format") == "path":
         kind = "path"
     low = field.get("minimum", field.get("exclusiveMinimum"))

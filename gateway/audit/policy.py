@@ -74,10 +74,10 @@ class Policy(NamedTuple):
         return self.quorum in have
 
     def text(self, log: VerifierKey | None = None) -> str:
-        """The policy as a file. With `log`, that log is listed instead of those of this policy."""
+        """The policy as a file. With `log`, for whoever verifies that log: it alone is listed, and no URL."""
         logs = self.logs if log is None else (Log(log, ""),)
         lines = [_line("log", str(one.key), one.url) for one in logs]
-        lines += [_line("witness", one.name, str(one.key), one.url) for one in self.witnesses]
+        lines += [_line("witness", one.name, str(one.key), "" if log else one.url) for one in self.witnesses]
         lines += [_line("group", one.name, str(one.need), *one.members) for one in self.groups]
         return "".join([*lines, _line("quorum", self.quorum)])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -79,7 +79,7 @@ class Publishing:
         self,
         places: Sequence[Place],
         orgs: Callable[[], Sequence[OrgId]],
-        newest: Callable[[OrgId], str],
+        newest: Callable[[OrgId], Awaitable[str]],
         book: Path,
         *,
         every_s: int,
@@ -111,7 +111,7 @@ class Publishing:
 
     async def _serve(self, state: _State) -> None:
         now = self._clock()
-        due = self._due(state, now) if now >= state.until else []
+        due = await self._due(state, now) if now >= state.until else []
         if not due:
             return
         name = state.place.name
@@ -132,11 +132,11 @@ class Publishing:
         if done:
             await self._write_book()
 
-    def _due(self, state: _State, now: float) -> list[Publication]:
+    async def _due(self, state: _State, now: float) -> list[Publication]:
         found = []
         for org in self._orgs():
             last = state.last.get(org, Last(0, 0))
-            note = self._newest(org) if last.at + self._every_s <= now or last.at > now else ""
+            note = await self._newest(org) if last.at + self._every_s <= now or last.at > now else ""
             if not note:
                 continue
             head = parse_checkpoint(split_note(note)[0])

@@ -15,9 +15,10 @@ TIMEOUT_S: Final = 5.0
 
 
 class Ask(Protocol):
-    """`WitnessPost.ask`."""
+    async def ask(self, url: str, body: bytes) -> Reply:
+        """POST to `<url>/add-checkpoint`. Raises `WitnessError`, at the latest after `TIMEOUT_S`."""
 
-    async def __call__(self, url: str, body: bytes) -> Reply: ...
+    async def aclose(self) -> None: ...
 
 
 class WitnessPost:

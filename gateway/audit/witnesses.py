@@ -153,7 +153,7 @@ class Witnesses:
         return {org: self._late(desk) for org, desk in self._desks.items()}
 
     async def run(self) -> None:
-        """Show checkpoints to witnesses until cancelled, those first that there are now."""
+        """Show checkpoints to witnesses until cancelled, those first that there are now. Closes `ask` then."""
         self._running = True
         try:
             for org in self._sequencer.orgs:
@@ -167,6 +167,7 @@ class Witnesses:
             for task in following:
                 task.cancel()
             await asyncio.gather(*following, return_exceptions=True)
+            await self._ask.aclose()
 
     # -- rounds ---------------------------------------------------------------------------------------------
 
@@ -247,7 +248,7 @@ class Witnesses:
                     own=True,
                 )
             proof = await asyncio.to_thread(consistency, tiles, old, head.size)
-            reply = await self._ask(witness.url, submission(old, proof, desk.round))
+            reply = await self._ask.ask(witness.url, submission(old, proof, desk.round))
             answer = understood(reply, text, witness.key)
             if isinstance(answer, Cosignature):
                 return answer

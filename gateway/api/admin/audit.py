@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated
 
-from litestar import MediaType, Router, get, post
+from litestar import MediaType, Response, Router, get, post
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 from msgspec import Struct
 
-from gateway.api.admin import audit_tiles
+from gateway.api.admin import audit_tiles, audit_witnesses
 from gateway.api.admin.caller import CallerDependency
 from gateway.api.admin.problems import invalid
 from gateway.api.admin.resource import After, Page, PageLimit
@@ -92,11 +92,15 @@ async def entries(
 @get(
     "/checkpoint",
     media_type=MediaType.TEXT,
-    **operation(Operation.AUDIT_READ, "getAuditCheckpoint", noted=True, summary="Read the signed checkpoint"),
+    **operation(
+        Operation.AUDIT_READ, "getAuditCheckpoint", query=True, noted=True, summary="Read the signed checkpoint"
+    ),
 )
-async def checkpoint(caller: CallerDependency) -> str:
-    """A signed note (C2SP tlog-checkpoint): origin, number of entries, root hash."""
-    return await caller.deps.audit.checkpoint(caller.org)
+async def checkpoint(caller: CallerDependency, newest: bool = False) -> Response[str]:
+    """A signed note (C2SP tlog-checkpoint): origin, number of entries, root hash. Where cosignatures of witnesses
+    are asked for, the newest that has enough of them, and `X-Orgate-Remark` tells what came since; with `newest`
+    the newest in any case."""
+    return await audit_witnesses.served(caller, newest=newest)
 
 
 @get(
@@ -177,5 +181,5 @@ def milliseconds(field: str, text: str) -> int:
 
 
 def router() -> Router:
-    handlers = [entries, checkpoint, log, key, persons, erase, *audit_tiles.HANDLERS]
+    handlers = [entries, checkpoint, log, key, persons, erase, *audit_tiles.HANDLERS, *audit_witnesses.HANDLERS]
     return Router(path="/orgs/{org:str}/audit", tags=["Audit"], route_handlers=handlers)

@@ -14,6 +14,7 @@ from gateway.audit.log import AuditReader
 from gateway.audit.persons import Persons
 from gateway.audit.reconcile import Reconciliation
 from gateway.audit.reconciler import Reconciles
+from gateway.audit.witnesses import Witnesses
 from gateway.bus.hub import WorkerStatus
 from gateway.errors import UnavailableError
 from gateway.exchange import Credential, Principal
@@ -128,8 +129,8 @@ class AdminDependencies:
     gives the text exposition, `unready` the reasons why this process should not be asked now, if any.
     `count_rotation` is told each outcome of an upstream's rotation, `key_used_at` says when its key was last used.
     `writes` counts the changes of each member. `web`: sessions of browsers; None: this server has no pages.
-    `limits_state`: where limits are counted, and how that is. `witnesses`: who is asked to cosign checkpoints, None
-    for nobody; `degraded`: what is not as it should be while this process may be asked all the same.
+    `limits_state`: where limits are counted, and how that is. `witnesses`: who is asked to cosign checkpoints,
+    None for nobody; `degraded`: what is not as it should be while this process may be asked all the same.
     """
 
     store: ControlStore
@@ -153,6 +154,8 @@ class AdminDependencies:
     limits_state: Callable[[], Awaitable[str]] = _embedded
     reconciler: Reconciles = field(default_factory=NoReconciler)
     commands: Commands = field(default_factory=Commands)
+    witnesses: Witnesses | None = None
+    degraded: Callable[[], Sequence[str]] = tuple
     count_rotation: Callable[[OrgId, str, str], None] = lambda *_: None
     key_used_at: Callable[[OrgId, str], int] = lambda *_: 0
     reads: ReadNotes = field(default_factory=ReadNotes)

@@ -89,7 +89,7 @@ async def livez() -> str:
 
 @get("/readyz", tags=["Platform"], media_type=MediaType.TEXT, **public("getReadyz", summary="May it be asked"))
 async def readyz(deps: Deps) -> Response[str]:
-    """200, or 503 with the reasons, one a line."""
+    """200, or 503 with the reasons, one a line. What is not as it should be otherwise stands below `ok`."""
     reasons = deps.unready()
-    text = "\n".join(reasons) or "ok"
+    text = "\n".join(reasons or ["ok", *(f"degraded: {note}" for note in deps.degraded())])
     return Response(f"{text}\n", status_code=503 if reasons else 200)

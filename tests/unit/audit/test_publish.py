@@ -45,12 +45,15 @@ class Scene:
         self.publishing = Publishing(
             [shelf],
             lambda: list(self.sizes),
-            lambda org: SIGNER.checkpoint(org, self.sizes[org], bytes(32)) if self.sizes[org] else "",
+            self.newest,
             folder / "published.json",
             every_s=EVERY_S,
             clock=lambda: self.now,
             count=lambda *labels: self.counted.append(labels),
         )
+
+    async def newest(self, org: OrgId) -> str:
+        return SIGNER.checkpoint(org, self.sizes[org], bytes(32)) if self.sizes[org] else ""
 
     async def look(self, after_s: float = 0) -> None:
         self.now += after_s

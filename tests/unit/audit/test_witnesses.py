@@ -35,6 +35,7 @@ class Field:
         self.folders: dict[str, WitnessFolder] = {}
         self.instead: dict[str, Callable[[bytes], Reply]] = {}
         self.asked: list[tuple[str, int]] = []
+        self.closed = False
         for name in NAMES:
             make(folder / name, f"{name}.example")
             self.folders[name] = WitnessFolder(folder / name)
@@ -47,6 +48,9 @@ class Field:
         lines = [f"witness {name} {self.folders[name].key} https://{name}.example/\n" for name in NAMES]
         group = "" if quorum == "none" else f"group both {quorum} {' '.join(NAMES)}\n"
         return parse_policy("".join(lines) + group + f"quorum {'none' if quorum == 'none' else 'both'}\n")
+
+    async def aclose(self) -> None:
+        self.closed = True
 
     async def ask(self, url: str, body: bytes) -> Reply:
         name = url.removeprefix("https://").partition(".")[0]
@@ -74,7 +78,7 @@ class Scene:
         self.witnesses = Witnesses(
             field.policy(quorum),
             self.sequencer,
-            field.ask,
+            field,
             WitnessedNotes(folder / "audit" / "witnessed"),
             clock=lambda: AT,
             monotonic=lambda: self.now,
@@ -98,6 +102,12 @@ class Scene:
     async def witnessed(self, size: int) -> None:
         await eventually(lambda: self.size() == size, f"a quorum for {size} entries")
 
+    async def kept(self) -> None:
+        """Until what is served after a restart is what is served now."""
+        file = self.folder / "audit" / "witnessed" / ACME
+        note = self.witnesses.witnessed(ACME)
+        await eventually(lambda: file.exists() and file.read_text() == note, "the note is kept")
+
 
 @asynccontextmanager
 async def running(folder: Path, quorum: str = "all", field: Field | None = None) -> AsyncIterator[Scene]:
@@ -110,6 +120,7 @@ async def running(folder: Path, quorum: str = "all", field: Field | None = None)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        assert scene.field.closed
         await scene.sequencer.close()
 
 
@@ -272,6 +283,7 @@ async def test_after_a_restart_it_goes_on_where_the_witnesses_are(tmp_path: Path
     field = Field(tmp_path)
     async with running(tmp_path, "all", field) as scene:
         await scene.witnessed(await scene.grow(1, 2, 3))
+        await scene.kept()
         note = scene.witnesses.witnessed(ACME)
     field.asked.clear()
     field.instead = dict.fromkeys(NAMES, down)
@@ -306,6 +318,7 @@ async def test_a_kept_note_that_was_changed_is_not_served(tmp_path: Path, change
     field = Field(tmp_path)
     async with running(tmp_path, "all", field) as scene:
         await scene.witnessed(await scene.grow(1, 2, 3))
+        await scene.kept()
         policy, key = scene.witnesses.policy, SIGNER.key(ACME)
     kept = WitnessedNotes(tmp_path / "audit" / "witnessed")
     path = tmp_path / "audit" / "witnessed" / "acme"
@@ -321,6 +334,7 @@ async def test_a_log_that_was_put_back_from_an_older_copy_is_found_out(tmp_path:
     field = Field(tmp_path)
     async with running(tmp_path / "now", "all", field) as scene:
         await scene.witnessed(await scene.grow(1, 2, 3))
+        await scene.kept()
     async with running(tmp_path / "old", "all", field) as scene:
         (tmp_path / "old" / "audit" / "witnessed").mkdir(parents=True)
         note = (tmp_path / "now" / "audit" / "witnessed" / "acme").read_bytes()
