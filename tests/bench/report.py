@@ -147,9 +147,9 @@ def _where_table(where: Where) -> Table:
     costs = where.durability
     if costs:
         table.caption = (
-            f"Intent and receipt on the request's path: buffered {costs['audit_buffered_us']:.1f}. Strict, one at"
-            f" a time: {costs['audit_strict_1_us']:.0f} and a wait of {costs['audit_strict_1_wait_us']:.0f}; 32 at a"
-            f" time: {costs['audit_strict_32_us']:.0f} and {costs['audit_strict_32_wait_us']:.0f}."
+            f"Intent and receipt on the request's path: buffered {costs['audit_buffered_us']:.1f}. Strict, one"
+            f" at a time: {costs['audit_strict_1_us']:.0f} and a wait of {costs['audit_strict_1_wait_us']:.0f};"
+            f" 32 at a time: {costs['audit_strict_32_us']:.0f} and {costs['audit_strict_32_wait_us']:.0f}."
         )
         table.caption_justify = "left"
     return table

@@ -1,0 +1,434 @@
+"""kill -9 of a worker's spool and of the sequencer, at random moments under load, on a real folder.
+
+    python -m tests.audit.kills [small|full|how many]
+
+Both are processes of their own, forked from one that has everything loaded, so that a round is short. What a
+worker was told is noted in memory that it shares with this process and that outlives it: which requests were
+admitted, and of which `append` returned. After each recovery the logs are read on from where they were read
+before: one chain, the checkpoint over all of it, and each request once, with the outcome that was acknowledged or
+`unknown`. In some rounds the disk is full or broken for a while. Ends with one line of JSON; exits 1 when anything
+was lost or there twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import mmap
+import os
+import random
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Coroutine
+from itertools import count
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import msgspec
+
+from gateway.audit.chain import Chain, ChainError
+from gateway.audit.disk import Disk
+from gateway.audit.note import parse_checkpoint
+from gateway.audit.reader import LogReader
+from gateway.audit.recover import recover
+from gateway.audit.sequencer import Sequencer
+from gateway.audit.spool import Spool
+from gateway.errors import UnavailableError
+from gateway.exchange import SpoolUp
+from tenants.ids import OrgId
+from tests.fakes.audit import ACME, GLOBEX, SIGNER, FaultyDisk, intent, receipt
+
+ORGS = (ACME, GLOBEX)
+KILLS = {"small": 150, "full": 1_000}
+REQUESTS_MAX = 200_000
+"""Of one worker: a byte each in the memory that it shares."""
+OPEN_MAX = 24
+"""Requests that a worker has at a time; some of them never end."""
+SEGMENT = 64 * 1024
+LOG_SEGMENT = 256 * 1024
+PATIENCE_S = 30.0
+
+T = TypeVar("T")
+
+ADMITTED, IN_MEMORY, ACKNOWLEDGED = 1, 2, 3
+"""What a worker was told of a request. IN_MEMORY: `append` returned while the disk refused to be written."""
+
+
+class Killed(msgspec.Struct):
+    """What came of it. `kills`: processes; `lost`: requests without an entry, or without the outcome that was
+    acknowledged; `doubled`: with more than one; `forks`: logs that were not one chain under their checkpoint."""
+
+    kills: int = 0
+    requests: int = 0
+    lost: int = 0
+    doubled: int = 0
+    forks: int = 0
+    unknown: int = 0
+    worst_recovery_s: float = 0.0
+    examples: list[str] = []
+
+    @property
+    def good(self) -> bool:
+        return not (self.lost or self.doubled or self.forks)
+
+
+def kill_for(kills: int, folder: Path, seed: int = 20_260_102) -> Killed:
+    """Kill so many processes in `folder`, which is empty, and judge what is left each time."""
+    rng = random.Random(seed)
+    found = Killed()
+    while found.kills < kills:
+        place = folder / f"{found.kills:05}"
+        place.mkdir()
+        most = min(kills, found.kills + rng.randint(20, 60))
+        House(place, rng, found, faulty=rng.random() < 0.4).live(most)
+    return found
+
+
+class House:
+    """One audit folder, the worker and the sequencer that live in it, and what has been read of its logs."""
+
+    def __init__(self, folder: Path, rng: random.Random, found: Killed, *, faulty: bool) -> None:
+        self._folder = folder
+        self._rng = rng
+        self._found = found
+        self._faulty = faulty
+        self._boots = count(1)
+        self._worker = self._sequencer = 0
+        self._boot = ""
+        self._told: dict[str, mmap.mmap] = {}
+        self._logs = {org: Log(folder / "log" / "orgs" / org, org) for org in ORGS}
+
+    def live(self, most: int) -> None:
+        self._start_sequencer()
+        self._start_worker()
+        while self._found.kills < most:
+            time.sleep(self._rng.uniform(0.002, 0.06))
+            victims = self._rng.choice(("worker", "worker", "sequencer", "both"))
+            if victims in ("sequencer", "both"):
+                self._kill(self._sequencer)
+            if victims in ("worker", "both"):
+                self._kill(self._worker)
+            if victims in ("sequencer", "both"):
+                self._start_sequencer()
+            if victims in ("worker", "both"):
+                self._recovered()
+                self._start_worker()
+        for last in (self._worker, self._sequencer):
+            os.kill(last, signal.SIGKILL)
+            os.waitpid(last, 0)
+
+    def _kill(self, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        self._found.kills += 1
+
+    def _start_worker(self) -> None:
+        self._boot = f"boot-{next(self._boots):06}-0123456789"
+        told = self._told[self._boot] = mmap.mmap(-1, REQUESTS_MAX)
+        work = Worker(self._folder, self._boot, told, self._rng.random(), faulty=self._faulty)
+        self._worker = _fork(work.run)
+
+    def _start_sequencer(self) -> None:
+        """It recovers before it answers, as the control process does."""
+        ready, say = os.pipe()
+        seed = self._rng.random()
+        self._sequencer = _fork(lambda: serve(self._folder, say, seed, faulty=self._faulty))
+        os.close(say)
+        with open(ready, "rb") as said:
+            took = said.read(8)
+        if len(took) < 8:
+            raise RuntimeError("the sequencer did not start")
+        self._recovery_took(struct.unpack("d", took)[0])
+
+    def _recovery_took(self, seconds: float) -> None:
+        self._found.worst_recovery_s = max(self._found.worst_recovery_s, seconds)
+
+    def _recovered(self) -> None:
+        """What the dead worker left is in the logs, once, whoever else is killed on the way."""
+        while self._rng.random() < 0.25:
+            with _asked(self._folder, b"recover"):
+                time.sleep(self._rng.uniform(0, 0.01))
+                self._kill(self._sequencer)
+            self._start_sequencer()
+        with _asked(self._folder, b"recover") as answers:
+            self._recovery_took(struct.unpack("d", _read(answers, 8))[0])
+        boots = defaultdict[str, defaultdict[int, list[str]]](lambda: defaultdict(list))
+        for org, log in self._logs.items():
+            with _asked(self._folder, b"sign " + org.encode()) as answers:
+                note = _read(answers, struct.unpack(">I", _read(answers, 4))[0]).decode()
+            try:
+                log.read_on(note)
+            except (ChainError, ValueError) as error:
+                self._found.forks += 1
+                self._say(f"the log of {org}: {error}")
+        for log in self._logs.values():
+            for number, outcomes in log.requests.pop(self._boot, {}).items():
+                boots[self._boot][number] += outcomes
+        self._judge(self._told.pop(self._boot), boots[self._boot])
+
+    def _judge(self, told: mmap.mmap, entries: dict[int, list[str]]) -> None:
+        """`admit` may have written an intent, and `append` a receipt, of which they had no time to tell."""
+        found = self._found
+        untold = 0
+        last = max(entries, default=0)
+        for number in range(REQUESTS_MAX):
+            state = told[number]
+            outcomes = entries.get(number, [])
+            if not state and number > last:
+                break
+            found.requests += bool(state)
+            found.unknown += outcomes == ["unknown"]
+            if len(outcomes) > 1:
+                found.doubled += 1
+                self._say(f"request {number} of {self._boot} has the outcomes {outcomes}")
+            elif state and not outcomes:
+                found.lost += 1
+                self._say(f"request {number} of {self._boot}, told {state}, has no entry")
+            elif state == ACKNOWLEDGED and outcomes != ["served"]:
+                found.lost += 1
+                self._say(f"request {number} of {self._boot} was acknowledged and is {outcomes}")
+            elif state < IN_MEMORY and outcomes == ["served"]:
+                untold += 1
+        told.close()
+        if untold > 1:
+            found.lost += 1
+            self._say(f"{untold} requests of {self._boot} have receipts, and nobody was told")
+
+    def _say(self, what: str) -> None:
+        self._found.examples.append(what)
+
+
+class Log:
+    """One organization's log as it is read on, from outside and without the code that writes it."""
+
+    def __init__(self, folder: Path, org: str) -> None:
+        self._folder = folder
+        self._org = org
+        self._chain = Chain()
+        self._file = 0
+        self._offset = 0
+        self._last: dict[str, int] = {}
+        self.requests: dict[str, dict[int, list[str]]] = {}
+
+    def read_on(self, note: str) -> None:
+        """Up to what the checkpoint signs. Raises `ChainError`, ValueError."""
+        signed = parse_checkpoint(note.partition("\n\n")[0] + "\n")
+        while self._chain.size < signed.size:
+            path = self._folder / f"log-{self._file:08}.jsonl"
+            with path.open("rb") as file:
+                file.seek(self._offset)
+                while self._chain.size < signed.size and (line := file.readline()).endswith(b"\n"):
+                    self._offset += len(line)
+                    self._take(self._chain.accept(line[:-1], self._org))
+            if self._chain.size < signed.size:
+                self._file, self._offset = self._file + 1, 0
+        if self._chain.tree.root() != signed.root:
+            raise ValueError("its root is not the one that was signed")
+
+    def _take(self, entry: dict[str, object]) -> None:
+        boot, seq = msgspec.convert(entry["spool"], tuple[str, int])
+        if seq <= self._last.get(boot, 0):
+            raise ValueError(f"the numbers of {boot} do not rise: {seq} after {self._last[boot]}")
+        self._last[boot] = seq
+        number = int(str(entry["request_id"]).removeprefix("req_"))
+        self.requests.setdefault(boot, {}).setdefault(number, []).append(str(entry["outcome"]))
+
+
+class Worker:
+    """Requests as a worker has them: some settle at once, some late, some never; of some the intent is secured."""
+
+    def __init__(self, folder: Path, boot: str, told: mmap.mmap, seed: float, *, faulty: bool) -> None:
+        self._folder = folder
+        self._boot = boot
+        self._told = told
+        self._rng = random.Random(seed)
+        self._faulty = faulty
+
+    async def run(self) -> None:
+        rng = self._rng
+        disk = FaultyDisk() if self._faulty else Disk()
+        spool = Spool(
+            self._folder / "spool", self._boot, SEGMENT, rng.choice((1, 5, 20)), disk=disk, segments_max=8
+        )
+        others = [asyncio.create_task(spool.run(self._send))]
+        if isinstance(disk, FaultyDisk):
+            others.append(asyncio.create_task(spoil(disk, rng)))
+        free = asyncio.Semaphore(OPEN_MAX)
+        for n in range(REQUESTS_MAX):
+            await free.acquire()
+            others.append(asyncio.create_task(self._one(spool, n, free)))
+            if n % 32 == 0:
+                await asyncio.sleep(rng.uniform(0, 0.004))
+
+    async def _one(self, spool: Spool, n: int, free: asyncio.Semaphore) -> None:
+        rng, org = self._rng, ORGS[n % 2]
+        try:
+            number = spool.admit(intent(n, org))
+        except UnavailableError:
+            await asyncio.sleep(0.002)
+            free.release()
+            return
+        self._told[n] = ADMITTED
+        if rng.random() < 0.1:
+            with contextlib.suppress(UnavailableError):
+                await spool.secure(number, intent(n, org, upstream="rig", key_version=2))
+        if rng.random() < 0.02:
+            return  # a stream that goes on for ever
+        for _ in range(rng.randrange(6)):
+            await asyncio.sleep(0)
+        spool.append(receipt(n, org, model="x" * rng.choice((4, 4, 4, 500))), number)
+        self._told[n] = ACKNOWLEDGED if spool.healthy else IN_MEMORY
+        free.release()
+
+    async def _send(self, up: SpoolUp) -> int:
+        reader, writer = await asyncio.open_unix_connection(str(self._folder / "sock"))
+        try:
+            data = msgspec.msgpack.encode(up)
+            writer.write(b"take".ljust(16) + struct.pack(">I", len(data)) + data)
+            return int(struct.unpack(">q", await reader.readexactly(8))[0])
+        finally:
+            writer.close()
+
+
+async def serve(folder: Path, say: int, seed: float, *, faulty: bool) -> None:
+    """The sequencer, and beside it what recovers the spools of dead workers."""
+    rng = random.Random(seed)
+    ticks = count(step=10)  # as many checkpoints as are asked for
+    disk = FaultyDisk() if faulty else Disk()
+    sequencer = Sequencer(
+        folder / "log", SIGNER, disk=disk, segment_bytes=LOG_SEGMENT, clock=lambda: float(next(ticks))
+    )
+    began = time.perf_counter()
+    await sequencer.open()
+    await recover(folder / "spool", sequencer.append_receipts)
+    os.write(say, struct.pack("d", time.perf_counter() - began))
+    os.close(say)
+    reader = LogReader(sequencer)
+    recovering = asyncio.Lock()
+
+    async def answer(asked: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, UnavailableError):
+            what, _, rest = (await asked.readexactly(16)).decode().strip().partition(" ")
+            if what == "take":
+                size = struct.unpack(">I", await asked.readexactly(4))[0]
+                up = msgspec.msgpack.decode(await asked.readexactly(size), type=SpoolUp)
+                writer.write(struct.pack(">q", await sequencer.append_receipts(up)))
+                if rng.random() < 0.2:
+                    await sequencer.save_checkpoints()
+            elif what == "recover":
+                async with recovering:
+                    writer.write(struct.pack("d", await until_it_does(recovered)))
+            else:
+                org = ACME if rest == ACME else GLOBEX
+                note = (await until_it_does(lambda: signed(org))).encode()
+                writer.write(struct.pack(">I", len(note)) + note)
+            await writer.drain()
+        writer.close()
+
+    async def recovered() -> float:
+        began = time.perf_counter()
+        await recover(folder / "spool", sequencer.append_receipts)
+        return time.perf_counter() - began
+
+    async def signed(org: OrgId) -> str:
+        """A checkpoint over all there is; an older one comes when none can be saved."""
+        size = await reader.size(org)
+        note = await reader.checkpoint(org)
+        if parse_checkpoint(note.partition("\n\n")[0] + "\n").size < size:
+            raise UnavailableError("not yet")
+        return note
+
+    (folder / "sock").unlink(missing_ok=True)
+    await asyncio.start_unix_server(answer, str(folder / "sock"))
+    if isinstance(disk, FaultyDisk):
+        await spoil(disk, rng)
+    await asyncio.Event().wait()
+
+
+async def until_it_does(work: Callable[[], Awaitable[T]]) -> T:
+    """Over and over while the disk refuses, as the control process does."""
+    while True:
+        try:
+            return await work()
+        except (OSError, UnavailableError):
+            await asyncio.sleep(0.005)
+
+
+async def spoil(disk: FaultyDisk, rng: random.Random) -> NoReturn:
+    """The disk is full or broken for a while, over and over."""
+    while True:
+        await asyncio.sleep(rng.uniform(0.005, 0.05))
+        disk.torn = rng.choice((0, 11, 300, 512))
+        rng.choice((disk.full, disk.broken))(
+            *rng.choice((("allocate",), ("write",), ("sync",), ("write", "sync")))
+        )
+        await asyncio.sleep(rng.uniform(0.001, 0.02))
+        disk.mend()
+
+
+def _fork(work: Callable[[], Coroutine[object, object, None]]) -> int:
+    """A process that does `work` until it is killed; ends at once when this one does."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        asyncio.run(work())
+    except BaseException as error:  # noqa: BLE001  # nothing of the parent may run in the child
+        os.write(2, f"{type(error).__name__}: {error}\n".encode())
+    os._exit(1)
+
+
+def _asked(folder: Path, what: bytes) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.settimeout(PATIENCE_S)
+    ends = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            made.connect(str(folder / "sock"))
+        except (FileNotFoundError, ConnectionRefusedError):
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.001)
+        else:
+            made.sendall(what.ljust(16))
+            return made
+
+
+def _read(made: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = made.recv(size - len(data))
+        if not piece:
+            raise ConnectionError("the sequencer ended by itself")
+        data += piece
+    return data
+
+
+def kill(size: str) -> Killed:
+    """A `small` or `full` number of kills, or as many as it says."""
+    logging.disable()
+    with tempfile.TemporaryDirectory(prefix="orgate-kills-") as folder:
+        found = kill_for(KILLS[size] if size in KILLS else int(size), Path(folder))
+    logging.disable(logging.NOTSET)
+    for example in found.examples[:20]:
+        sys.stdout.write(f"{example}\n")
+    return found
+
+
+def main() -> int:
+    found = kill(sys.argv[1] if len(sys.argv) > 1 else "small")
+    figures = msgspec.structs.asdict(found)
+    del figures["examples"]
+    sys.stdout.write(json.dumps(figures) + "\n")
+    return 0 if found.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
