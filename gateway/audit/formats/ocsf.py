@@ -99,7 +99,7 @@ def convert(entry: Entry, *, ctx: Context) -> bytes:
         "class_uid": kind.uid,
         "class_name": _CLASSES[kind.uid],
         "type_uid": kind.uid * 100 + kind.activity[0],
-        "type_name": f"{_CLASSES[kind.uid]}: {kind.activity[1]}",
+        "type_name": f"{_CLASSES[kind.uid]}: {'Other' if kind.activity[0] == OTHER else kind.activity[1]}",
         "time": number(entry, "@timestamp") or 0,
         "severity_id": int(level),
         "severity": _SEVERITIES[level],
@@ -200,7 +200,8 @@ def _subject(entry: Entry, kind: _Kind) -> dict[str, object]:
         return {"user": _user(target)}
     if kind.uid == AUTHENTICATION:
         whom = target if target and target != ANONYMOUS else text(entry, "actor")
-        return {"user": _user(whom), "auth_protocol_id": 6, "auth_protocol": "OAUTH 2.0"}
+        service = {"service": {"name": PRODUCT}, "auth_protocol_id": 6, "auth_protocol": "OAUTH 2.0"}
+        return {"user": _user(whom), **service}
     subject: dict[str, object] = {"api": _api(entry)}
     if model := text(entry, "model"):
         subject["resources"] = [{"name": model, "type": "model"}]
