@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from msgspec import Struct, json
 
-from cli import audit_export, audit_stats, audit_witness
+from cli import audit_consistency, audit_export, audit_prove, audit_stats, audit_witness
 from cli.audit_log import Action, Actor, Client, Model, Outcome, Since, Until, bounds, moment, path, size_of
 from cli.command import command
 from cli.errors import RefusedError, UsageError
@@ -21,12 +21,13 @@ from cli.progress import progress
 from cli.session import Session
 
 app = typer.Typer(
-    help="The audit log: follow, query, export, verify; erase a person.",
+    help="The audit log: follow, query, export, verify, prove; erase a person.",
     epilog=examples(
         "orgate audit tail -f",
         "orgate audit query --outcome refused --since 7d",
         "orgate audit export acme-audit",
         "orgate audit verify acme-audit",
+        "orgate audit prove 4711",
         "orgate audit erase --person mem_0123456789abcdefghjk",
     ),
     no_args_is_help=True,
@@ -35,6 +36,8 @@ app = typer.Typer(
 app.add_typer(audit_witness.app, name="witness")
 audit_stats.register(app)
 audit_export.register(app)
+audit_prove.register(app)
+audit_consistency.register(app)
 
 LONG_POLL_S = 25
 PAGE = 500

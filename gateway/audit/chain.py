@@ -11,12 +11,10 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
-from gateway.audit.canonical import CanonicalError, canonical, parse
+from gateway.audit.canonical import LINE_MAX, CanonicalError, canonical, parse
 from gateway.audit.merkle import Tree
 
 SCHEMA = 1
-ENTRY_MAX = 2**16 - 1
-"""Bytes of a line that is sealed: an entry bundle spells its length in 16 bits (C2SP tlog-tiles)."""
 GENESIS = "0" * 64
 """`prev` of the first entry."""
 
@@ -65,8 +63,8 @@ class Chain:
         `spell` is another way to the same bytes as `canonical`.
         """
         line = spell({**fields, "schema": SCHEMA, "index": self.size, "prev": self.last})
-        if len(line) > ENTRY_MAX:
-            raise CanonicalError(f"the line has {len(line)} bytes, more than {ENTRY_MAX}")
+        if len(line) > LINE_MAX:
+            raise CanonicalError(f"the line has {len(line)} bytes, more than {LINE_MAX}")
         self._append(line)
         return line
 

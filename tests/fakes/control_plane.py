@@ -10,6 +10,7 @@ import json
 import secrets
 import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +20,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from msgspec import Struct, field
 
 from gateway.audit.chain import Chain
-from gateway.audit.merkle import leaf_hash
+from gateway.audit.merkle import HashTree, leaf_hash
+from gateway.audit.proofs import consistency, inclusion
 
 READ_ONLY = {"org", "version", "created_at"}
 Answer = tuple[int, Any, dict[str, str]]
@@ -425,6 +427,25 @@ class ControlPlane:
             state |= {"subject": "CN=gw", "issuer": "CN=ca", "serial": "1f", "not_before": 1, "not_after": 86_400}
         return 200, state, {}
 
+    def _proof(self, seen: Seen, what: str) -> Answer:
+        asked = seen.query
+        if what == "find":
+            before = int(asked.get("before", len(self.lines)))
+            start = max(before - 500, 0)
+            span = [json.loads(line) for line in self.lines[start:before]]
+            found = [
+                entry["index"] for entry in span if asked["id"] in (entry["_document_id"], entry.get("request_id"))
+            ]
+            return 200, {"index": max(found, default=-1), "before": start}, {}
+        tree = HashTree(map(leaf_hash, self.lines))
+        if what == "consistency":
+            hashes = consistency(tree, int(asked["old"]), int(asked["new"]))
+            return 200, {"old": int(asked["old"]), "new": int(asked["new"]), "hashes": _base64(hashes)}, {}
+        index, size = int(asked["index"]), int(asked["size"])
+        line = self.lines[index].decode()
+        hashes = inclusion(tree, index, size)
+        return 200, {"index": index, "size": size, "entry": line, "hashes": _base64(hashes)}, {}
+
     def _audit(self, seen: Seen, what: str) -> Answer:
         plain = {"content-type": "text/plain"}
         if what == "entries":
@@ -443,6 +464,8 @@ class ControlPlane:
         if what == "leaves":
             span = self.lines[int(seen.query["start"]) : int(seen.query["end"])]
             return 200, b"".join(map(leaf_hash, span)), {"content-type": "application/octet-stream"}
+        if what in ("proof", "consistency", "find"):
+            return self._proof(seen, what)
         if what == "actors":
             return 200, {"items": self.actors.get(seen.query["actor"], [])}, {}
         return 200, {"checkpoint": self.checkpoint, "key": self.key}[what], plain
@@ -506,6 +529,10 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[ControlPlane]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _base64(hashes: list[bytes]) -> list[str]:
+    return [b64encode(one).decode() for one in hashes]
 
 
 def _matches(entry: dict[str, Any], query: dict[str, str]) -> bool:

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from gateway.audit.canonical import parse
+from gateway.audit.canonical import LINE_MAX, CanonicalError, parse
 from gateway.audit.chain import GENESIS, Chain, ChainError, judge
 from tests.fakes.audit import ACME, lines
 
@@ -63,3 +63,13 @@ def test_a_line_that_is_not_next_is_refused_in_words(spoil: object, says: str) -
 def test_without_a_hash_to_compare_with_the_link_is_not_judged() -> None:
     made, _ = lines(2)
     assert judge(parse(made[1]), org="acme", index=1, prev=None) == []
+
+
+def test_a_line_that_no_entry_bundle_can_hold_is_not_sealed() -> None:
+    """Its length has to fit into 16 bits (C2SP tlog-tiles)."""
+    chain = Chain()
+    room = LINE_MAX - len(Chain().seal({"org": "acme", "text": ""}))
+    with pytest.raises(CanonicalError, match="65536 bytes, more than 65535"):
+        chain.seal({"org": "acme", "text": "x" * (room + 1)})
+    assert chain.size == 0
+    assert len(chain.seal({"org": "acme", "text": "x" * room})) == LINE_MAX == 2**16 - 1
