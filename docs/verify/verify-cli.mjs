@@ -1,33 +1,50 @@
 #!/usr/bin/env node
-// node verify-cli.mjs [--key KEY] PACK...     judge audit packs; see verify.mjs beside it.
+// node verify-cli.mjs [--key KEY] [--witnesses FILE] [--since-checkpoint FILE]... PACK...
 //
-// KEY: the log's key, a file or its text, as you got it apart from the packs. Prints one line of JSON for each pack.
-// Exit code: 0 all verify, 1 one does not, 2 wrong usage.
+// Judges evidence packs; see verify.mjs beside it. What is given holds for all packs, and should come from elsewhere than
+// they: KEY, the log's key, a file or its text; the policy of who has to have cosigned; checkpoints of earlier times.
+// Prints one line of JSON for each pack. Exit code: 0 all verify, 1 one does not, 2 wrong usage.
 
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { createReadStream, existsSync, lstatSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { webcrypto } from "node:crypto";
 import { parseArgs } from "node:util";
 import { verifyPack } from "./verify.mjs";
 
 globalThis.crypto ??= webcrypto; // Node 18 keeps it there
-const PARTS = ["manifest.json", "entries.jsonl", "checkpoint", "key"];
+const USAGE = "usage: node verify-cli.mjs [--key KEY] [--witnesses FILE] [--since-checkpoint FILE]... PACK...";
+const DEPTH_MAX = 10;
 
-/** The files of a folder. Only those of a pack are read, and links are not followed: one could lead out of it. */
-function filesIn(folder) {
-  const found = new Map();
-  for (const item of readdirSync(folder, { withFileTypes: true }))
-    found.set(item.name, PARTS.includes(item.name) && item.isFile() ? readFileSync(join(folder, item.name)) : null);
-  return found;
+/** A folder as verify.mjs reads it. Links are not followed: one could lead out of it. */
+function inFolder(folder) {
+  function* list(below, depth) {
+    const found = readdirSync(join(folder, below), { withFileTypes: true });
+    if (found.length === 0 && below) yield { path: below, plain: false, size: 0 };
+    for (const item of found) {
+      const path = below ? `${below}/${item.name}` : item.name;
+      if (item.isDirectory() && depth < DEPTH_MAX) yield* list(path, depth + 1);
+      else yield { path, plain: item.isFile(), size: item.isFile() ? lstatSync(join(folder, path)).size : 0 };
+    }
+  }
+  const plain = (path) => {
+    const found = lstatSync(join(folder, path), { throwIfNoEntry: false });
+    return found?.isFile() === true;
+  };
+  return {
+    list: () => list("", 0),
+    read: (path) => (plain(path) ? readFileSync(join(folder, path)) : null),
+    pieces: (path) => createReadStream(join(folder, path), { highWaterMark: 1 << 20 }),
+  };
 }
 
-async function judge(folder, key) {
+async function judge(folder, known) {
   try {
-    return await verifyPack(filesIn(folder), key);
+    readdirSync(folder);
+    return await verifyPack(inFolder(folder), known);
   } catch (error) {
     if (!error.code) throw error;
     const faults = [{ where: folder, what: `cannot be read (${error.code})` }];
-    return { ok: false, org: "", entries: 0, checkpoint_size: -1, faults, unproven: [] };
+    return { ok: false, org: "", entries: 0, checkpoint_size: -1, faults, proven: [], unproven: [] };
   }
 }
 
@@ -37,22 +54,39 @@ function line(value) {
 }
 
 function usage(message) {
-  process.stderr.write(`${message}\nusage: node verify-cli.mjs [--key KEY] PACK...\n`);
+  process.stderr.write(`${message}\n${USAGE}\n`);
   process.exit(2);
 }
 
+function file(path) {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    return usage(`${path}: cannot be read (${error.code})`);
+  }
+}
+
+const options = {
+  key: { type: "string" },
+  witnesses: { type: "string" },
+  "since-checkpoint": { type: "string", multiple: true, default: [] },
+};
 let given;
 try {
-  given = parseArgs({ options: { key: { type: "string" } }, allowPositionals: true });
+  given = parseArgs({ options, allowPositionals: true });
 } catch (error) {
   usage(error.message);
 }
 if (given.positionals.length === 0) usage("no pack was named");
-let key = given.values.key ?? null;
-if (key !== null && existsSync(key)) key = readFileSync(key, "utf8");
+const { key, witnesses, "since-checkpoint": kept } = given.values;
+const known = {
+  key: key !== undefined && existsSync(key) ? file(key).toString() : key,
+  witnesses: witnesses === undefined ? undefined : file(witnesses),
+  checkpoints: new Map(kept.map((path) => [path, file(path).toString()])),
+};
 let bad = 0;
 for (const pack of given.positionals) {
-  const verdict = await judge(pack, key);
+  const verdict = await judge(pack, known);
   bad += verdict.ok ? 0 : 1;
   const faults = verdict.faults.map(({ where, what }) => `${where}: ${what}`);
   process.stdout.write(`${line({ pack, ...verdict, faults })}\n`);

@@ -1,264 +1,361 @@
-// A second verifier of Orgate's audit packs: written from docs/reference/audit-log.md ("A pack", "How a pack is judged")
+// A second verifier of Orgate's evidence packs: written from docs/reference/audit-log.md ("A pack", "How a pack is judged")
 // and the standards that it names, and from nothing else. It shares no code with `orgate audit verify`.
 //
-// This file and canonical.mjs run as they are in a browser and in Node: they need WebCrypto with SHA-256 and Ed25519, and
+// This file and those that it imports run as they are in a browser and in Node: they need WebCrypto with Ed25519, and
 // nothing else. verify-cli.mjs beside them reads folders.
 
-import { Refusal, LINE_MAX, insist, parseCanonical, utf8 } from "./canonical.mjs";
+import { Refusal, LINE_MAX, insist, utf8 } from "./canonical.mjs";
+import { Entries } from "./entries.mjs";
+import { readManifest } from "./manifest.mjs";
+import { hex, judgePolicy, openCheckpoint, quoted, readLogKey, readPackedKey, readPolicy, base64 } from "./note.mjs";
+import { Sha256, sha256 } from "./sha256.mjs";
+import { HASH, Tree, WIDTH, checkWidth, isTile, tilePath } from "./tree.mjs";
 
-const FILES = ["entries.jsonl", "checkpoint", "key"];
 const MANIFEST = "manifest.json";
-const MEMBERS = ["count", "digest", "end", "format", "made_at", "org", "sha256", "start"];
+const ENTRIES = "entries.jsonl";
+const SMALL_MAX = 64 * 1024; // bytes of any file but the entries
 const FAULTS_MAX = 100;
-const BATCH = 4096; // lines in work at once
+const ADDED = "is not part of a pack: it was added";
+const FILTERED = "match the filter: a pack with a filter cannot show what was left out";
 const ELSEWHERE = "compare it with the one you got from the operator by other means";
-const ZEROS = "0".repeat(64);
+const THEIRS = "the witnesses are those that the pack names: the operator chose them; give those whom you trust";
+const ALONE =
+  "that everybody was shown the same log: as far as is known here the operator alone signed it, and can sign a shorter " +
+  "or another one; give the witnesses whom you trust";
 
 /**
  * Judge one pack. Never throws for what the pack holds.
  *
- * @param files a Map of file names to their bytes (Uint8Array); null for what is there and is no plain file
- * @param key the log's verifier key (text) as the auditor got it apart from the pack; null: the pack's own
+ * @param pack where its files are: a Map of paths to bytes (Uint8Array; null for what is no plain file), or an object of
+ *   list(): (async) iterable of {path, plain, size} of all that is there, of folders those that are empty;
+ *   read(path): (a promise of) the bytes of a small file, null when it is not there;
+ *   pieces(path): (async) iterable of the bytes of a large one, piece by piece
+ * @param known what the auditor has apart from the pack: {key: text, witnesses: bytes of a policy, checkpoints: a Map of
+ *   what to call a checkpoint of an earlier time to its text}, each may be missing. A text alone is the key.
  * @param progress called with (entries checked, entries expected)
- * @returns {ok, org, entries, checkpoint_size, faults: [{where, what}], unproven: [text]}
+ * @returns {ok, org, entries, start, end, filtered, checkpoint_size, faults: [{where, what}], proven: [text],
+ *   unproven: [text]}
  */
-export async function verifyPack(files, key = null, progress = () => {}) {
-  const verdict = { ok: false, org: "", entries: 0, checkpoint_size: -1, faults: [], unproven: [] };
-  const fault = (where, what) => {
-    if (verdict.faults.length < FAULTS_MAX) verdict.faults.push({ where, what });
+export async function verifyPack(pack, known = null, progress = () => {}) {
+  const given = typeof known === "string" ? { key: known } : (known ?? {});
+  const verifier = new Verifier(typeof pack.read === "function" ? pack : inMemory(pack), given, progress);
+  await verifier.run();
+  verifier.verdict.ok = verifier.verdict.faults.length === 0;
+  return verifier.verdict;
+}
+
+function inMemory(files) {
+  return {
+    list: () => [...files].map(([path, bytes]) => ({ path, plain: bytes !== null, size: bytes?.length ?? 0 })),
+    read: (path) => files.get(path) ?? null,
+    pieces: (path) => [files.get(path)],
   };
+}
+
+class Verifier {
+  constructor(pack, known, progress) {
+    this.pack = pack;
+    this.known = known;
+    this.progress = progress;
+    this.verdict = {
+      ok: false,
+      org: "",
+      entries: 0,
+      start: 0,
+      end: 0,
+      filtered: false,
+      checkpoint_size: -1,
+      faults: [],
+      proven: [],
+      unproven: [],
+    };
+  }
+
+  fault(where, what) {
+    if (this.verdict.faults.length < FAULTS_MAX) this.verdict.faults.push({ where, what });
+  }
+
   /** Run a step; a Refusal in it becomes a fault of `where`. */
-  const step = async (where, work) => {
+  async step(where, work) {
     try {
       return await work();
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      fault(where, error.message);
+      this.fault(where, error.message);
       return null;
     }
-  };
-  checkNames(files, fault);
-  const manifest = verdict.faults.length ? null : await step(MANIFEST, () => readManifest(files.get(MANIFEST)));
-  if (manifest) {
-    verdict.org = manifest.org;
-    for (const name of FILES) {
-      if (hex(await sha256(files.get(name))) !== manifest.sha256.get(name))
-        fault(name, "its SHA-256 is not the one in the manifest: it was changed");
-    }
-    const packed = await step("key", () => readPackedKey(files.get("key")));
-    const given = key === null ? packed : await step("the key given", () => readKey(key.trim()));
-    if (key === null && packed) verdict.unproven.push(`the key came with the pack: ${ELSEWHERE}`);
-    if (packed && given && packed.text !== given.text)
-      fault("key", "is not the key that was given: the pack is of another log or was signed by another");
-    const note = files.get("checkpoint");
-    const checkpoint = given && (await step("checkpoint", () => readCheckpoint(note, given, manifest.org)));
-    const root = await readEntries(files.get("entries.jsonl"), manifest, fault, verdict, progress);
-    if (checkpoint) {
-      const { start, end } = manifest;
-      verdict.checkpoint_size = Number(checkpoint.size);
-      if (start !== 0 || String(end) !== checkpoint.size)
-        fault("checkpoint", `signs entries [0, ${checkpoint.size}), and the pack claims [${start}, ${end})`);
-      else if (root !== checkpoint.root)
-        fault("checkpoint", "the entries are not those that were signed: the Merkle root differs");
-    }
   }
-  verdict.ok = verdict.faults.length === 0;
-  return verdict;
-}
 
-// -- the files ----------------------------------------------------------------------------------------------------
-
-function checkNames(files, fault) {
-  for (const name of [MANIFEST, ...FILES]) {
-    const bytes = files.get(name);
-    if (bytes === undefined) fault(name, "is missing: the pack is not complete");
-    else if (bytes === null) fault(name, "is not a plain file");
-    else if (name !== "entries.jsonl" && bytes.length > LINE_MAX) fault(name, `is longer than ${LINE_MAX} bytes`);
-  }
-  for (const name of files.keys())
-    if (name !== MANIFEST && !FILES.includes(name)) fault(quoted(name), "is not part of a pack: it was added");
-}
-
-async function readManifest(bytes) {
-  insist(bytes.at(-1) === 10, "does not end with a newline: it was cut off");
-  const text = utf8(bytes.subarray(0, -1));
-  const found = parseCanonical(text, bytes.length - 1);
-  insist([...found.keys()].join() === MEMBERS.join() && found.get("format") === 1, "is not a manifest of format 1");
-  const { count, digest, end, made_at, org, sha256: hashes, start } = Object.fromEntries(found);
-  insist(typeof org === "string", "does not name its organization");
-  const named = hashes instanceof Map ? [...hashes.keys()].sort().join() : "";
-  insist(named === [...FILES].sort().join(), "does not name exactly the files of a pack");
-  insist([start, end, count, made_at].every((n) => typeof n === "number"), "its range, count or time is no number");
-  const fits = 0 <= start && start <= end && count === end - start;
-  insist(fits, `its range [${start}, ${end}) and its count ${count} do not fit`);
-  insist(typeof digest === "string" && /^[0-9a-f]{64}$/.test(digest), "its digest is not 64 hexadecimal digits");
-  // In canonical JSON a member can be taken out as text: `count` always stands before it, and a quotation mark
-  // within a string is escaped, so that this text is nowhere else.
-  const rest = new TextEncoder().encode(text.replace(`,"digest":"${digest}"`, ""));
-  insist(hex(await sha256(rest)) === digest, "its digest does not fit its contents: it was changed");
-  return { org, start, end, count, sha256: hashes };
-}
-
-// -- the entries --------------------------------------------------------------------------------------------------
-
-/** Judge every line; the Merkle root over them, as base64. */
-async function readEntries(bytes, manifest, fault, verdict, progress) {
-  const lines = splitLines(bytes);
-  const leaves = [];
-  const boots = new Map();
-  let prev = manifest.start === 0 ? ZEROS : null;
-  for (let from = 0; from < lines.length; from += BATCH) {
-    const bodies = lines.slice(from, from + BATCH).map(([a, b]) => bytes.subarray(a, b));
-    const hashes = await Promise.all(bodies.map(sha256));
-    leaves.push(...(await Promise.all(bodies.map((body) => sha256(joined([0], body)))))); // RFC 6962 section 2.1
-    bodies.forEach((body, i) => {
-      const place = manifest.start + from + i;
-      const where = `entries.jsonl line ${from + i + 1} (entry ${place})`;
-      try {
-        const entry = parseCanonical(utf8(body), body.length);
-        for (const what of judge(entry, manifest.org, place, prev, boots)) fault(where, what);
-      } catch (error) {
-        if (!(error instanceof Refusal)) throw error;
-        fault(where, error.message);
-      }
-      prev = hex(hashes[i]);
+  async run() {
+    const { pack, verdict } = this;
+    const manifest = await this.step(MANIFEST, async () => {
+      const bytes = await pack.read(MANIFEST);
+      insist(bytes, "is missing: this is no pack, or an export that did not end");
+      insist(bytes.length <= SMALL_MAX, `is longer than ${SMALL_MAX} bytes`);
+      return readManifest(bytes);
     });
-    verdict.entries = from + bodies.length;
-    progress(verdict.entries, manifest.count);
-    if (verdict.faults.length >= FAULTS_MAX) {
-      verdict.faults.push({ where: "entries.jsonl", what: "too many faults: the rest was not read" });
+    if (!manifest) return;
+    const { org, start, end, filter } = manifest;
+    Object.assign(verdict, { org, start, end, filtered: filter.size > 0 });
+    if (filter.size) verdict.unproven.push(`that no other entries of [${start}, ${end}) ${FILTERED}`);
+    if (!(await this.checkFiles(manifest))) return;
+    const small = new Map();
+    for (const [name, { bytes, sha256: hash }] of manifest.files) {
+      if (name === ENTRIES) continue;
+      const found = await pack.read(name);
+      small.set(name, found);
+      if ((bytes ?? found.length) !== found.length || hex(sha256(found)) !== hash)
+        this.fault(name, "its size or its SHA-256 is not the one in the manifest: it was changed");
+    }
+    const key = await this.readKeys(small.get("key"));
+    const checkpoint = key && (await this.readCheckpoint(manifest, key, small));
+    const kept = checkpoint ? await this.readKept(key, checkpoint) : [];
+    const leaves = new Leaves(pack, manifest, kept, (where, what) => this.fault(where, what));
+    await this.readEntries(manifest, leaves);
+    const root = await leaves.finish(this.progress);
+    if (checkpoint) this.judgeRoots(manifest, checkpoint, root, kept, leaves.roots);
+  }
+
+  /** Whether all files are there but perhaps tiles; what is there beside them is a fault. */
+  async checkFiles({ files, size, tiles }) {
+    const missing = new Set(files.keys());
+    let whole = true;
+    for await (const { path, plain, size: bytes } of this.pack.list()) {
+      const own = files.has(path) || path === MANIFEST;
+      missing.delete(path);
+      if (!own && !(tiles.length && isTile(path, size))) this.fault(quoted(path), ADDED);
+      else if (!plain) this.fault(path, "is not a plain file");
+      else if (own && path !== ENTRIES && bytes > SMALL_MAX) this.fault(path, `is longer than ${SMALL_MAX} bytes`);
+      else continue;
+      whole &&= !own;
+      if (this.verdict.faults.length >= FAULTS_MAX) return false;
+    }
+    for (const name of missing) this.fault(name, "is missing: the pack is not complete");
+    return whole && missing.size === 0;
+  }
+
+  // -- who signed ---------------------------------------------------------------------------------------------------
+
+  /** The key that counts. A policy of the auditor's that lists logs says itself whose it may be. */
+  async readKeys(bytes) {
+    const packed = await this.step("key", () => readPackedKey(bytes));
+    this.policy = null;
+    if (this.known.witnesses) {
+      this.policy = await this.step("the witnesses given", () => readPolicy(this.known.witnesses));
+      if (!this.policy) return null;
+    }
+    if (!packed) return null;
+    if (typeof this.known.key !== "string") {
+      if (!this.policy?.logs.length) this.verdict.unproven.push(`the key came with the pack: ${ELSEWHERE}`);
+      return packed;
+    }
+    const given = await this.step("the key given", () => readLogKey(this.known.key));
+    if (given && packed.text !== given.text)
+      this.fault("key", "is not the key that was given: the pack is of another log or was signed by another");
+    return given;
+  }
+
+  async readCheckpoint(manifest, key, small) {
+    return this.step("checkpoint", async () => {
+      const note = utf8(small.get("checkpoint"));
+      const found = await openCheckpoint(note, key);
+      const { origin } = found;
+      this.verdict.checkpoint_size = Number(found.size);
+      insist(origin === key.name, `its origin is ${quoted(origin)}, but the key is that of ${quoted(key.name)}`);
+      const own = origin.endsWith(`/audit/${manifest.org}`);
+      insist(own, `its origin ${quoted(origin)} is not the log of organization ${quoted(manifest.org)}`);
+      await this.judgeWitnesses(note, small.get("witnesses"));
+      return found;
+    });
+  }
+
+  async judgeWitnesses(note, packed) {
+    const { proven, unproven } = this.verdict;
+    let policy = this.policy;
+    if (!policy && packed) {
+      policy = await this.step("witnesses", () => readPolicy(packed));
+      if (!policy) return;
+      unproven.push(THEIRS);
+    }
+    if (!policy || policy.quorum === "none") unproven.push(ALONE);
+    if (!policy) return;
+    const words = await judgePolicy(policy, note);
+    if (policy.quorum !== "none") proven.push(words);
+  }
+
+  /** Checkpoints of earlier times, as far as they are of this log and not of a longer one. */
+  async readKept(key, checkpoint) {
+    const kept = [];
+    for (const [name, note] of this.known.checkpoints ?? [])
+      await this.step(name, async () => {
+        const old = await openCheckpoint(note, key);
+        const { origin, size } = checkpoint;
+        insist(old.origin === origin, `is a checkpoint of ${quoted(old.origin)}, and the pack's is of ${quoted(origin)}`);
+        const cut = `signs ${old.size} entries, and the pack's checkpoint ${size}: the log was cut off`;
+        insist(old.size <= size, `${cut}, or the pack is the older one`);
+        kept.push({ name, size: Number(old.size), root: old.root });
+      });
+    return kept;
+  }
+
+  judgeRoots(manifest, checkpoint, root, kept, roots) {
+    const { format, size, start } = manifest;
+    if (BigInt(size) !== checkpoint.size)
+      this.fault("checkpoint", `signs ${checkpoint.size} entries, but the pack is of a tree of ${size}`);
+    else if (format === 1 && start > 0)
+      this.fault("checkpoint", `signs all ${size} entries, and the pack is a part, which nothing proves; export it again`);
+    else if (root !== null && root !== checkpoint.root)
+      this.fault("checkpoint", "the entries are not those that were signed: the Merkle root differs");
+    for (const old of kept) {
+      const found = roots.get(old.size);
+      if (found === undefined) continue; // the tiles are damaged, which is a fault already
+      if (found === old.root) this.verdict.proven.push(`the log continues ${old.name}: its ${old.size} entries are the same`);
+      else this.fault(old.name, `the first ${old.size} entries are others than it signs: the log was written anew`);
+    }
+  }
+
+  // -- the entries --------------------------------------------------------------------------------------------------
+
+  async readEntries(manifest, leaves) {
+    const { verdict } = this;
+    const entries = new Entries(manifest, (where, what) => this.fault(where, what));
+    const hash = new Sha256();
+    let size = 0;
+    for await (const [line, end] of linesOf(this.pack.pieces(ENTRIES))) {
+      hash.update(line).update(end);
+      size += line.length + end.length;
+      const found = entries.take(line, end.length === 1);
+      if (found) await this.step(found.where, () => leaves.check(found.place, found.leaf));
+      if (entries.number % 1000 === 0) this.progress(entries.last + 1 - manifest.start, manifest.end - manifest.start);
+      if (verdict.faults.length >= FAULTS_MAX) {
+        verdict.faults.push({ where: ENTRIES, what: "too many faults: the rest was not read" });
+        return;
+      }
+      verdict.entries = entries.number;
+    }
+    if (entries.number !== manifest.count)
+      this.fault(ENTRIES, `has ${entries.number} entries, the manifest counts ${manifest.count}`);
+    const part = manifest.files.get(ENTRIES);
+    if ((part.bytes ?? size) !== size || hex(hash.digest()) !== part.sha256)
+      this.fault(ENTRIES, "its size or its SHA-256 is not the one in the manifest: it was changed");
+    const days = entries.counted;
+    if (days.length) {
+      const span = days.length === 1 ? days[0] : `${days[0]} to ${days.at(-1)}`;
+      const counts = days.length === 1 ? "1 daily count" : `${days.length} daily counts`;
+      verdict.proven.push(`${counts} (${span}): as many requests as there are entries of them`);
+    }
+  }
+}
+
+/** Lines without their newlines, and what ended each: a newline, or nothing. None is longer than an entry may be. */
+async function* linesOf(pieces) {
+  const NEWLINE = new Uint8Array([10]);
+  const NOTHING = new Uint8Array();
+  let rest = NOTHING;
+  for await (const piece of pieces) {
+    let bytes = piece;
+    if (rest.length) {
+      bytes = new Uint8Array(rest.length + piece.length);
+      bytes.set(rest);
+      bytes.set(piece, rest.length);
+    }
+    let from = 0;
+    for (let at = bytes.indexOf(10); at >= 0; at = bytes.indexOf(10, from)) {
+      yield [bytes.subarray(from, at), NEWLINE];
+      from = at + 1;
+    }
+    for (; bytes.length - from > LINE_MAX + 1; from += LINE_MAX + 2) yield [bytes.subarray(from, from + LINE_MAX + 2), NOTHING];
+    rest = bytes.slice(from);
+  }
+  if (rest.length) yield [rest, NOTHING];
+}
+
+// -- the tree -------------------------------------------------------------------------------------------------------
+
+/** The hashes of all leaves, from the tiles of level 0, or in format 1 from the lines. Tiles above follow from them. */
+class Leaves {
+  constructor(pack, manifest, kept, fault) {
+    this.roots = new Map(); // of the sizes that were asked for
+    this.wanted = new Set(kept.map(({ size }) => size));
+    this.pack = pack;
+    this.manifest = manifest;
+    this.fault = fault;
+    this.tiled = manifest.tiles.length > 0;
+    this.hashes = manifest.tiles.map(() => new Sha256());
+    this.tree = new Tree((level, number, tile) => this.follows(level, number, tile));
+    this.from = 0;
+    this.tile = null;
+    this.broken = false;
+    this.remember();
+  }
+
+  remember() {
+    if (this.wanted.has(this.tree.size)) this.roots.set(this.tree.size, base64(this.tree.root()));
+  }
+
+  /** Insist that leaf `index` has this hash. Asked for rising indexes. */
+  async check(index, leaf) {
+    insist(index < this.manifest.size, "is beyond the end of the log");
+    if (!this.tiled) {
+      await this.tree.add(leaf);
+      return this.remember();
+    }
+    while (index >= this.tree.size && !this.broken) await this.next();
+    if (this.broken) return;
+    const at = (index - this.from) * HASH;
+    const same = leaf.every((byte, i) => byte === this.tile[at + i]);
+    insist(same, "is not what the log holds at this place: its hash is not the one in the tiles");
+  }
+
+  /** The next tile of leaves. One that is missing or cut off is no tree's: nothing after it is looked at. */
+  async next() {
+    this.from = this.tree.size;
+    const width = Math.min(this.manifest.size - this.from, WIDTH);
+    this.tile = await this.read(0, this.from / WIDTH, width);
+    for (let at = 0; this.tile && !this.broken && at < this.tile.length; at += HASH) {
+      await this.tree.add(this.tile.subarray(at, at + HASH));
+      this.remember();
+    }
+  }
+
+  /** A tile of the pack. */
+  async read(level, number, width) {
+    const path = tilePath(level, number, width);
+    try {
+      const tile = checkWidth(await this.pack.read(path), width);
+      this.hashes[level].update(tile);
+      return tile;
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      this.fault(path, error.message);
+      this.broken = true;
       return null;
     }
   }
-  if (bytes.length && bytes.at(-1) !== 10) fault("entries.jsonl", "does not end with a newline: it was cut off");
-  if (lines.length !== manifest.count)
-    fault("entries.jsonl", `has ${lines.length} entries, the manifest counts ${manifest.count}`);
-  return base64(await merkleRoot(leaves));
-}
 
-/** [start, end) of each line without its newline. */
-function splitLines(bytes) {
-  const found = [];
-  for (let at = 0; at < bytes.length; ) {
-    const newline = bytes.indexOf(10, at);
-    const end = newline < 0 ? bytes.length : newline;
-    found.push([at, end]);
-    at = end + 1;
+  /** A tile as it follows from those below it, against the one that is there. */
+  async follows(level, number, tile) {
+    if (level === 0 || !this.tiled) return;
+    const found = await this.read(level, number, tile.length / HASH);
+    if (found && !found.every((byte, i) => byte === tile[i]))
+      this.fault(tilePath(level, number, tile.length / HASH), "does not follow from the tiles below it");
   }
-  return found;
-}
 
-/** What is wrong with an entry at this place. `boots`: the last number of each worker's spool so far. */
-function judge(entry, org, place, prev, boots) {
-  const faults = [];
-  if (entry.get("schema") !== 1) faults.push("its schema is not 1");
-  if (entry.get("org") !== org) faults.push(`it belongs to another organization than ${quoted(org)}`);
-  const index = entry.get("index");
-  if (typeof index !== "number") faults.push("it has no index");
-  else if (index > place)
-    faults.push(`its index is ${index}, expected ${place}: entries are missing or out of order before it`);
-  else if (index < place)
-    faults.push(`its index is ${index}, expected ${place}: an entry was repeated, inserted or moved`);
-  if (prev !== null && entry.get("prev") !== prev)
-    faults.push("its `prev` is not the hash of the entry before it: one of the two was changed");
-  if (entry.has("spool")) {
-    const spool = entry.get("spool");
-    const [boot, number] = Array.isArray(spool) && spool.length === 2 ? spool : [];
-    if (typeof boot !== "string" || typeof number !== "number") faults.push("its `spool` is not a boot and a number");
-    else if (number <= (boots.get(boot) ?? 0))
-      faults.push("its receipt is an entry already, or its spool numbers go backwards");
-    else boots.set(boot, number);
-  }
-  return faults;
-}
-
-/** MTH of RFC 6962 section 2.1 over leaf hashes, level by level: a node without a neighbour goes up as it is. */
-async function merkleRoot(leaves) {
-  if (leaves.length === 0) return sha256(new Uint8Array());
-  for (let level = leaves; ; ) {
-    if (level.length === 1) return level[0];
-    const above = [];
-    for (let from = 0; from < level.length; from += 2 * BATCH) {
-      const pairs = [];
-      for (let i = from; i < Math.min(from + 2 * BATCH, level.length); i += 2)
-        pairs.push(i + 1 < level.length ? sha256(joined([1], level[i], level[i + 1])) : level[i]);
-      above.push(...(await Promise.all(pairs)));
+  /** The root of the whole tree as base64; null when the tiles do not make one. */
+  async finish(progress) {
+    const { size, tiles } = this.manifest;
+    while (this.tiled && this.tree.size < size && !this.broken) {
+      await this.next();
+      progress(this.tree.size, size);
     }
-    level = above;
+    if (this.tiled && !this.broken) for (const [level, number, tile] of this.tree.partial()) await this.follows(level, number, tile);
+    progress(size, size);
+    if (this.broken) return null;
+    tiles.forEach(({ sha256: hash }, level) => {
+      if (hex(this.hashes[level].digest()) !== hash)
+        this.fault(`tile/${level}`, "its SHA-256 is not the one in the manifest: it was changed");
+    });
+    return base64(this.tree.root());
   }
 }
 
-// -- the checkpoint: c2sp.org/signed-note and c2sp.org/tlog-checkpoint, Ed25519 of RFC 8032 --------------------------
-
-async function readPackedKey(bytes) {
-  const text = utf8(bytes);
-  insist(text.endsWith("\n"), "does not end with a newline: it was cut off");
-  return readKey(text.slice(0, -1));
-}
-
-async function readKey(text) {
-  const [, name, id, encoded] = /^([^+\p{White_Space}]+)\+([0-9a-f]{8})\+(.+)$/u.exec(text) ?? [];
-  insist(name, "is not of the form name+id+base64");
-  const raw = unbase64(encoded, "the key");
-  insist(raw.length === 33 && raw[0] === 1, "is not an Ed25519 note key");
-  const hash = await sha256(joined(new TextEncoder().encode(`${name}\n`), raw));
-  insist(hex(hash.subarray(0, 4)) === id, "its id does not fit its name and bytes: it was changed");
-  return { text, name, id, public: raw.subarray(1) };
-}
-
-/** The size (decimal text) and root (base64) that `key` signed for the log of `org`. */
-async function readCheckpoint(bytes, key, org) {
-  const note = utf8(bytes);
-  insist(!/[\u0000-\u0009\u000b-\u001f]/.test(note), "holds control characters");
-  const gap = note.lastIndexOf("\n\n");
-  insist(gap >= 0 && note.endsWith("\n") && gap + 2 < note.length, "has no signature lines");
-  const text = note.slice(0, gap + 1);
-  let signatures = 0;
-  for (const line of note.slice(gap + 2, -1).split("\n")) {
-    const [, name, encoded] = /^\u2014 ([^ ]+) (.+)$/.exec(line) ?? [];
-    insist(name, "a signature line is malformed");
-    const raw = unbase64(encoded, "a signature");
-    if (name !== key.name || hex(raw.subarray(0, 4)) !== key.id) continue; // of somebody else: a witness may sign too
-    insist((signatures += 1) === 1, "the key has signed twice: a line was repeated");
-    const good = await signed(key.public, raw.subarray(4), new TextEncoder().encode(text));
-    insist(good, "the signature is wrong: the note or the signature was changed");
-  }
-  insist(signatures === 1, `is not signed by ${quoted(key.name)} with the key given`);
-  const [origin, size, root, end, ...more] = text.split("\n");
-  insist(end === "" && more.length === 0 && origin, "is not three lines: origin, size and root");
-  insist(/^(0|[1-9][0-9]{0,19})$/.test(size), "its size is not a plain decimal number");
-  insist(unbase64(root, "its root").length === 32, "its root is not 32 bytes");
-  insist(origin === key.name, `its origin is ${quoted(origin)}, but the key is that of ${quoted(key.name)}`);
-  insist(origin.endsWith(`/audit/${org}`), `its origin ${quoted(origin)} is not the log of organization ${quoted(org)}`);
-  return { size, root };
-}
-
-async function signed(publicKey, signature, bytes) {
-  const imported = await crypto.subtle.importKey("raw", publicKey, "Ed25519", false, ["verify"]).catch(() => null);
-  return imported !== null && crypto.subtle.verify("Ed25519", imported, signature, bytes);
-}
-
-// -- bytes and texts ------------------------------------------------------------------------------------------------
-
-const sha256 = async (bytes) => new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-const base64 = (bytes) => btoa(String.fromCharCode(...bytes));
-const quoted = (text) => JSON.stringify(text);
-
-function joined(...parts) {
-  const whole = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
-  parts.reduce((at, part) => (whole.set(part, at), at + part.length), 0);
-  return whole;
-}
-
-/** Bytes have one spelling: of others that decode to the same (padding bits, white space) none is taken. */
-function unbase64(text, what) {
-  let raw;
-  try {
-    raw = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  } catch {
-    throw new Refusal(`${what} is not base64`);
-  }
-  insist(base64(raw) === text, `${what} is base64 in another than its one spelling`);
-  return raw;
-}

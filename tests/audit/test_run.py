@@ -10,23 +10,26 @@ import pytest
 
 from gateway.audit.verify import Verdict
 from tests.audit import run
-from tests.audit.mutations import Mutated, honest
+from tests.audit.mutations import Mutated
+from tests.audit.packs import honest, whole
 from tests.audit.run import Report, compare
 from tests.audit.spoil import ANY, JSON, NOTES
 
 
 def test_a_mutation_that_both_take_is_missed(tmp_path: Path) -> None:
     report = Report()
-    compare([Mutated("nothing", honest(3), True), Mutated("signed", honest(2), False)], tmp_path, report)
+    compare(
+        [Mutated("nothing", honest(whole(3)), True), Mutated("signed", honest(whole(2)), False)], tmp_path, report
+    )
     assert (report.mutations, report.detected, report.verifiers_disagree) == (1, 0, 0)
     assert (report.resigned, report.resigned_accepted) == (1, 1)
     assert report.examples == ["nothing: taken by the first"]
 
 
 def test_a_verifier_that_says_otherwise_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "verify_pack", lambda folder, key: Verdict(ok=True))
+    monkeypatch.setattr(run, "verify_pack", lambda folder, known: Verdict(ok=True))
     report = Report()
-    cut = {**honest(3), "entries.jsonl": b""}
+    cut = {**honest(whole(3)), "entries.jsonl": b""}
     compare([Mutated("cut", cut, True)], tmp_path, report)
     assert (report.mutations, report.detected, report.verifiers_disagree) == (1, 0, 1)
     assert report.examples[0].startswith("cut: first good, second [")
@@ -34,7 +37,7 @@ def test_a_verifier_that_says_otherwise_is_noticed(tmp_path: Path, monkeypatch: 
 
 def test_each_way_to_spoil_does_so() -> None:
     rng = random.Random(1)
-    files = honest(12)
+    files = honest(whole(12))
     for name, ways in (("entries.jsonl", (*ANY, *JSON)), ("checkpoint", (*ANY, NOTES[0])), ("key", NOTES)):
         for spoil in ways:
             assert any(spoil(rng, files[name]) != files[name] for _ in range(20)), spoil.__name__
