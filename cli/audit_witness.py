@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from msgspec import Struct
 
+from cli.audit_log import path
 from cli.command import command
 from cli.errors import RefusedError, UsageError
 from cli.examples import examples
-from cli.output import Column, instant, printable
+from cli.output import Column, Format, instant, printable
 from cli.profiles import config_folder
 from cli.session import Session
 
@@ -43,6 +44,7 @@ FolderOption = Annotated[
         show_default=False,
     ),
 ]
+LATE_S = 60
 LOG_HELP = "A log's key, name+id+base64, or a file that holds it."
 
 
@@ -61,6 +63,37 @@ LOGS = [
     Column("SIZE", "size"),
     Column("COSIGNED", "at", lambda at: instant(at) if at else "never"),
     Column("REFUSED", "refused"),
+]
+
+
+class GatewayWitness(Struct, frozen=True):
+    """What a witness has made of an organization's log, as its gateway knows."""
+
+    name: str
+    key: str
+    size: int
+    at: int
+    fault: str
+    fault_at: int
+
+
+class Witnessing(Struct, frozen=True):
+    """How an organization's log stands with the witnesses of its gateway."""
+
+    quorum: str
+    size: int
+    witnessed_size: int
+    late_s: float
+    said: str
+    items: list[GatewayWitness]
+
+
+WITNESSES = [
+    Column("WITNESS", "name"),
+    Column("SIZE", "size"),
+    Column("COSIGNED", "at", lambda at: instant(at) if at else "never"),
+    Column("FAULT", "fault"),
+    Column("SINCE", "fault_at", lambda at: instant(at) if at else ""),
 ]
 
 
@@ -170,32 +203,63 @@ def list_(session: Session, *, folder: FolderOption = None) -> None:
     session.out.items(_folder(read), LOGS, empty="no logs yet: `orgate audit witness add KEY`")
 
 
+@command(app, examples("orgate audit witness status", "orgate audit witness status --output json"))
+def status(session: Session) -> None:
+    """Show the witnesses of a gateway: what each has seen of the organization's log, and its last fault.
+
+    Exit code 1 when the newest checkpoint has not had its quorum for a minute.
+    """
+    found = session.client.read(path(session, "witnesses"), what="the witnesses").decode(Witnessing)
+    if session.out.form is not Format.TABLE:
+        session.out.item(found)
+    else:
+        session.out.items(found.items, WITNESSES)
+        session.out.say(f"newest checkpoint: {found.size} entries; {printable(found.said)}")
+    if found.late_s >= LATE_S:
+        raise RefusedError(
+            f"for {found.late_s:.0f} s no new checkpoint has had its quorum of witnesses",
+            "see the faults; until then what is exported ends at the last checkpoint that had it",
+        )
+
+
+@command(app, examples("orgate audit witness policy > policy", "orgate audit export pack --witnesses policy"))
+def policy(session: Session) -> None:
+    """Print the policy that a gateway's witnesses have to meet for the organization's log (C2SP tlog-policy).
+
+    An auditor compares the keys in it with those that the witnesses' owners gave them.
+    """
+    text = session.client.read(path(session, "policy"), what="the policy").body.decode()
+    session.out.line(text.rstrip("\n"))
+
+
 def _place(given: Path | None) -> Path:
     return (given or config_folder() / "witness").expanduser()
 
 
-def _read(path: Path) -> WitnessFolder:
+def _read(folder: Path) -> WitnessFolder:
     from gateway.witness.folder import WitnessFolder
 
-    return WitnessFolder(path)
+    return WitnessFolder(folder)
 
 
-def _opened(path: Path, name: str, session: Session) -> WitnessFolder:
+def _opened(folder: Path, name: str, session: Session) -> WitnessFolder:
     """The folder; a new one when there is none and `name` was given."""
     from gateway.witness.folder import FolderError, make
 
-    made = bool(name) and not (path / "key").exists()
+    made = bool(name) and not (folder / "key").exists()
     if made:
-        make(path, name)
-    elif not (path / "key").exists():
-        raise FolderError(f"{path}: there is no witness in this folder", "give --name for a new one, or --folder")
-    kept = _read(path)
+        make(folder, name)
+    elif not (folder / "key").exists():
+        raise FolderError(
+            f"{folder}: there is no witness in this folder", "give --name for a new one, or --folder"
+        )
+    kept = _read(folder)
     if name and kept.name != name:
         raise FolderError(
-            f"{path}: this witness is called {kept.name}", "leave out --name, or name another folder"
+            f"{folder}: this witness is called {kept.name}", "leave out --name, or name another folder"
         )
     if made:
-        session.out.say(f"made a witness in {path}; its key is")
+        session.out.say(f"made a witness in {folder}; its key is")
         session.out.say(str(kept.key))
     return kept
 
@@ -225,10 +289,10 @@ def _address(text: str) -> tuple[str, int]:
 def _log_key(given: str) -> VerifierKey:
     from gateway.audit.note import NoteError, parse_key
 
-    path = Path(given)
+    file = Path(given)
     try:
-        is_file = path.is_file()
-        text = path.read_text(encoding="utf-8").strip() if is_file else given
+        is_file = file.is_file()
+        text = file.read_text(encoding="utf-8").strip() if is_file else given
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{printable(given)}: cannot be read: {error}") from None
     try:
