@@ -1,23 +1,21 @@
-"""`orgate audit`: follow an organization's audit log, export it, verify an export without any server."""
+"""`orgate audit`: follow and query an organization's audit log; what else there is has files of its own."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from msgspec import Struct, json
 
-from cli import audit_consistency, audit_export, audit_prove, audit_stats, audit_witness
+from cli import audit_consistency, audit_export, audit_prove, audit_stats, audit_verify, audit_witness
 from cli.audit_log import Action, Actor, Client, Model, Outcome, Since, Until, bounds, moment, path, size_of
 from cli.command import command
-from cli.errors import RefusedError, UsageError
+from cli.errors import UsageError
 from cli.examples import examples
 from cli.output import Column, Format, instant, printable
-from cli.progress import progress
 from cli.session import Session
 
 app = typer.Typer(
@@ -36,6 +34,7 @@ app = typer.Typer(
 app.add_typer(audit_witness.app, name="witness")
 audit_stats.register(app)
 audit_export.register(app)
+audit_verify.register(app)
 audit_prove.register(app)
 audit_consistency.register(app)
 
@@ -65,17 +64,6 @@ class Entries(Struct, frozen=True):
 
     items: list[dict[str, Any]]
     next: int
-
-
-class Report(Struct, frozen=True):
-    """What `verify` says of a pack. `checkpoint_size`: how many entries the signature covers."""
-
-    ok: bool
-    org: str
-    entries: int
-    checkpoint_size: int
-    faults: list[str]
-    unproven: list[str]
 
 
 @command(
@@ -166,45 +154,6 @@ def query(
     session.out.items(found[:limit], COLUMNS, empty="no such entries")
 
 
-@command(
-    app,
-    examples("orgate audit verify acme-2026-01", "orgate audit verify acme-2026-01 --key acme.key --output json"),
-)
-def verify(
-    session: Session,
-    pack: Annotated[Path, typer.Argument(help="The folder that `export` made.", metavar="PACK")],
-    key: Annotated[
-        str | None,
-        typer.Option(help="The log's key (a file, or its text) as you got it apart from the pack.", metavar="KEY"),
-    ] = None,
-) -> None:
-    """Check every byte of a pack, offline; exit code 1 and what is wrong if anything is."""
-    from gateway.audit.verify import verify_pack
-
-    if not pack.is_dir():
-        raise UsageError(f"{pack} is no folder", "give the folder that `orgate audit export` made")
-    with progress("verifying", 0) as bar:
-        verdict = verify_pack(pack, _key(key), bar.advance)
-    report = Report(
-        ok=verdict.ok,
-        org=printable(verdict.org),
-        entries=verdict.entries,
-        checkpoint_size=verdict.checkpoint_size,
-        faults=[printable(f"{fault[0]}: {fault[1]}") for fault in verdict.faults],
-        unproven=[printable(text) for text in verdict.unproven],
-    )
-    if session.out.form is Format.TABLE:
-        for text in report.unproven:
-            session.out.say(f"not proven: {text}")
-        if report.ok:
-            session.out.line(f"{pack}: {report.entries} entries of '{report.org}', whole, in order, unchanged")
-    else:
-        session.out.item(report)
-    if not report.ok:
-        count = "1 fault" if len(report.faults) == 1 else f"{len(report.faults)} faults"
-        raise RefusedError("\n  ".join([f"{pack} does not verify: {count}", *report.faults]))
-
-
 @command(app, examples("orgate audit persons", "orgate audit persons --output json > acme-persons.json"))
 def persons(session: Session) -> None:
     """Show who is behind the pseudonyms in the entries: members, those of before too, but for who was erased.
@@ -266,24 +215,3 @@ def _line(session: Session, entry: dict[str, Any]) -> None:
     else:
         shown = [printable(str(entry.get(c.field, ""))) for c in COLUMNS[1:]]
         session.out.line("  ".join([_when(entry.get("@timestamp")), *(text for text in shown if text)]))
-
-
-def _key(given: str | None) -> str | None:
-    if given is None:
-        return None
-    from gateway.audit.note import NoteError, parse_key
-
-    path = Path(given)
-    try:
-        is_file = path.is_file()
-        text = path.read_text(encoding="utf-8").strip() if is_file else given
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--key {printable(given)}: cannot be read: {error}") from None
-    try:
-        parse_key(text)
-    except NoteError as error:
-        wrong = str(error) if is_file or "+" in given else "there is no such file, and it is no key"
-        raise UsageError(
-            f"--key {printable(given)}: {wrong}", "give the log's key, name+id+base64, or the file that holds it"
-        ) from None
-    return text

@@ -142,7 +142,7 @@ def is_pack(folder: Path, fault: FaultAt) -> bool:
         found = (folder / MANIFEST).lstat()
     except FileNotFoundError:
         begun = (folder / PLAN).exists()
-        missing = "the export did not end: run it again" if begun else f"this is no pack: {MANIFEST} is missing"
+        missing = "the export did not end: run it again, with --resume" if begun else f"this is no pack: {MANIFEST} is missing"
         fault(str(folder), missing)
         return False
     return _plain(MANIFEST, found, fault)

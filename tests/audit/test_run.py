@@ -23,7 +23,7 @@ def test_a_mutation_that_both_take_is_missed(tmp_path: Path) -> None:
     )
     assert (report.mutations, report.detected, report.verifiers_disagree) == (1, 0, 0)
     assert (report.resigned, report.resigned_accepted) == (1, 1)
-    assert report.examples == ["nothing: taken by the first"]
+    assert report.examples == ["nothing (alone): taken by the first"]
 
 
 def test_a_verifier_that_says_otherwise_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +32,7 @@ def test_a_verifier_that_says_otherwise_is_noticed(tmp_path: Path, monkeypatch: 
     cut = {**honest(whole(3)), "entries.jsonl": b""}
     compare([Mutated("cut", cut, True)], tmp_path, report)
     assert (report.mutations, report.detected, report.verifiers_disagree) == (1, 0, 1)
-    assert report.examples[0].startswith("cut: first good, second [")
+    assert report.examples[0].startswith("cut (alone): first good, second [")
 
 
 def test_each_way_to_spoil_does_so() -> None:

@@ -100,7 +100,7 @@ def test_a_pack_that_is_not_finished_says_so(tmp_path: Path) -> None:
     with PackWriter(tmp_path / "pack", WHOLE) as pack:
         pack.write(DATA[:1000])
     (fault,) = verify_pack(tmp_path / "pack", KEY).faults
-    assert fault.what == "the export did not end: run it again"
+    assert fault.what == "the export did not end: run it again, with --resume"
 
 
 def test_a_pack_is_never_written_over(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -111,66 +110,11 @@ def test_tail_follows_until_interrupted(
     assert signed_in("audit", "tail", "-f", "-o", "csv").code == 2
 
 
-def test_export_then_verify_then_a_flipped_byte(signed_in: Cli, logged: ControlPlane, tmp_path: Path) -> None:
-    pack = tmp_path / "pack"
-    assert signed_in("audit", "export", str(pack)).code == 0
-    names = ["README.txt", "checkpoint", "entries.jsonl", "key", "manifest.json", "tile"]
-    assert sorted(path.name for path in pack.iterdir()) == names
-    good = signed_in("audit", "verify", str(pack), "--key", logged.key)
-    assert (good.code, good.err) == (0, "")
-    assert f"{COUNT} entries of 'acme'" in good.out
-    without_key = signed_in("audit", "verify", str(pack))
-    assert without_key.code == 0
-    assert "not proven" in without_key.err
-    raw = bytearray((pack / "entries.jsonl").read_bytes())
-    raw[5_000] ^= 1
-    (pack / "entries.jsonl").write_bytes(raw)
-    bad = signed_in("audit", "verify", str(pack), "-o", "json")
-    assert bad.code == 1
-    report = json.loads(bad.out)
-    assert report["ok"] is False
-    assert any("entries.jsonl line" in fault for fault in report["faults"])
-    assert "does not verify" in bad.err
-
-
-def test_the_key_may_be_a_file_and_another_key_is_a_fault(
-    signed_in: Cli, logged: ControlPlane, tmp_path: Path
-) -> None:
-    signed_in("audit", "export", str(tmp_path / "pack"))
-    (tmp_path / "log.key").write_text(logged.key + "\n")
-    assert signed_in("audit", "verify", "pack", "--key", "log.key").code == 0
-    other = str(Signer("gateway.example:8443", Ed25519PrivateKey.generate()).key(ACME))
-    assert signed_in("audit", "verify", "pack", "--key", other).code == 1
-
-
-@pytest.mark.parametrize("given", ["nope.key", "no.key", "acme+00000000+AQ==", "empty.key", "bytes.key"])
-def test_a_key_that_is_none_is_a_wrong_call_not_a_bad_pack(
-    signed_in: Cli, logged: ControlPlane, tmp_path: Path, given: str
-) -> None:
-    signed_in("audit", "export", str(tmp_path / "pack"))
-    (tmp_path / "no.key").write_text('{"title": "Not found"}')
-    (tmp_path / "empty.key").write_text("")
-    (tmp_path / "bytes.key").write_bytes(b"\xff\xfe")
-    said = signed_in("audit", "verify", "pack", "--key", given)
-    assert said.code == 2
-    assert f"--key {given}" in said.err
-    assert "does not verify" not in said.err
-
-
 def test_an_empty_log_has_no_last_entries(signed_in: Cli, plane: ControlPlane) -> None:
     signer = Signer("gateway.example", Ed25519PrivateKey.generate())
     plane.checkpoint = signer.checkpoint(ACME, 0, plane.chain.tree.root())
     said = signed_in("audit", "tail")
     assert (said.code, said.out) == (0, "")
-
-
-def test_verify_needs_no_server_and_no_login(cli: Cli, tmp_path: Path) -> None:
-    assert cli("audit", "verify", str(tmp_path / "none")).code == 2
-    (tmp_path / "passwd").write_text("")
-    said = cli("audit", "verify", str(tmp_path))
-    assert said.code == 1
-    assert "this is no pack: manifest.json is missing" in said.err
-    assert "passwd" not in said.err
 
 
 def test_moments() -> None:
