@@ -15,6 +15,7 @@ from gateway.bus.messages import MetricsUp
 from gateway.clock import Clock
 from gateway.control_metrics import ControlMetrics
 from gateway.daily import DailyAudit
+from gateway.refusals import RefusalLog
 from gateway.webhooks import Webhooks
 from tenants.sql.auditdays import day_text
 from tenants.sql.store import SqlControlStore
@@ -27,14 +28,16 @@ class DayParts:
     tallies: Tallies
     reconciler: Reconciler
     daily: DailyAudit
+    refusals: RefusalLog
     metrics: ControlMetrics
 
     def absorb(self, message: MetricsUp) -> None:
         self.metrics.absorb(message)
         self.tallies.take(message.boot, message.days, last=message.last)
+        self.refusals.take(message.boot, message.refused)
 
     def work(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        return self.tallies.run(), self.daily.run()
+        return self.tallies.run(), self.daily.run(), self.refusals.run()
 
 
 def day_parts(
@@ -53,4 +56,4 @@ def day_parts(
         show=metrics.show,
         tell=Alarms(webhooks, clock).tell,
     )
-    return DayParts(tallies, reconciler, daily, metrics)
+    return DayParts(tallies, reconciler, daily, RefusalLog(store.refusals, now), metrics)

@@ -51,6 +51,10 @@ DAY_US: Final = 86_400_000_000
 DAYS_KEPT: Final = 3
 """Days that a worker counts apart, the newest among them: what is older has been said long ago."""
 
+MINUTE_US: Final = 60_000_000
+REFUSED_MINUTES: Final = 30
+"""Minutes that a worker counts apart, of requests that were refused before anybody knew whose they were."""
+
 CLIENTS_MAX: Final = 100
 """Versions of clients that a worker tells apart, for each organization by itself: one cannot fill another's."""
 OTHER: Final = "other"
@@ -238,10 +242,11 @@ class Counters:
     for every request has cells of its own, which become counters when they are reported.
     """
 
-    __slots__ = ("_cells", "_clients", "_days", "_tasks", "_values")
+    __slots__ = ("_cells", "_clients", "_days", "_refused", "_tasks", "_values")
 
     def __init__(self) -> None:
         self._values: dict[Key, float] = {}
+        self._refused: dict[tuple[int, int, str], int] = {}
         self._clients: dict[str, set[str]] = {}
         self._tasks: dict[tuple[str, str], _Task] = {}
         self._cells: dict[tuple[str, str, str], _Cell] = {}
@@ -286,6 +291,17 @@ class Counters:
             not receipt.sent or receipt.total_us < FAST_CANCEL_US
         ):
             self._fast_cancel(receipt.org, receipt.client_version)
+        if not receipt.org:
+            self._refuse(receipt)
+
+    def _refuse(self, receipt: Receipt) -> None:
+        """Nobody's request has no entry of its own: a minute of them has. Minutes that are over for long are
+        forgotten."""
+        key = (receipt.at_us // MINUTE_US, receipt.status, receipt.error or receipt.outcome.value)
+        if key not in self._refused:
+            oldest = key[0] - REFUSED_MINUTES
+            self._refused = {one: count for one, count in self._refused.items() if one[0] > oldest}
+        self._refused[key] = self._refused.get(key, 0) + 1
 
     def _fast_cancel(self, org: str, client: str) -> None:
         known = self._clients.setdefault(org, set())
@@ -308,7 +324,8 @@ class Counters:
             (org, number, day.requests, day.prompt_tokens, day.completion_tokens, day.nanodollars)
             for (org, number), day in self._days.items()
         )
-        return MetricsUp(worker, boot, counters, gauges, days)
+        refused = tuple((*key, count) for key, count in self._refused.items())
+        return MetricsUp(worker, boot, counters, gauges, days, refused=refused)
 
     def _day(self, receipt: Receipt) -> _Day:
         """The first request of its organization and day: days that are over for long are forgotten."""

@@ -54,6 +54,7 @@ _OPERATIONS = {
     "simulate": "access",
     "test": "access",
     "access": "access",
+    "refused": "access",
     "login": "authentication",
     "logout": "authentication",
     "sign_in": "authentication",

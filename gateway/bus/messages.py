@@ -86,7 +86,8 @@ class MetricsUp(Struct, frozen=True):
     """`POST /bus/v1/metrics`: cumulative counters of one worker since its boot, by (name, label values), and
     `gauges`, its values of this moment. `days`: of the last UTC days (since 1970-01-01), for each organization:
     requests that began then and have ended, prompt tokens, completion tokens, nanodollars. `last`: the worker has
-    settled everything and ends."""
+    settled everything and ends. `refused`: of the last minutes (since 1970-01-01), requests refused before anybody
+    knew whose they were, by status and code."""
 
     worker: str
     boot: str
@@ -94,3 +95,4 @@ class MetricsUp(Struct, frozen=True):
     gauges: tuple[tuple[str, tuple[str, ...], float], ...] = ()
     days: tuple[tuple[OrgId, int, int, int, int, int], ...] = ()
     last: bool = False
+    refused: tuple[tuple[int, int, str, int], ...] = ()

@@ -22,6 +22,7 @@ from tenants.sql.keybook import SqlKeyBook
 from tenants.sql.kinds import Limits, Members, Models, Rules, Upstreams
 from tenants.sql.persons import SqlPersonBook
 from tenants.sql.prices import Prices
+from tenants.sql.refusals import SqlRefusals
 from tenants.sql.repository import ScopedRepository, T
 from tenants.sql.teams import Teams
 from tenants.store import Actor, Change, InvalidItemError, InvalidQueryError
@@ -144,6 +145,7 @@ class SqlControlStore:
         self._webhooks = SqlWebhookBook(database)
         self._persons = SqlPersonBook(database)
         self._audit_days = SqlAuditDays(database)
+        self._refusals = SqlRefusals(database)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -172,6 +174,10 @@ class SqlControlStore:
     @property
     def persons(self) -> SqlPersonBook:
         return self._persons
+
+    @property
+    def refusals(self) -> SqlRefusals:
+        return self._refusals
 
     @property
     def audit_days(self) -> SqlAuditDays:

@@ -352,4 +352,11 @@ audit_tallies = Table(
     _number("ended"),
 )
 
+refused_minutes = Table(
+    "refused_minutes",
+    metadata,
+    Column("minute", BigInteger, primary_key=True, autoincrement=False),
+    _key("boot"),
+)
+
 audit_verdicts = Table("audit_verdicts", metadata, *_day(), _number("differences"), _number("at"), _number("told"))

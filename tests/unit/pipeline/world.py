@@ -343,6 +343,7 @@ async def run(world: World, inbound: FakeInbound | None = None) -> FakeAnswer:
 def settled(world: World) -> Receipt:
     """The one receipt; checks what holds for every outcome."""
     assert world.in_flight.count == 0
+    assert world.intents == {}
     assert len(world.observed) == 1
     assert len(world.receipts) == world.admitted == 1
     return world.receipts[0]
