@@ -92,7 +92,8 @@ def export(
     model: Model = None,
     client: Client = None,
     witnesses: Annotated[
-        Path | None, typer.Option(help="A witness policy (C2SP tlog-policy) to put into the pack.", metavar="FILE")
+        Path | None,
+        typer.Option(help="A witness policy (C2SP tlog-policy) for the pack; else the server's.", metavar="FILE"),
     ] = None,
     enterprise: Annotated[
         int | None,
@@ -168,14 +169,19 @@ def _pack(session: Session, target: Path, asked: _Asked, *, resume: bool, witnes
 def _begun(session: Session, target: Path, asked: _Asked, witnesses: Path | None) -> Any:
     from gateway.audit.pack import PackWriter, Plan
 
-    policy = "" if witnesses is None else _policy(witnesses)
+    policy = _asked_for(session) if witnesses is None else _policy(witnesses)
     if os.path.lexists(target):
         raise _exists(target)
-    checkpoint, key = _text(session, "checkpoint"), _text(session, "key")
+    said = session.client.read(path(session, "checkpoint"), what="the checkpoint")
+    for remark in said.remarks:
+        session.out.say(remark)
+    checkpoint, key = said.body.decode(), _text(session, "key")
+    size = size_of(checkpoint)
     chosen: dict[str, object] = {**asked.filter}
     if "actor" in chosen:
         chosen["actor"] = _actors(session, str(chosen["actor"]))
-    return PackWriter(target, Plan(session.org, checkpoint, key, 0, size_of(checkpoint), chosen, policy))
+    start = min(_kept(session).begin, size)
+    return PackWriter(target, Plan(session.org, checkpoint, key, start, size, chosen, policy))
 
 
 def _resumed(session: Session, target: Path, asked: _Asked) -> Any:
@@ -223,6 +229,17 @@ def _actors(session: Session, actor: str) -> str | list[str]:
     return names[0] if len(names) == 1 else names
 
 
+def _asked_for(session: Session) -> str:
+    """The operator's policy, where it names witnesses."""
+    from gateway.audit.policy import PolicyError, parse_policy
+
+    text = _text(session, "policy")
+    try:
+        return text if parse_policy(text).witnesses else ""
+    except PolicyError as error:
+        raise RefusedError(f"the server's policy of witnesses: {error}") from None
+
+
 def _policy(file: Path) -> str:
     from gateway.audit.policy import PolicyError, parse_policy
 
@@ -251,10 +268,10 @@ def _file(
             part = Part.resume(target)
         else:
             module = _module(str(form))
-            note = _text(session, "checkpoint")
-            host = Context.host_of(note.partition("\n")[0])
+            host = Context.host_of(_text(session, "key").partition("+")[0])
             number = enterprise or DOCUMENTATION
-            state = State(session.org, str(form), asked.filter, size_of(note), host, number)
+            kept = _kept(session)
+            state = State(session.org, str(form), asked.filter, kept.size, host, number, next=kept.begin)
             part = Part.begin(target, state, getattr(module, "HEADER", b""))
         with part:
             state = part.state
@@ -334,6 +351,17 @@ def _parquet(part: Part, ctx: Any) -> str:
 
 
 # -- both -----------------------------------------------------------------------------------------------------
+
+
+class _Kept(Struct, frozen=True):
+    """Of the log, entries from `begin` on are there still; there are `size`, those before it counted."""
+
+    begin: int
+    size: int
+
+
+def _kept(session: Session) -> _Kept:
+    return session.client.read(path(session, "hold"), what="the log's range").decode(_Kept)
 
 
 class _Came:

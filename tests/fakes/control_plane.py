@@ -95,6 +95,8 @@ class ControlPlane:
         self.lines: list[bytes] = []
         self.checkpoint = ""
         self.key = ""
+        self.begin = 0
+        self.policy = "quorum none\n"
         self.cuts: list[int] = []
         """After so many bytes the next downloads break off, one each."""
         self.actors: dict[str, list[str]] = {}
@@ -468,7 +470,10 @@ class ControlPlane:
             return self._proof(seen, what)
         if what == "actors":
             return 200, {"items": self.actors.get(seen.query["actor"], [])}, {}
-        return 200, {"checkpoint": self.checkpoint, "key": self.key}[what], plain
+        if what == "hold":
+            kept = {"hold": "", "retention_days": 2_555, "begin": self.begin, "size": len(self.lines)}
+            return 200, kept, {}
+        return 200, {"checkpoint": self.checkpoint, "key": self.key, "policy": self.policy}[what], plain
 
 
 _DOWNLOADS = ("application/jsonl", "application/octet-stream")

@@ -48,9 +48,10 @@ async def export(
     until: Instant = "",
 ) -> Stream:
     """The lines of the entries [after, end) that match all filters, byte for byte. Without `end`: to the last one
-    of this moment. To go on with an answer that was cut off, ask again: `after` is then the last `index` plus 1.
+    of this moment. Those that are past their retention are not there any more.
 
-    An empty line ends the answer: one without it was cut off. Lines with a space say that the search goes on."""
+    An empty line ends the answer: one without it was cut off. Lines with a space say that the search goes on. What
+    was cut off goes on when it is asked for again, `after` being the last `index` plus 1."""
     if outcome and outcome not in OUTCOMES:
         raise invalid(("outcome", f"is one of {', '.join(OUTCOMES)}"))
     chosen = Selection(
@@ -63,8 +64,7 @@ async def export(
         until=milliseconds("until", until),
     )
     if end is None:
-        note = await caller.deps.audit.checkpoint(caller.org)
-        end = max(after, int(note.split("\n", 2)[1]))
+        end = max(after, (await caller.deps.audit.range(caller.org))[1])
     if end < after:
         raise invalid(("end", "is not before 'after'"))
     detail: dict[str, str | int | bool] = {"after": after, "end": end, **chosen.asked()}
@@ -81,7 +81,7 @@ async def export(
         Operation.AUDIT_EXPORT, "listAuditActors", query=True, summary="Read who an actor is in the entries"
     ),
 )
-async def actors(caller: CallerDependency, actor: Text) -> AuditActors:
+async def actors(caller: CallerDependency, actor: Text = "") -> AuditActors:
     """What an export of the entries of `actor` says in its manifest: pseudonyms, and no member's id."""
     found = {str(name) for _, name in await caller.deps.audit.actors(caller.org, actor)}
     return AuditActors(sorted(name for name in found if not is_member_id(name)))

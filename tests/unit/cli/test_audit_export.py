@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cli import audit_export, audit_part, audit_transfer
 from gateway.audit.chain import Chain
+from gateway.audit.cosignature import key_of
 from gateway.audit.entry import from_change, from_receipt
 from gateway.audit.formats import cef, ocsf, rfc4180, rfc5424
 from gateway.audit.formats.context import Context
@@ -36,6 +37,7 @@ ACME = OrgId("acme")
 COUNT = 600  # more than two hash tiles
 PSEUDONYM = "per_7x0zagmFyNKuzwJK_re35R0i7cc"
 MEMBER = "mem_0123456789abcdefghjk"
+WITNESS = str(key_of("w.example/w", Ed25519PrivateKey.from_private_bytes(bytes(range(32)))))
 LOG = "/admin/v1/orgs/acme/audit/log"
 EXPORT = "/admin/v1/orgs/acme/audit/export"
 
@@ -162,10 +164,14 @@ def test_an_empty_log_is_exported_too(signed_in: Cli, plane: ControlPlane, tmp_p
 
 
 def test_a_log_that_grows_meanwhile_is_exported_as_it_was(
-    signed_in: Cli, logged: ControlPlane, tmp_path: Path
+    signed_in: Cli, logged: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    more = from_receipt(receipt(COUNT), "boot", COUNT + 1).fields
-    logged.lines.append(logged.chain.seal(more))
+    def growing(*given: Any) -> Any:
+        more = from_receipt(receipt(COUNT), "boot", len(logged.lines) + 1).fields
+        logged.lines.append(logged.chain.seal(more))
+        return audit_transfer.entries(*given)
+
+    monkeypatch.setattr("cli.audit_export.entries", growing)
     assert signed_in("audit", "export", "out", "--format", "jsonl").code == 0
     assert whole_file(tmp_path, "out") == b"".join(lines(logged)[:COUNT])
     assert signed_in("audit", "export", "pack").code == 0
@@ -193,15 +199,33 @@ def test_a_pack_of_nobody_is_refused(signed_in: Cli, logged: ControlPlane, tmp_p
 
 
 def test_a_witness_policy_goes_into_the_pack(signed_in: Cli, logged: ControlPlane, tmp_path: Path) -> None:
+    assert signed_in("audit", "export", "without").code == 0
+    assert not (tmp_path / "without" / "witnesses").exists()
+    logged.policy = f"witness w {WITNESS}\nquorum w\n"
+    assert signed_in("audit", "export", "servers").code == 0
+    assert (tmp_path / "servers" / "witnesses").read_text() == logged.policy
     (tmp_path / "policy").write_text("quorum none\n")
-    assert signed_in("audit", "export", "pack", "--witnesses", "policy").code == 0
-    assert (tmp_path / "pack" / "witnesses").read_text() == "quorum none\n"
+    assert signed_in("audit", "export", "own", "--witnesses", "policy").code == 0
+    assert (tmp_path / "own" / "witnesses").read_text() == "quorum none\n"
     (tmp_path / "policy").write_text("quorum everybody\n")
     said = signed_in("audit", "export", "another", "--witnesses", "policy")
     assert said.code == 2
     assert "--witnesses policy: line 1" in said.err
     assert signed_in("audit", "export", "another", "--witnesses", "absent").code == 2
-    assert left(tmp_path) == ["pack", "policy"]
+    logged.policy = "quorum everybody\n"
+    said = signed_in("audit", "export", "another")
+    assert (said.code, "the server's policy of witnesses: line 1" in said.err) == (1, True)
+    assert left(tmp_path) == ["own", "policy", "servers", "without"]
+
+
+def test_what_is_past_its_retention_is_left_out(signed_in: Cli, logged: ControlPlane, tmp_path: Path) -> None:
+    logged.begin = 400
+    assert signed_in("audit", "export", "out", "--format", "jsonl").code == 0
+    assert (tmp_path / "out").read_bytes() == b"".join(lines(logged)[400:])
+    said = signed_in("audit", "export", "pack", "-o", "json")
+    assert json.loads(said.out)["entries"] == COUNT - 400
+    verdict = verify_pack(tmp_path / "pack", logged.key)
+    assert (verdict.ok, verdict.start, verdict.end) == (True, 400, COUNT)
 
 
 # -- what is there already ----------------------------------------------------------------------------------------
