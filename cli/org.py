@@ -119,6 +119,16 @@ Durable = Annotated[
         show_default=False,
     ),
 ]
+RetentionDays = Annotated[
+    int | None,
+    typer.Option(
+        "--audit-retention-days",
+        help="How many days entries of its audit log are kept; 0: as long as the platform says.",
+        min=0,
+        max=36_500,
+        show_default=False,
+    ),
+]
 Weight = Annotated[
     int | None,
     typer.Option(help="Its part of what organizations share, beside the others' (operators only).", min=1),
@@ -135,6 +145,7 @@ Weight = Annotated[
         "orgate org set --timezone Europe/Berlin",
         "orgate org set acme --weight 4",
         "orgate org set --durability strict",
+        "orgate org set --audit-retention-days 3653",
     ),
     name="set",
     writes=True,
@@ -153,14 +164,15 @@ def set_(
     timezone: Timezone = None,
     weight: Weight = None,
     durability: Durable = None,
+    retention_days: RetentionDays = None,
 ) -> None:
     """Change an organization's name, host names, or what its requests are subject to."""
-    values = (name, supersede, deadline_ms, timezone, weight, durability)
+    values = (name, supersede, deadline_ms, timezone, weight, durability, retention_days)
     if all(value is None for value in values) and not (host or no_hosts or hold or no_holds):
         raise UsageError(
             "nothing to change",
             "give --name, --host, --no-hosts, --supersede, --no-supersede, --deadline-ms, --hold, --no-holds,"
-            " --timezone, --weight or --durability",
+            " --timezone, --weight, --durability or --audit-retention-days",
         )
     if hold and no_holds:
         raise UsageError("--hold and --no-holds are given together", "--hold replaces all holds there are")
@@ -176,6 +188,7 @@ def set_(
             timezone=timezone or was.timezone,
             weight=weight or was.weight,
             durability=durability or was.durability,
+            audit_retention_days=was.audit_retention_days if retention_days is None else retention_days,
         )
 
     key = _id(session, which)

@@ -32,7 +32,7 @@ from gateway.api.data.routes import DataPlane
 from gateway.api.oauth.routes import oauth_routes
 from gateway.api.relay_control import control_routes
 from gateway.audit.erase import Erasure
-from gateway.audit.log_store import DamagedError, InUseError
+from gateway.audit.log_store import DamagedError, InUseError, StoreAwayError
 from gateway.audit.reader import LogReader
 from gateway.audit.spool import Spool
 from gateway.audit.waiting import Waiting
@@ -49,6 +49,7 @@ from gateway.backends import (
     limit_stores,
     limits_state,
     open_oauth,
+    retention,
     sealed_file,
     slices_in_redis,
     spool_folder,
@@ -339,6 +340,7 @@ async def control(settings: Settings) -> None:
         metrics=metrics.exposition,
         unready=unready,
         witnesses=seen.witnesses,
+        audit_store=settings.audit,
         degraded=seen.degraded,
         clock=clock.now,
         writes=throttles(clock.now, counter)(WRITES, WRITES_PER_MINUTE, 60.0),
@@ -374,6 +376,7 @@ async def control(settings: Settings) -> None:
             sequencer.drain_outbox(store),
             deps.erasure.keep_clean(),
             recover_spools(settings, sequencer, hub),
+            retention(settings, store, sequencer, clock).run(),
             undertaker(settings, buckets, hub).run(),
             deps.rotations.run(),
             oauth.keep_rotated(),
@@ -455,6 +458,9 @@ def main(part: str, parent: int) -> int:
     ) as error:
         log.critical("%s", error)
         return HOPELESS
+    except StoreAwayError as error:  # it may come back
+        log.critical("the audit log cannot be opened: %s", error)
+        return 1
     return 0
 
 

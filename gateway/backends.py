@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gateway.audit.persons import Persons
 from gateway.audit.sequencer import Sequencer
+from gateway.audit.stores import open_stores
 from gateway.bus.hub import Hub
 from gateway.clock import Clock, unix_us
 from gateway.control_metrics import ControlMetrics
@@ -29,6 +30,7 @@ from gateway.oauth.throttle import Counter
 from gateway.oauth.tokens import TokenSigner
 from gateway.oauth.web import WebSessions
 from gateway.ownkeys import Unlocked
+from gateway.retention import Retention
 from gateway.secrets.certs import CertLeases
 from gateway.secrets.datakeys import DataKeys
 from gateway.secrets.lease import KeyLeases
@@ -170,9 +172,14 @@ async def audit_log(
     people = Persons(store.persons, data_keys, clock.now)
     folder = settings.path(settings.audit.path)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    sequencer = Sequencer(folder, unlocked.signer, people=people)
+    stores = open_stores(settings.audit, folder, settings.home)
+    sequencer = Sequencer(stores, unlocked.signer, people=people)
     await sequencer.open()
     return sequencer, people
+
+
+def retention(settings: Settings, store: SqlControlStore, sequencer: Sequencer, clock: Clock) -> Retention:
+    return Retention(sequencer, store.orgs, store.for_org, settings.audit, clock.now)
 
 
 def spool_folder(settings: Settings) -> Path:

@@ -33,7 +33,8 @@ class Org(Struct, frozen=True):
     `supersede`: a member's newer completion of the same document ends the older one. `deadline_ms`: how long
     a call may take in all, 0 for the server's own limit; a caller may ask for less. `holds`: see
     `policies.holds`. `timezone` (IANA name): where its days, weeks and months begin. `weight`: its part of what
-    organizations share, beside the others'. `durability`: of its audit log.
+    organizations share, beside the others'. `durability`: of its audit log. `audit_retention_days`: how long its
+    entries are kept, 0 as long as the server says. `audit_hold`: why none of them is dropped now, '' for no hold.
     """
 
     id: OrgId
@@ -46,6 +47,8 @@ class Org(Struct, frozen=True):
     timezone: str = "UTC"
     weight: int = 1
     durability: Durability = Durability.BUFFERED
+    audit_retention_days: int = 0
+    audit_hold: str = ""
     created_at: int = 0
     version: int = 1
 

@@ -99,6 +99,7 @@ class Operation(StrEnum):
     AUDIT_READ = "audit.read"
     AUDIT_EXPORT = "audit.export"
     AUDIT_ERASE = "audit.erase"
+    AUDIT_HOLD = "audit.hold"
 
 
 _EVERYONE: Final = frozenset(Role)
@@ -125,6 +126,7 @@ _EXCEPTIONS: Final[Mapping[Operation, frozenset[Role]]] = {
     Operation.ORG_DELETE: _OWNERS,
     Operation.OWNER_WRITE: _OWNERS,
     Operation.AUDIT_EXPORT: _READERS,
+    Operation.AUDIT_HOLD: _OWNERS,
 }
 
 ALLOWED: Final[Mapping[Operation, frozenset[Role]]] = MappingProxyType(

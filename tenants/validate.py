@@ -48,6 +48,7 @@ MAX_FINE: Final = 9 * 10**15
 """Of what is counted finely: nanodollars (nine million dollars) and bytes. Below 2⁵³: no store rounds it."""
 
 MAX_WEIGHT: Final = 1_000
+MAX_RETENTION_DAYS: Final = 36_500
 MAX_PERIOD_S: Final = 31 * 86_400
 MAX_TOKENS: Final = 10_000_000
 MAX_COUNT: Final = 2**31 - 1
@@ -112,6 +113,8 @@ def _org(item: Org) -> Iterator[Fault]:
     if not _is_zone(item.timezone):
         yield "timezone", f"'{_shown(item.timezone)}' is no IANA time zone, as Europe/Berlin is"
     yield from _range("weight", item.weight, 1, MAX_WEIGHT)
+    yield from _range("audit_retention_days", item.audit_retention_days, 0, MAX_RETENTION_DAYS)
+    yield from _text("audit_hold", item.audit_hold)
     if item.id == PLATFORM and item.state is not State.ACTIVE:
         yield "state", "of the platform's own organization is always active"
     if item.id == PLATFORM and item.hosts:

@@ -121,6 +121,9 @@ class AuditReader(Protocol):
         than `limit`, even none, with more to come: the end is reached when the position stays the same.
         """
 
+    async def range(self, org: OrgId) -> tuple[int, int]:
+        """The first entry whose line is kept still, and how many entries there are, those before it counted."""
+
     async def wait(self, org: OrgId, after: int, timeout_s: float) -> bool:
         """Whether entry `after` exists, waiting up to `timeout_s` for it."""
 

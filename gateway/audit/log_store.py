@@ -7,6 +7,7 @@ passes `tests/contract/test_log_store.py`. Synchronous: the sequencer calls it i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from errno import EIO
 from typing import NamedTuple, Protocol
 
 from gateway.audit.blobs import Blobs
@@ -24,6 +25,16 @@ class DamagedError(Exception):
         self, where: object, what: str, remedy: str = "restore this folder from a copy, or move it away"
     ) -> None:
         super().__init__(f"{where}: {what}; the audit log is damaged: {remedy}")
+
+
+class StoreAwayError(OSError):
+    """A store cannot be asked now, or not as it is set up: `strerror` says why, without any secret."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(EIO, what)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 class InUseError(Exception):

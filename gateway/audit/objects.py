@@ -21,6 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session
 
+from gateway.audit.log_store import StoreAwayError
 from gateway.secret import Secret
 
 log = logging.getLogger(__name__)
@@ -28,11 +29,8 @@ log = logging.getLogger(__name__)
 CONNECT_S, READ_S, TRIES = 5, 30, 3
 
 
-class ObjectsError(OSError):
-    """The bucket cannot be used now, or not as it is: `strerror` says why."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(EIO, what)
+class ObjectsError(StoreAwayError):
+    """The bucket cannot be used now, or not as it is."""
 
 
 class BucketError(ObjectsError):

@@ -18,7 +18,7 @@ from typing import Final
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from gateway.audit.log_store import InUseError
+from gateway.audit.log_store import InUseError, StoreAwayError
 from gateway.loopback import is_loopback
 from gateway.secret import Secret
 from tenants.ids import OrgId
@@ -82,11 +82,8 @@ CREATE UNIQUE INDEX objects_first ON orgate_audit.objects (org, first) WHERE fir
 _ROWS: Final = ("logs", "lines", "tiles", "objects")
 
 
-class ServerError(OSError):
-    """PostgreSQL cannot be asked now, or not with this role: `strerror` says why, without any secret."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(EIO, what)
+class ServerError(StoreAwayError):
+    """PostgreSQL cannot be asked now, or not with this role."""
 
 
 class PostgresServer:

@@ -69,6 +69,10 @@ class LogReader:
         """How many entries are durable."""
         return (await self._sequencer.opened(org)).log.size
 
+    async def range(self, org: OrgId) -> tuple[int, int]:
+        log = (await self._sequencer.opened(org)).log
+        return log.store.begin, log.size
+
     async def wait(self, org: OrgId, after: int, timeout_s: float) -> bool:
         """Whether entry `after` exists, waiting up to `timeout_s` for it."""
         state = await self._sequencer.opened(org)
@@ -103,7 +107,7 @@ class LogReader:
 
     def _scan(self, log: OrgLog, after: int, limit: int, wanted: Wanted) -> tuple[list[Mapping[str, object]], int]:
         found: list[Mapping[str, object]] = []
-        at = after
+        at = after = max(after, min(log.store.begin, log.size))
         for line in log.lines(after, after + SCAN_MAX):
             at += 1
             if wanted(facts(line)):

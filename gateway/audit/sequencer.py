@@ -20,7 +20,7 @@ from gateway.audit.disk import Disk
 from gateway.audit.entry import Draft, Pair, from_change, from_receipt, people_in, person_in
 from gateway.audit.files import SEGMENT_BYTES, FileLogs
 from gateway.audit.log import Ids, Pseudonyms
-from gateway.audit.log_store import LogStores
+from gateway.audit.log_store import LogStores, Rule
 from gateway.audit.orglog import OrgLog
 from gateway.audit.signer import Signer
 from gateway.errors import UnavailableError
@@ -202,6 +202,29 @@ class Sequencer:
         state = await self._log(org)
         async with state.lock:
             return await self._thread(lambda: state.log.cosigned(note))
+
+    # -- retention ------------------------------------------------------------------------------------------
+
+    def known(self) -> Sequence[OrgId]:
+        """Whose logs are open."""
+        return list(self._logs)
+
+    async def tend(self, org: OrgId, rule: Rule, now_ms: int) -> None:
+        """As `LogStore.tend`, beside commits. Raises OSError."""
+        log = (await self._log(org)).log
+        await self._thread(lambda: log.store.tend(rule, log.checkpoint().encode(), now_ms))
+
+    async def due(self, org: OrgId, before_ms: int) -> int:
+        """The first entry that would be left if what is older than `before_ms` went; 0 when nothing would go."""
+        store = (await self._log(org)).log.store
+        begin = await self._thread(lambda: store.due(before_ms))
+        return begin if begin > store.begin else 0
+
+    async def expire(self, org: OrgId, before_ms: int) -> int:
+        """As `OrgLog.expire`, beside commits. Raises OSError."""
+        state = await self._log(org)
+        async with state.signing:
+            return await self._thread(lambda: state.log.expire(before_ms))
 
     async def close(self) -> None:
         """Let commits end, write the last checkpoints, close the logs."""

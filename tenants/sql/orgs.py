@@ -103,7 +103,9 @@ class OrgRepository:
         if org == PLATFORM:
             raise InUseError("the platform's own organization cannot be deleted")
         async with self._database.write() as transaction:
-            await _expect(transaction, org, expected)
+            old = await _expect(transaction, org, expected)
+            if old.audit_hold:
+                raise InUseError("its audit log is under a legal hold: clear that first")
             for table in _OWNED:
                 await transaction.connection.execute(delete(table).where(table.c.org == org))
             await transaction.connection.execute(delete(_TABLE).where(_TABLE.c.id == org))

@@ -81,6 +81,8 @@ orgs = Table(
     _text("timezone", "UTC"),
     _number("weight", 1),
     _text("durability", "buffered"),
+    _number("audit_retention_days", 0),
+    _text("audit_hold", ""),
     _number("created_at"),
     _number("version"),
     _number("touched"),  # the store's version at the last write the data plane should see

@@ -12,7 +12,7 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 from msgspec import Struct
 
-from gateway.api.admin import audit_tiles, audit_witnesses
+from gateway.api.admin import audit_keep, audit_tiles, audit_witnesses
 from gateway.api.admin.caller import CallerDependency
 from gateway.api.admin.problems import invalid
 from gateway.api.admin.resource import After, Page, PageLimit
@@ -121,6 +121,8 @@ async def log(caller: CallerDependency, start: Index = 0, end: End = None) -> St
         end = max(start, int(note.split("\n", 2)[1]))
     if end < start:
         raise invalid(("end", "is not before 'start'"))
+    if start < (begin := (await caller.deps.audit.range(caller.org))[0]):
+        raise invalid(("start", f"is past its retention: the log begins with entry {begin}"))
     # Written down before the first byte: an export that is not in the log does not begin.
     await caller.store.note("audit.export", caller.org, caller.actor, {"start": start, "end": end})
     return Stream(caller.deps.audit.raw(caller.org, start, end), media_type="application/jsonl")
@@ -182,4 +184,5 @@ def milliseconds(field: str, text: str) -> int:
 
 def router() -> Router:
     handlers = [entries, checkpoint, log, key, persons, erase, *audit_tiles.HANDLERS, *audit_witnesses.HANDLERS]
+    handlers += audit_keep.HANDLERS
     return Router(path="/orgs/{org:str}/audit", tags=["Audit"], route_handlers=handlers)

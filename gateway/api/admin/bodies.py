@@ -27,7 +27,17 @@ from tenants.models import (
 
 T = TypeVar("T", bound=Struct)
 
-SERVER_SET = ("org", "id", "state", "not_before", "key_version", "client_cert_version", "created_at", "version")
+SERVER_SET = (
+    "org",
+    "id",
+    "state",
+    "audit_hold",
+    "not_before",
+    "key_version",
+    "client_cert_version",
+    "created_at",
+    "version",
+)
 
 
 class OrgBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +52,8 @@ class OrgBody(Struct, frozen=True, forbid_unknown_fields=True):
     timezone: str = "UTC"
     weight: int = 1
     durability: Durability = Durability.BUFFERED
+    audit_retention_days: int = 0
+    audit_hold: str | None = None
     state: State | None = None
     created_at: int | None = None
     version: int | None = None

@@ -15,6 +15,7 @@ from gateway.audit.persons import Persons
 from gateway.audit.reconcile import Reconciliation
 from gateway.audit.reconciler import Reconciles
 from gateway.audit.witnesses import Witnesses
+from gateway.audit_settings import AuditStoreSettings
 from gateway.bus.hub import WorkerStatus
 from gateway.errors import UnavailableError
 from gateway.exchange import Credential, Principal
@@ -155,6 +156,7 @@ class AdminDependencies:
     reconciler: Reconciles = field(default_factory=NoReconciler)
     commands: Commands = field(default_factory=Commands)
     witnesses: Witnesses | None = None
+    audit_store: AuditStoreSettings = field(default_factory=AuditStoreSettings)
     degraded: Callable[[], Sequence[str]] = tuple
     count_rotation: Callable[[OrgId, str, str], None] = lambda *_: None
     key_used_at: Callable[[OrgId, str], int] = lambda *_: 0

@@ -64,6 +64,9 @@ async def replace(caller: CallerDependency, data: RequestBody[OrgBody], if_match
     current = await caller.deps.store.orgs.get(caller.org)
     expected = expected_version(if_match, current.version)
     item = to_item(Org, data, current, key="id")
+    floor = caller.deps.audit_store.retention_floor_days
+    if item.audit_retention_days and item.audit_retention_days < floor:
+        raise invalid(("audit_retention_days", f"is {floor} or more on this platform, or 0 for what it says"))
     if set(item.hosts) != set(current.hosts) or item.weight != current.weight:
         await caller.require(Operation.ORG_HOSTS)
     made = await caller.deps.store.orgs.replace(item, expected, caller.actor)

@@ -23,7 +23,9 @@ MEMBER = {Operation.ME_READ, Operation.MODEL_LIST, Operation.MODEL_READ}
 OWN = {
     Role.OPERATOR: set(Operation),
     Role.OWNER: set(Operation) - PLATFORM_ONLY,
-    Role.ADMIN: set(Operation) - PLATFORM_ONLY - {Operation.ORG_DELETE, Operation.OWNER_WRITE},
+    Role.ADMIN: set(Operation)
+    - PLATFORM_ONLY
+    - {Operation.ORG_DELETE, Operation.OWNER_WRITE, Operation.AUDIT_HOLD},
     Role.AUDITOR: READS,
     Role.MEMBER: MEMBER,
 }

@@ -1,0 +1,63 @@
+"""From the settings `[audit]` to where logs are kept; what speaks to PostgreSQL and S3 is loaded for those alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gateway.audit.files import FileLogs
+from gateway.audit.log_store import LogStores, StoreAwayError
+from gateway.audit_settings import AuditStoreSettings
+from gateway.secret import Secret
+
+
+def open_stores(settings: AuditStoreSettings, folder: Path, home: Path, kind: str = "") -> LogStores:
+    """The store that `settings` describe, or that of another `kind` with what they say of it. `folder` is
+    `<audit>`; relative paths are below `home`. Raises `StoreAwayError`; connects when it is first asked."""
+    if (kind or settings.store) == "files":
+        return FileLogs(folder)
+    # Half a second of imports, and 20 MB: only for who uses them.
+    from gateway.audit.mover import Sizes  # noqa: PLC0415
+    from gateway.audit.objects import Objects  # noqa: PLC0415
+    from gateway.audit.postgres import PostgresLogs  # noqa: PLC0415
+    from gateway.audit.postgres_server import PostgresServer  # noqa: PLC0415
+
+    dsn = read_source("audit.dsn", settings.dsn, home)
+    if dsn is None:
+        raise StoreAwayError("audit.dsn is empty: name the file that says how PostgreSQL is reached")
+    if not settings.bucket:
+        raise StoreAwayError("audit.bucket is empty: name the bucket; it must have been made with Object Lock")
+    objects = Objects(
+        settings.bucket,
+        settings.prefix,
+        endpoint=settings.endpoint,
+        region=settings.region,
+        key=read_source("audit.s3_key", settings.s3_key, home),
+        ca=str(home / settings.s3_ca) if settings.s3_ca else "",
+    )
+    return PostgresLogs(
+        PostgresServer(dsn), objects, folder, Sizes(settings.segment_bytes, settings.segment_age_s)
+    )
+
+
+def read_source(name: str, source: str, home: Path) -> Secret | None:
+    """`source` is a file of mode 0600, `env:NAME`, or '' for none. Raises `StoreAwayError`, without the secret."""
+    if not source:
+        return None
+    if source.startswith("env:"):
+        value = os.environ.get(source.removeprefix("env:"), "")
+        if not value:
+            raise StoreAwayError(f"{name}: the environment has no {source.removeprefix('env:')}, or it is empty")
+        return Secret(value)
+    path = home / source
+    try:
+        if path.stat().st_mode & 0o077:
+            raise StoreAwayError(f"{name}: {path} can be read by others: chmod 600 {path}")
+        found = path.read_bytes().strip()
+    except FileNotFoundError:
+        raise StoreAwayError(f"{name}: there is no file {path}") from None
+    except PermissionError:
+        raise StoreAwayError(f"{name}: {path} cannot be read") from None
+    if not found:
+        raise StoreAwayError(f"{name}: {path} is empty")
+    return Secret(found)
