@@ -30,6 +30,13 @@ EXAMPLE = (
     "— witness.example.com/w1"
     " jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==\n"
 )
+# What the witness of github.com/transparency-dev/witness, at 54dbcdd, answered to this checkpoint
+THEIRS = (
+    "gateway.example/audit/acme\n20\ne7AxQ+iZCseKzehWq7pzXgUkTwTDP6d5uMRbTe824cE=\n",
+    "— go.example/w"
+    " Gm1ZkgAAAABrAYbTis2byURZCqM6wowtv7daD8JNDSEaGy79Pfaay3m7tWargTHn+UQSBHQA496nfL/J919hZadRNKmL9k6DcN8vBg==\n",
+    "go.example/w+1a6d5992+BHGMEWl8YAq/P8RmqsiMplKno4Hluw3k+VYVfyH1XT7x",
+)
 NOTE = SIGNER.checkpoint(ACME, 3, bytes(32))
 TEXT = split_note(NOTE)[0]
 PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
@@ -45,6 +52,13 @@ def test_the_published_line_holds_the_published_time() -> None:
     assert int.from_bytes(lines[1].raw[4:12], "big") == 1_679_315_147
     assert len(lines[1].raw) == 4 + 8 + 64
     assert str(lines[1]) == EXAMPLE.splitlines(keepends=True)[-1]
+
+
+def test_the_cosignature_of_another_implementation_verifies() -> None:
+    text, line, key = THEIRS
+    assert verified(text, line, parse_cosigner_key(key)) == 1_795_262_163
+    with pytest.raises(NoteError, match="is wrong"):
+        verified(text.replace("\n20\n", "\n21\n"), line, parse_cosigner_key(key))
 
 
 def test_a_cosignature_verifies_and_tells_its_time() -> None:
