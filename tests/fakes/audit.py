@@ -120,6 +120,10 @@ def write_old_pack(folder: Path, count: int, start: int = 0, end: int | None = N
     (folder / "manifest.json").write_bytes(canonical({**manifest, "digest": digest(manifest)}) + b"\n")
 
 
+async def at_once(seconds: float) -> None:
+    """A sequencer's `pause` where checkpoints need not be a second apart."""
+
+
 class Keys:
     """A `KeyStore` in memory."""
 

@@ -39,6 +39,7 @@ from tenants.ids import PLATFORM, MemberId, OrgId, new_member_id
 from tenants.models import Member, Org, Upstream
 from tenants.sql.store import SqlControlStore, open_store
 from tenants.store import Actor
+from tests.fakes.audit import at_once
 from tests.unit.authn import tokens
 
 ACME, GLOBEX = OrgId("acme"), OrgId("globex")
@@ -148,10 +149,6 @@ def check_url(url: str) -> str | None:
     return "leads to a loopback address" if "127.0.0.1" in url else None
 
 
-async def _at_once(seconds: float) -> None:
-    """Checkpoints need not be a second apart here."""
-
-
 class World:
     """Two organizations and the platform, a member of each role in each, and a client for the app."""
 
@@ -162,7 +159,7 @@ class World:
         self.certs = SealedCerts(self.keys)
         self.people = Persons(store.persons, DataKeys(store.persons, Secret(b"w" * 32), clock.now), clock.now)
         signer = Signer("gateway.example", Ed25519PrivateKey.generate())
-        self.sequencer = Sequencer(folder / "audit", signer, people=self.people, pause=_at_once)
+        self.sequencer = Sequencer(folder / "audit", signer, people=self.people, pause=at_once)
         self.hub = Hub(clock)
         self.publisher = Publisher(store, self.hub, clock, lambda: tokens.jwks("server"))
         self.streams = SpiedStreams(self.hub, self.publisher)

@@ -15,7 +15,7 @@ from pathlib import Path
 from gateway.audit.sequencer import Sequencer
 from gateway.audit.spool import Spool
 from gateway.exchange import SpooledReceipt, SpoolUp
-from tests.fakes.audit import ACME, GLOBEX, SIGNER, intent, receipt
+from tests.fakes.audit import ACME, GLOBEX, SIGNER, at_once, intent, receipt
 
 
 def say(number: int) -> None:
@@ -39,7 +39,7 @@ async def spool(folder: Path, boot: str) -> None:
 
 
 async def sequence(folder: Path, boot: str) -> None:
-    sequencer = Sequencer(folder, SIGNER, segment_bytes=20_000)
+    sequencer = Sequencer(folder, SIGNER, segment_bytes=20_000, pause=at_once)
     await sequencer.open()
     for n in count(1, 3):
         batch = [SpooledReceipt(k, receipt(k, ACME if k % 2 else GLOBEX)) for k in range(n, n + 3)]

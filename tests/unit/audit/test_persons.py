@@ -307,7 +307,7 @@ async def test_who_is_known_is_written_while_the_store_is_away(log: Log, monkeyp
 async def test_an_erased_person_is_shown_to_nobody_and_the_log_stays_as_it_is(log: Log) -> None:
     await log.write(ANN, BOB, ANN)
     person = await one(log.people, ACME, ANN)
-    before, root = log.bytes(), await log.reader.checkpoint(ACME)
+    root, before = await log.reader.checkpoint(ACME), log.bytes()
     assert await log.people.erase(ACME, ANN, BY) == person
     for people in (log.people, persons(log.store)):  # what is in memory, and what is not
         log.reader = LogReader(log.sequencer, people)
