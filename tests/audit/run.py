@@ -1,8 +1,8 @@
 """Both verifiers against mutated packs: `python -m tests.audit [small|full]`.
 
-The first is `gateway.audit.verify`, the second docs/verify/verify.mjs, which shares no code with it. Ends with one
-line of JSON; exits 1 when a mutation was taken for good or the two disagreed. It kills nothing: that is done in
-tests/integration/audit/.
+The first is `gateway.audit.verify`, the second docs/verify/verify.mjs, which shares no code with it. Then
+`tests.audit.kills`. Ends with one line of JSON; exits 1 when a mutation was taken for good, the two disagreed, or
+anything was lost.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from gateway.audit.entry import from_receipt
 from gateway.audit.pack import PackWriter, whole_log
 from gateway.audit.policy import parse_policy
 from gateway.audit.verify import Known, Verdict, verify_pack
+from tests.audit import kills
 from tests.audit.mutations import MODES, Mode, Mutated, mutate
 from tests.audit.packs import POLICY, Files, kept
 from tests.fakes.audit import ACME, SIGNER, receipt
@@ -185,6 +186,7 @@ def main() -> int:
         say(f"{report.mutations} of {MUTATIONS[size]} mutations, {report.detected} detected")
     for example in report.examples[:20]:
         say(example)
+    killed, unharmed = kills.in_own_process(size)
     say(f"a pack of {ENTRIES[size]} entries")
     with tempfile.TemporaryDirectory(prefix="orgate-audit-") as folder:
         took, second = time_verify(ENTRIES[size], Path(folder) / "pack")
@@ -197,9 +199,11 @@ def main() -> int:
         "verify_1m_s": round(took, 2),
         "second_1m_s": round(second, 2),
         "verify_entries": ENTRIES[size],
+        **killed,
     }
     sys.stdout.write(json.dumps(figures) + "\n")
-    return 0 if report.detected == report.mutations and not report.verifiers_disagree else 1
+    good = unharmed and report.detected == report.mutations and not report.verifiers_disagree
+    return 0 if good else 1
 
 
 def say(text: str) -> None:

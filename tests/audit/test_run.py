@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.audit.verify import Verdict
-from tests.audit import run
+from tests.audit import kills, run
 from tests.audit.mutations import Mutated
 from tests.audit.packs import honest, whole
 from tests.audit.run import Report, compare
@@ -49,6 +49,7 @@ def test_it_ends_with_a_line_of_figures(
 ) -> None:
     monkeypatch.setitem(run.MUTATIONS, "small", 20)
     monkeypatch.setitem(run.ENTRIES, "small", 50)
+    monkeypatch.setitem(kills.KILLS, "small", 12)
     monkeypatch.setattr("sys.argv", ["audit", size])
     assert run.main() == exits
     said = capsys.readouterr()
@@ -63,3 +64,8 @@ def test_it_ends_with_a_line_of_figures(
         "verify_entries": 50,
     }
     assert isinstance(figures["verify_1m_s"], float)
+    assert figures["kills"] >= 12
+    assert {name: figures[name] for name in ("lost", "doubled", "forks")} == dict.fromkeys(
+        ("lost", "doubled", "forks"), 0
+    )
+    assert figures["worst_recovery_s"] > 0
