@@ -96,7 +96,7 @@ async def entries(
         Operation.AUDIT_READ, "getAuditCheckpoint", query=True, noted=True, summary="Read the signed checkpoint"
     ),
 )
-async def checkpoint(caller: CallerDependency, newest: bool = False) -> Response[str]:
+async def checkpoint(caller: CallerDependency, newest: Annotated[bool, QueryParameter()] = False) -> Response[str]:
     """A signed note (C2SP tlog-checkpoint): origin, number of entries, root hash. Where cosignatures of witnesses
     are asked for, the newest that has enough of them, and `X-Orgate-Remark` tells what came since; with `newest`
     the newest in any case."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.audit.cosignature import cosign, key_of
-from gateway.audit.note import open_note, parse_checkpoint, split_note
+from gateway.audit.note import VerifierKey, open_note, parse_checkpoint, split_note
 from gateway.audit.policy import Policy, judge, parse_policy
 from gateway.audit.sequencer import Sequencer
 from gateway.audit.witness_answer import ANSWER_MAX, Reply, WitnessError
@@ -31,7 +31,7 @@ NAMES = ("w1", "w2")
 class Field:
     """Real witnesses behind addresses of their own, without a network. `instead` answers for one of them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, logs: Sequence[VerifierKey] = ()) -> None:
         self.folders: dict[str, WitnessFolder] = {}
         self.instead: dict[str, Callable[[bytes], Reply]] = {}
         self.asked: list[tuple[str, int]] = []
@@ -39,8 +39,8 @@ class Field:
         for name in NAMES:
             make(folder / name, f"{name}.example")
             self.folders[name] = WitnessFolder(folder / name)
-            for org in (ACME, GLOBEX):
-                self.folders[name].add(SIGNER.key(org))
+            for key in logs or (SIGNER.key(ACME), SIGNER.key(GLOBEX)):
+                self.folders[name].add(key)
         self._at_work = {name: Witness(kept, lambda: AT) for name, kept in self.folders.items()}
 
     def policy(self, quorum: str) -> Policy:
