@@ -1,4 +1,4 @@
-"""Witnesses over the admin API: who has cosigned what, the policy to verify with, the checkpoint that is served."""
+"""Witnesses over the admin API: who has cosigned what, the policy to verify with, which checkpoint is served."""
 
 from __future__ import annotations
 
