@@ -37,6 +37,8 @@ PRICES = {"prices": [{"model": f"{CANARY}-real", "input": 1, "output": 1}]}
 WEBHOOK = {"url": f"https://{CANARY}.example.com/in"}
 MINT = "/usr/bin/true"
 """The one command that the gateway may run; nothing here lives to see it run."""
+TILE = "0/000.p/1"
+"""Of acme's audit log: every log with an entry has it, once a checkpoint was signed."""
 SCHEDULE = {"every_s": 86_400, "command": MINT}
 
 Shape = tuple[int, str, tuple[tuple[str, str], ...]]
@@ -71,6 +73,7 @@ class Place:
         """`template` with its places filled. A team's member is one of acme's when the team is."""
         member = self.real("members") if key == self.real(kind) else self.absent("members")
         path = template.replace("{org}", org).replace("{key}", key).replace("{member}", member)
+        path = path.replace("{path}", TILE)
         return self.gateway.admin_url + path
 
     def body(self, kind: str, key: str) -> dict[str, Any]:
@@ -112,6 +115,7 @@ def furnish(gateway: RunningGateway) -> Place:
     owner.admin("PUT", f"/admin/v1/orgs/acme/upstreams/{CANARY}-upstreams/key/schedule", json=SCHEDULE)
     owner.admin("PUT", "/admin/v1/orgs/acme/prices", json=PRICES, headers={"if-match": "*"})
     owner.admin("PUT", "/admin/v1/orgs/acme/webhook", json=WEBHOOK)
+    owner.admin("GET", "/admin/v1/orgs/acme/audit/checkpoint")
     cert = texts(issue(make_ca("Client CA"), f"{CANARY}-cert"))
     owner.admin("PUT", f"/admin/v1/orgs/acme/upstreams/{CANARY}-upstreams/cert", json=cert)
     place.tokens = {

@@ -31,6 +31,8 @@ STRANGERS = {
     "another's member": 404,
     "another's owner": 404,
 }
+QUERIES = {"proof": {"index": 0}, "consistency": {"old": 1}, "find": {"id": "req_nobody"}}
+"""Of operations that cannot be asked without."""
 COLLECTIONS = (*KINDS, "members")
 NEVER = "zzzz"
 """As long as `acme`: not even a length may differ."""
@@ -48,9 +50,9 @@ def operations(place: Place) -> Iterator[tuple[str, str, str]]:
 
 
 def request(place: Place, method: str, path: str, kind: str, key: str, real: bool) -> dict[str, Any]:
-    """The body that `method` takes there. One about a key of acme's names it also inside."""
+    """The body or the query that `method` takes there. One about a key of acme's names it also inside."""
     if method not in {"POST", "PUT"}:
-        return {}
+        return {"params": QUERIES[path.rsplit("/", 1)[1]]} if path.rsplit("/", 1)[1] in QUERIES else {}
     if path.endswith("/key"):
         return {"json": {"key": "sk-mine"}}
     if path.endswith("/cert"):
