@@ -123,7 +123,10 @@ def _write(session: Session, wanted: str, to: Path | None) -> None:
     checkpoint, signer = said(session, "checkpoint"), server_key(session)
     size = opened(checkpoint, signer, "today's checkpoint").size
     if index >= size:
-        raise NotFoundError(f"there is no entry {index}: the log has {size}", "entries are counted from 0")
+        raise NotFoundError(
+            f"the checkpoint signs no entry {index}: it is over {size}, counted from 0",
+            "one that has just been made is signed in seconds; with witnesses, when they have cosigned",
+        )
     asked = {"index": index, "size": size}
     answer = session.client.read(log_path(session, "proof"), what=f"entry {index}", params=asked).decode(Inclusion)
     proof = TlogProof(index, hashes(answer.hashes), checkpoint, answer.entry.encode()).text().encode()

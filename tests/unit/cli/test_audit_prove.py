@@ -77,8 +77,8 @@ def test_a_proof_is_called_after_its_entry_and_never_written_over(signed_in: Cli
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        (str(COUNT), f"there is no entry {COUNT}: the log has {COUNT}"),
-        ("9" * 15, "there is no entry"),
+        (str(COUNT), f"the checkpoint signs no entry {COUNT}: it is over {COUNT}"),
+        ("9" * 15, "the checkpoint signs no entry"),
         ("req_nobody", "no entry has the id req_nobody"),
         ("9" * 40, "no entry has the id"),
     ],
