@@ -11,14 +11,13 @@ from urllib.parse import quote
 
 from litestar import Request, Response, Router, get, post
 from litestar.datastructures import Cookie
-from litestar.params import FromPath
 
 from gateway.api.admin import audit
 from gateway.api.admin.caller import PUBLIC, Caller, CallerDependency
 from gateway.api.admin.problems import NOT_FOUND, ProblemError, handle
 from gateway.api.admin.routing import operation
 from gateway.api.admin.web_find import Timeline, find, read_filter, timeline
-from gateway.api.admin.web_pages import ASSETS, HEADERS, asset, audit_page, link, notice, sign_out_form
+from gateway.api.admin.web_pages import ASSETS, HEADERS, VERIFIER, asset, audit_page, link, notice, sign_out_form
 from gateway.api.admin.web_session import (
     ENDED,
     HOME,
@@ -44,7 +43,10 @@ from tenants.roles import Operation
 HttpRequest = Request[Any, Any, Any]
 
 HTML: Final = "text/html"
-_FILES: Final = {name: asset(name) for name in ASSETS}
+_FILES: Final = {
+    **{name: (kind, asset(name)) for name, kind in ASSETS.items()},
+    **{f"verifier/{name}": ("text/javascript", asset(f"verifier/{name}")) for name in VERIFIER},
+}
 
 
 # -- signing in and out -----------------------------------------------------------------------------------
@@ -128,12 +130,14 @@ def _who(caller: Caller) -> str:
 # -- files, and what goes wrong ---------------------------------------------------------------------------
 
 
-@get("/web/{name:str}", opt={PUBLIC: True})
-async def file(name: FromPath[str]) -> Response[bytes]:
+@get(["/web/{name:str}", "/web/verifier/{name:str}"], opt={PUBLIC: True})
+async def file(request: HttpRequest) -> Response[bytes]:
     """Style and scripts: the same for everybody."""
-    if name not in ASSETS:
+    found = _FILES.get(request.url.path.removeprefix("/web/"))
+    if found is None:
         raise ProblemError(404, "not-found", NOT_FOUND)
-    return Response(_FILES[name], media_type=ASSETS[name], headers=dict(HEADERS))
+    kind, data = found
+    return Response(data, media_type=kind, headers=dict(HEADERS))
 
 
 _TITLES: Final = {

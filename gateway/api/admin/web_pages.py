@@ -37,10 +37,16 @@ ASSETS: Final[Mapping[str, str]] = {
     "audit.mjs": "text/javascript",
     "pack.mjs": "text/javascript",
     "judge.mjs": "text/javascript",
-    "verify.mjs": "text/javascript",
-    "canonical.mjs": "text/javascript",
 }
-"""What the pages load: file and media type. `verify.mjs` and `canonical.mjs` are the second verifier's files."""
+"""What the pages load: file and media type."""
+VERIFIER: Final = tuple(
+    sorted(
+        file.name
+        for file in _FOLDER.joinpath("verifier").iterdir()
+        if file.name.endswith(".mjs") and file.name != "verify-cli.mjs"
+    )
+)
+"""The second verifier's own files, as `docs/verify` has them: `verifier` leads there."""
 
 
 def asset(name: str) -> bytes:

@@ -89,7 +89,7 @@ async function timeline() {
 
 // -- the verifier -----------------------------------------------------------------------------------------------------
 
-function judge(files, key, progress) {
+function judge(files, known, progress) {
   return new Promise((settle) => {
     const url = "/web/judge.mjs";
     const worker = new Worker(scripts ? scripts.createScriptURL(url) : url, { type: "module" });
@@ -99,7 +99,7 @@ function judge(files, key, progress) {
     };
     worker.addEventListener("error", () => end({ failed: "The verifier could not be started." }));
     worker.addEventListener("message", ({ data }) => (data.all === undefined ? end(data) : progress(data.done, data.all)));
-    worker.postMessage({ files, key }, [files.get("entries.jsonl").buffer]);
+    worker.postMessage({ files, known }, [files.get("entries.jsonl").buffer]);
   });
 }
 
@@ -109,7 +109,7 @@ function list(title, texts) {
   return [element("h3", title), items];
 }
 
-function report({ ok, entries, checkpoint_size: size, faults, unproven }) {
+function report({ ok, entries, checkpoint_size: size, faults, proven, unproven }) {
   const many = faults.length === 1 ? "1 fault" : `${faults.length} faults`;
   const said = ok
     ? `Good: ${entries} entries of ${org}, whole, in order, unchanged, as signed in the checkpoint over ${size}.`
@@ -118,12 +118,23 @@ function report({ ok, entries, checkpoint_size: size, faults, unproven }) {
   return [
     element("p", said, { class: ok ? "good" : "bad" }),
     ...(faults.length ? list("What is wrong", shownFaults) : []),
+    ...(proven.length ? list("Proven besides", proven) : []),
     ...(unproven.length ? list("Not proven", unproven) : []),
   ];
 }
 
+/** What the auditor has from elsewhere; a textarea ends lines with a line feed, as notes and policies do. */
+function given() {
+  const text = (id) => place(id).value.trim();
+  const known = {};
+  if (text("key")) known.key = text("key");
+  if (text("witnesses")) known.witnesses = new TextEncoder().encode(`${text("witnesses")}\n`);
+  if (text("kept")) known.checkpoints = new Map([["the checkpoint that you kept", `${text("kept")}\n`]]);
+  return known;
+}
+
 async function verify() {
-  const key = place("key").value.trim() || null;
+  const known = given();
   const bar = place("verify-progress");
   const progress = (share, done, all) => (bar.value = (share + (all ? done / all : 1)) / 2);
   bar.value = 0;
@@ -131,7 +142,7 @@ async function verify() {
   place("verdict").replaceChildren(element("p", "Downloading and checking…"));
   try {
     const files = await download(org, (done, all) => progress(0, done, all));
-    const said = await judge(files, key, (done, all) => progress(1, done, all));
+    const said = await judge(files, known, (done, all) => progress(1, done, all));
     if (said.failed) throw new ServerError(said.failed);
     place("verdict").replaceChildren(...report(said.verdict));
   } catch (error) {
@@ -142,6 +153,7 @@ async function verify() {
   place("verdict").focus();
 }
 
+place("without").hidden = true;
 place("verify").hidden = false;
 place("verify-form").addEventListener("submit", async (event) => {
   event.preventDefault();

@@ -1,6 +1,6 @@
 // The worker in which the second verifier judges a pack: the page stays usable meanwhile.
 
-import { verifyPack } from "./verify.mjs";
+import { verifyPack } from "./verifier/verify.mjs";
 
 /** A browser without Ed25519 would call every signature wrong. */
 async function able() {
@@ -12,11 +12,11 @@ async function able() {
   }
 }
 
-addEventListener("message", async ({ data: { files, key } }) => {
+addEventListener("message", async ({ data: { files, known } }) => {
   try {
     if (!(await able())) return postMessage({ failed: "This browser cannot check Ed25519 signatures; take a newer one." });
     let last = 0;
-    const verdict = await verifyPack(files, key, (done, all) => {
+    const verdict = await verifyPack(files, known, (done, all) => {
       if (done - last >= 4096 || done === all) postMessage({ done: (last = done), all });
     });
     postMessage({ verdict });

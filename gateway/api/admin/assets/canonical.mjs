@@ -1,1 +1,0 @@
-../../../../docs/verify/canonical.mjs
