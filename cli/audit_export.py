@@ -46,8 +46,8 @@ EXAMPLES: Final = examples(
 )
 
 
-class Exported(Struct, frozen=True):
-    """`path`: the pack's folder, or the file; `sha256` is the file's."""
+class Exported(Struct, frozen=True, omit_defaults=True):
+    """`path`: the pack's folder, or the file; `sha256` is the file's, a pack has its manifest."""
 
     path: str
     org: str

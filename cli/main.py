@@ -135,7 +135,7 @@ def root(
     """The gateway between your editors and the models that complete your code.
 
     Exit codes: 0 done, 1 the server or a check said no, 2 wrong usage, 3 not signed in or not allowed,
-    4 the server cannot be reached.
+    4 the server cannot be reached, 130 interrupted and can be gone on with.
     """
 
 

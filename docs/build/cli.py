@@ -22,6 +22,7 @@ EXIT_CODES = {
     ExitCode.USAGE: "the command was called wrongly",
     ExitCode.NOT_ALLOWED: "not signed in, or not allowed",
     ExitCode.UNREACHABLE: "the server cannot be reached",
+    ExitCode.INTERRUPTED: "Ctrl-C, where something was left that can be gone on with: the message says how",
 }
 
 

@@ -182,3 +182,10 @@ def test_a_full_disk_is_an_oserror_and_ends_it(
     assert raised.value.errno == errno.ENOSPC
     assert read < 100, "it was not read to the end in vain"
     assert "panicked" not in capfd.readouterr().err
+
+
+def test_the_reference_names_the_columns_in_their_order() -> None:
+    text = (SCHEMA.parent / "audit-formats.md").read_text()
+    table = text.partition("## Columns")[2].partition("\n## ")[0]
+    heads = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert re.findall(r"`(\w+)`", " ".join(heads)) == [name for name, _ in COLUMNS]
