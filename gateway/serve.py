@@ -44,6 +44,9 @@ HOPELESS = 78
 
 At the first start the supervisor gives up with it; later it tries on, since the other half still serves."""
 
+SOCKET_PATH_MAX = 107
+"""Bytes that fit in `sun_path` (unix(7)), without its end."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -105,6 +108,11 @@ def examine(settings: Settings) -> None:
 
     Raises `CannotServeError` for the first thing that is wrong.
     """
+    if len(os.fsencode(settings.bus_socket)) > SOCKET_PATH_MAX:
+        raise CannotServeError(
+            f"{settings.bus_socket}: the path of a socket has {SOCKET_PATH_MAX} bytes at most",
+            "move the home to a folder with a shorter path",
+        )
     for name, listener in (("public", settings.public), ("admin", settings.admin)):
         _pair(name, settings, listener)
         _free(name, listener)

@@ -77,3 +77,8 @@ def test_an_address_that_is_not_ours_is_named(settings: Settings) -> None:
     elsewhere = PublicListener(host="192.0.2.1", port=settings.public.port)
     with pytest.raises(CannotServeError, match=r"public: 192\.0\.2\.1"):
         examine(settings.model_copy(update={"public": elsewhere}))
+
+
+def test_a_home_too_deep_for_a_socket_is_said(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(CannotServeError, match="107 bytes at most"):
+        examine(settings.model_copy(update={"home": tmp_path / ("deep" * 20)}))

@@ -62,8 +62,8 @@ class Demo:
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Demo]:
-    made = Demo(tmp_path, uuid.uuid4().hex)
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    made = Demo(tmp_path_factory.mktemp("d"), uuid.uuid4().hex)  # short: the path of a socket has 107 bytes
     yield made
     if made.process is not None and made.process.poll() is None:
         made.process.send_signal(signal.SIGINT)
