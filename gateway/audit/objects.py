@@ -12,7 +12,6 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from errno import EIO
 from functools import cache
 from hashlib import sha256
 from typing import Any, NamedTuple

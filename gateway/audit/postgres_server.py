@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EIO
 from typing import Final
 
 import psycopg
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 SCHEMA_VERSION: Final = 1
 LOCK: Final = 0x6F72_6761_7465  # "orgate", for pg_try_advisory_lock
 IDLE_MAX: Final = 8
+PATIENCE_S: Final = 5.0
+PAUSE_S: Final = 0.05
 _TIMES: Final = {
     "connect_timeout": "5",
     "keepalives_idle": "10",
@@ -87,9 +89,9 @@ class ServerError(StoreAwayError):
 
 
 class PostgresServer:
-    """`dsn`: a connection string or URL."""
+    """`dsn`: a connection string or URL. `patience_s`: how long another writer has to go."""
 
-    def __init__(self, dsn: Secret) -> None:
+    def __init__(self, dsn: Secret, *, patience_s: float = PATIENCE_S) -> None:
         """Raises `ServerError` for one that cannot be meant."""
         try:
             found = {key: str(value) for key, value in conninfo_to_dict(dsn.reveal().decode()).items()}
@@ -102,6 +104,7 @@ class PostgresServer:
                 f"audit.dsn leads to {away[0]} and does not ask who that is: add sslmode=verify-full"
             )
         self._dsn = dsn
+        self._patience_s = patience_s
         self._times = {key: value for key, value in _TIMES.items() if key not in found}
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
@@ -122,13 +125,22 @@ class PostgresServer:
                 return
             guard.close()
         guard = self._connect()
-        with asking():
-            taken = guard.connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone()
-            if taken != (True,):
-                guard.close()
-                raise InUseError("another process writes the audit log in this PostgreSQL database")
-            self._migrate(guard.connection)
+        try:
+            with asking():
+                self._lock_out_others(guard.connection)
+                self._migrate(guard.connection)
+        except BaseException:
+            guard.close()
+            raise
         self._guard = guard
+
+    def _lock_out_others(self, connection: psycopg.Connection) -> None:
+        """One that has just been killed holds the lock until PostgreSQL has seen that."""
+        end = time.monotonic() + self._patience_s
+        while connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone() != (True,):
+            if time.monotonic() > end:
+                raise InUseError("another process writes the audit log in this PostgreSQL database")
+            time.sleep(PAUSE_S)
 
     def _migrate(self, connection: psycopg.Connection) -> None:
         facts = connection.execute(

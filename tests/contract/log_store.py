@@ -107,7 +107,7 @@ class PostgresAndObjects(Backend):
         self.servers: list[FaultyServer] = []
 
     def open(self) -> PostgresLogs:
-        server = FaultyServer(Secret(self.dsn))
+        server = FaultyServer(Secret(self.dsn), patience_s=0.3)
         server.failing = self.failing
         self.servers.append(server)
         return PostgresLogs(server, self.objects(), self.folder, self.sizes, lambda: time.time() + self.ahead_s)

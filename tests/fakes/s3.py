@@ -80,7 +80,7 @@ class FakeS3:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def keys(self, bucket: str = "audit") -> list[str]:
+    def names(self, bucket: str = "audit") -> list[str]:
         return sorted({one.key for one in self.buckets[bucket].versions if not one.marker})
 
     # -- the operations -------------------------------------------------------------------------------------
