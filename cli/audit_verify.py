@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
         examples(
             "orgate audit verify acme-2026-01",
             "orgate audit verify acme-2026-01 --key acme.key --witnesses witnesses.txt",
-            "orgate audit verify acme-2026-02 --key acme.key --since-checkpoint acme-2026-01/checkpoint",
+            "orgate audit verify acme-2026-02 --key acme.key --since-checkpoint acme-2026-01",
             "orgate audit verify packs/* --key acme.key --output json",
         ),
     )(verify)
@@ -68,7 +68,7 @@ def verify(
     since_checkpoint: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A checkpoint of an earlier time, kept by you or by a witness: is the log still the same?",
+            help="A checkpoint or pack of an earlier time, kept by you or a witness: is the log still the same?",
             metavar="FILE",
         ),
     ] = None,
@@ -103,7 +103,7 @@ def _checkpoints(paths: Sequence[Path]) -> Mapping[str, str]:
     found = {}
     for path in paths:
         try:
-            found[str(path)] = small_file(path).decode()
+            found[str(path)] = small_file(path / "checkpoint" if path.is_dir() else path).decode()
         except UnicodeDecodeError:
             raise UsageError(f"--since-checkpoint {path}: is not UTF-8", "give a signed checkpoint") from None
     return found

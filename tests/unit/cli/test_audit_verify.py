@@ -42,6 +42,8 @@ def test_what_is_proven_and_what_is_not(cli: Cli, pack: str, tmp_path: Path) -> 
     given = ("--key", KEY, "--witnesses", "policy", "--since-checkpoint", "kept")
     proven = cli("audit", "verify", pack, *given)
     assert (proven.code, proven.err) == (0, "")
+    again = cli("audit", "verify", pack, "--since-checkpoint", pack)
+    assert f"proven: the log continues {pack}: its 30 entries are the same" in again.out
     assert [line.partition(" (")[0] for line in proven.out.splitlines()][:3] == [
         "proven: the quorum two-of is met: one at 2025-11-21T01:53:21Z, three at 2025-11-21T01:53:21Z",
         "proven: 1 daily count",
