@@ -21,7 +21,7 @@ from tests.kit.certs import Pki
 from tests.kit.gateway import RunningGateway, Session
 from tests.kit.h2client import H2Client, H2Stream
 from tests.kit.scripts import openai
-from tests.kit.upstream import RecordingUpstream, Request
+from tests.kit.upstream import RecordingUpstream, Request, Script
 
 PATIENCE_S = 20.0
 
@@ -85,8 +85,10 @@ class Pair:
 
 
 @asynccontextmanager
-async def pair(gateway: RunningGateway, owner: Session, pki: Pki) -> AsyncIterator[Pair]:
-    async with RecordingUpstream(tls=pki.server_context(), script=openai()) as upstream:
+async def pair(
+    gateway: RunningGateway, owner: Session, pki: Pki, script: Script | None = None
+) -> AsyncIterator[Pair]:
+    async with RecordingUpstream(tls=pki.server_context(), script=script or openai()) as upstream:
         model = await asyncio.to_thread(bind, owner, pki, upstream.url)
         made = Pair(gateway, owner, upstream, model)
         try:
@@ -285,6 +287,63 @@ async def test_a_killed_worker_is_replaced_and_its_entries_are_kept(
         await both.reach()
         await asyncio.to_thread(change, owner, f"models/{both.model}", model="another")
         assert [stream.headers["x-orgate-model"] for stream, _ in await both.each()] == ["another"] * 2
+
+
+async def test_what_was_under_way_in_a_killed_worker_has_an_entry_that_says_so(
+    gateway: RunningGateway, owner: Session, operator: Session, pki: Pki
+) -> None:
+    """In an organization that is strict also where it went: that was on the disk before it was sent."""
+    answering, answer = asyncio.Event(), openai()
+    answering.set()
+
+    async def hold(request: Request) -> None:
+        await answering.wait()
+        answer(request)
+
+    organization = owner.admin("GET", "/admin/v1/orgs/acme")
+    strict = {**organization.json(), "durability": "strict"}
+    changed = await asyncio.to_thread(
+        owner.admin, "PUT", "/admin/v1/orgs/acme", json=strict, headers={"if-match": organization.headers["etag"]}
+    )
+    assert changed.json()["durability"] == "strict"
+    async with pair(gateway, owner, pki, hold) as both:
+        await settle("both workers", lambda: both_live(operator))
+        log = await asyncio.to_thread(Log, owner)
+        answering.clear()
+        seen = len(both.upstream.requests)
+        asked = [prepare(owner, both.model, stream=False) for _ in both.clients]
+        streams = [
+            client.request("POST", "/v1/completions", headers, body)
+            for client, (_, headers, body) in zip(both.clients, asked, strict=True)
+        ]
+        await settle("both requests to be at the upstream", lambda: len(both.upstream.requests) == seen + 2)
+        os.kill(children(part(gateway, "public"))[0], signal.SIGKILL)
+        lost, ended = await asyncio.wait(
+            [asyncio.ensure_future(client.disconnected()) for client in both.clients],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        assert (len(lost), len(ended)) == (1, 1)
+        answering.set()
+        survivor = next(n for n, client in enumerate(both.clients) if not client.closed)
+        assert (await streams[survivor].complete()).status == 200
+        found = await log.of([one.request_id for one, _, _ in asked])
+        entries = [found[one.request_id] for one, _, _ in asked]
+        served, unknown = entries[survivor], entries[1 - survivor]
+        assert (served["outcome"], unknown["outcome"]) == ("served", "unknown")
+        same = (
+            "actor",
+            "client",
+            "action",
+            "model",
+            "upstream",
+            "upstream_model",
+            "key_version",
+            "rule",
+            "policy",
+        )
+        assert [unknown[name] for name in same] == [served[name] for name in same]
+        assert not {"status", "sent", "prompt_tokens"} & unknown.keys()
+        await settle("the new worker", lambda: both_live(operator))
 
 
 async def test_the_data_plane_outlives_the_control_process(

@@ -27,6 +27,7 @@ WRITES: list[tuple[str, ...]] = [
     ("org", "create", "beta", "--name", "Beta"),
     ("org", "set", "acme", "--name", "New"),
     ("org", "set", "--supersede", "--deadline-ms", "900", "--hold", "vim/*=3"),
+    ("org", "set", "--durability", "strict"),
     ("org", "suspend", "acme", "--yes"),
     ("org", "resume", "acme"),
     ("org", "delete", "acme", "--yes"),
@@ -148,15 +149,19 @@ def test_what_an_organizations_requests_are_subject_to(signed_in: Cli, stocked: 
     holds = ("--hold", "copilot.vim/1.4.*=3", "--hold", "*=1")
     assert signed_in("org", "set", "--supersede", "--deadline-ms", "900", *holds).code == 0
     assert now() == (True, 900, ["copilot.vim/1.4.*=3", "*=1"])
-    shown = signed_in("org", "show").out
-    for line in ("supersede    yes", "deadline ms  900", "holds        copilot.vim/1.4.*=3, *=1"):
-        assert line in shown
+    shown = [line.split() for line in signed_in("org", "show").out.splitlines()]
+    for line in ("supersede yes", "deadline ms 900", "holds copilot.vim/1.4.*=3, *=1"):
+        assert line.split() in shown
     assert signed_in("org", "set", "--name", "New").code == 0
     assert now() == (True, 900, ["copilot.vim/1.4.*=3", "*=1"])
     assert signed_in("org", "set", "--hold", "emacs/*=2").code == 0
     assert now() == (True, 900, ["emacs/*=2"])
     assert signed_in("org", "set", "--no-supersede", "--deadline-ms", "0", "--no-holds").code == 0
     assert now() == (False, 0, [])
+    assert signed_in("org", "set", "--durability", "strict").code == 0
+    assert signed_in("org", "set", "--name", "Newer").code == 0
+    assert stocked.items["", "orgs"]["acme"]["durability"] == "strict"
+    assert signed_in("org", "set", "--durability", "eventually").code == 2
     before = len(stocked.writes)
     both = signed_in("org", "set", "--hold", "emacs/*=2", "--no-holds")
     assert (both.code, signed_in("org", "set").code) == (2, 2)

@@ -126,7 +126,7 @@ async def test_an_older_schema_is_brought_up_with_all_it_holds(file: Path) -> No
     await store.close()
     other = sqlite3.connect(file)
     for table, columns in (
-        ("orgs", ("supersede", "deadline_ms", "holds")),
+        ("orgs", ("supersede", "deadline_ms", "holds", "durability")),
         ("upstreams", ("total_timeout_ms", "max_in_flight", "max_queue", "connection_age_s", "connection_resets")),
         ("upstreams", ("client_cert_version", "auth")),
     ):
