@@ -26,7 +26,7 @@ from gateway.hardening import keep_memory_private
 from gateway.secrets.masterkey import MasterKeyError, read_master_key
 from gateway.secrets.passphrase import inherited
 from gateway.settings import Listener, Settings, SettingsError, load
-from gateway.witness_files import WitnessSettingsError, read_ca, read_policy
+from gateway.witness_files import WitnessSettingsError, read_ca, read_policies
 
 log = logging.getLogger("orgate.serve")
 
@@ -121,7 +121,7 @@ def examine(settings: Settings) -> None:
     except MasterKeyError as error:
         raise CannotServeError(str(error), "without its master key the sealed file opens for nobody") from None
     try:
-        read_policy(settings)
+        read_policies(settings)
         read_ca(settings)
     except WitnessSettingsError as error:
         raise CannotServeError(error.message, error.fix) from None

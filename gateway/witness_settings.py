@@ -26,7 +26,8 @@ class AuditWitnessSettings(BaseModel):
     witness_policy: str = Field(
         default="",
         description="A file that says which witnesses are asked to cosign each checkpoint, and how many must (C2SP"
-        " tlog-policy: `witness NAME KEY URL`, `group`, `quorum`). Empty: none are.",
+        " tlog-policy: `witness NAME KEY URL`, `group`, `quorum`). Or a folder of them: `<organization>.policy` for"
+        " one log, `_default.policy` for the others, if any. Empty: none are asked.",
     )
     witness_ca: str = Field(
         default="", description="PEM file of authorities behind the witnesses' URLs, besides the public ones."
@@ -66,8 +67,8 @@ def witness_faults(audit: AuditWitnessSettings, home: Path) -> list[tuple[str, s
     judged where it is read (`gateway.witness_files`)."""
     faults = []
     for key, name in (("audit.witness_policy", audit.witness_policy), ("audit.witness_ca", audit.witness_ca)):
-        if name and not (home / name).is_file():
-            faults.append((key, f"{home / name} is no file", "write it, or leave the setting out"))
+        if name and not (home / name).exists():
+            faults.append((key, f"{home / name} is not there", "write it, or leave the setting out"))
     if audit.publish_git_remote and not audit.publish_git:
         faults.append(("audit.publish_git_remote", "has no repository", "name it with audit.publish_git"))
     if audit.publish_git and not (home / audit.publish_git).is_dir():

@@ -21,7 +21,7 @@ from gateway.clock import Clock
 from gateway.control_metrics import ControlMetrics
 from gateway.settings import Settings
 from gateway.webhooks import Webhooks
-from gateway.witness_files import read_ca, read_policy
+from gateway.witness_files import read_ca, read_policies
 from tenants.ids import OrgId
 from tenants.store import StoreError
 
@@ -83,11 +83,11 @@ def witness_parts(
 ) -> WitnessParts:
     """Raises `gateway.witness_files.WitnessSettingsError`."""
     audit, folder = settings.audit, settings.path(settings.audit.path)
-    policy = read_policy(settings)
+    policies = read_policies(settings)
     witnesses = None
-    if policy is not None:
+    if policies:
         witnesses = Witnesses(
-            policy,
+            policies,
             sequencer,
             WitnessPost(read_ca(settings)),
             WitnessedNotes(folder / "witnessed"),

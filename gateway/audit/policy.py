@@ -7,8 +7,9 @@ was meant trusts otherwise than it was meant. Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import NamedTuple
 
 from gateway.audit.cosignature import CosignerKey, cosigned, parse_cosigner_key
@@ -80,6 +81,24 @@ class Policy(NamedTuple):
         lines += [_line("witness", one.name, str(one.key), "" if log else one.url) for one in self.witnesses]
         lines += [_line("group", one.name, str(one.need), *one.members) for one in self.groups]
         return "".join([*lines, _line("quorum", self.quorum)])
+
+
+NOBODY = Policy((), (), (), NONE)
+"""Asks nobody for anything."""
+
+
+class Policies(NamedTuple):
+    """Whose cosignatures each organization's log is to have: of those in `own` theirs, of all others `others`."""
+
+    own: Mapping[str, Policy] = MappingProxyType({})
+    others: Policy = NOBODY
+
+    def of(self, org: str) -> Policy:
+        return self.own.get(org, self.others)
+
+    def __bool__(self) -> bool:
+        """Whether anybody is asked for anything."""
+        return bool(self.others.witnesses or any(policy.witnesses for policy in self.own.values()))
 
 
 class Cosigned(NamedTuple):

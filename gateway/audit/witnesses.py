@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
 from msgspec import Struct
 
+from gateway.audit.cosignature import CosignerKey
 from gateway.audit.note import Checkpoint, VerifierKey, parse_checkpoint, split_note
-from gateway.audit.policy import NONE, Policy, Witness
+from gateway.audit.policy import NONE, Policies, Policy, Witness
 from gateway.audit.proofs import consistency
 from gateway.audit.sequencer import Sequencer
 from gateway.audit.witness_answer import Cosignature, WitnessError, understood
@@ -77,6 +79,7 @@ class _Desk:
         "lines",
         "newest",
         "pauses",
+        "policy",
         "round",
         "saving",
         "seen",
@@ -84,6 +87,7 @@ class _Desk:
     )
 
     def __init__(self, policy: Policy, witnessed: str) -> None:
+        self.policy = policy
         self.changed = asyncio.Event()
         self.newest = ""
         self.round = ""
@@ -103,7 +107,7 @@ class Witnesses:
 
     def __init__(
         self,
-        policy: Policy,
+        policies: Policies,
         sequencer: Sequencer,
         ask: Ask,
         kept: WitnessedNotes,
@@ -113,15 +117,15 @@ class Witnesses:
         random: Callable[[], float],
         count: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
-        self.policy = policy
+        self._policies = policies
         self._sequencer = sequencer
         self._ask = ask
         self._kept = kept
         self._clock, self._monotonic, self._random = clock, monotonic, random
         self._count = count
         self._desks: dict[OrgId, _Desk] = {}
-        self._pauses = {witness.name: _Pause() for witness in policy.witnesses}
-        self._slots = {witness.name: asyncio.Semaphore(AT_ONCE) for witness in policy.witnesses}
+        self._pauses: defaultdict[CosignerKey, _Pause] = defaultdict(_Pause)
+        self._slots: defaultdict[CosignerKey, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
         self._following: dict[OrgId, asyncio.Task[None]] = {}
         self._running = False
 
@@ -134,14 +138,19 @@ class Witnesses:
         if _head(note).size < _size(desk.witnessed):
             log.error("audit log of %s: it is shorter than a checkpoint that witnesses have cosigned", org)
             desk.witnessed = ""
-        if desk.late is None and self.policy.quorum != NONE and _head(note).size > _size(desk.witnessed):
+        if desk.late is None and desk.policy.quorum != NONE and _head(note).size > _size(desk.witnessed):
             desk.late = self._monotonic()
         desk.changed.set()
         self._follow(org, desk)
 
     def witnessed(self, org: OrgId) -> str:
         """The newest checkpoint with a quorum of cosignatures under it; '' for none, and when none is asked."""
-        return "" if self.policy.quorum == NONE else self._desk(org).witnessed
+        desk = self._desk(org)
+        return "" if desk.policy.quorum == NONE else desk.witnessed
+
+    def policy(self, org: OrgId) -> Policy:
+        """Whose cosignatures this organization's log is to have."""
+        return self._policies.of(org)
 
     def standing(self, org: OrgId) -> Standing:
         desk = self._desk(org)
@@ -174,8 +183,9 @@ class Witnesses:
     def _desk(self, org: OrgId) -> _Desk:
         desk = self._desks.get(org)
         if desk is None:
-            kept = self._kept.load(org, self._sequencer.signer.key(org), self.policy)
-            desk = self._desks[org] = _Desk(self.policy, kept)
+            policy = self._policies.of(org)
+            kept = self._kept.load(org, self._sequencer.signer.key(org), policy)
+            desk = self._desks[org] = _Desk(policy, kept)
         return desk
 
     def _late(self, desk: _Desk) -> float:
@@ -197,7 +207,7 @@ class Witnesses:
             desk.changed.clear()
             if desk.round != desk.newest:
                 desk.round, desk.lines, desk.begun = desk.newest, {}, self._monotonic()
-            lacking = [witness for witness in self.policy.witnesses if witness.name not in desk.lines]
+            lacking = [witness for witness in desk.policy.witnesses if witness.name not in desk.lines]
             now = self._monotonic()
             due = [witness for witness in lacking if self._until(desk, witness) <= now]
             await asyncio.gather(*(self._show(org, desk, witness) for witness in due))
@@ -206,7 +216,7 @@ class Witnesses:
 
     async def _rest(self, desk: _Desk) -> None:
         """Until there is a new checkpoint, or somebody who has not cosigned may be asked again."""
-        lacking = [witness for witness in self.policy.witnesses if witness.name not in desk.lines]
+        lacking = [witness for witness in desk.policy.witnesses if witness.name not in desk.lines]
         pause: float | None = None
         if lacking:
             pause = max(min(self._until(desk, witness) for witness in lacking) - self._monotonic(), 0.0)
@@ -217,11 +227,11 @@ class Witnesses:
             return
 
     def _until(self, desk: _Desk, witness: Witness) -> float:
-        return max(desk.pauses[witness.name].until, self._pauses[witness.name].until)
+        return max(desk.pauses[witness.name].until, self._pauses[witness.key].until)
 
     async def _show(self, org: OrgId, desk: _Desk, witness: Witness) -> None:
         """Show the round's checkpoint to one witness; what comes of it is written down, nothing is raised."""
-        async with self._slots[witness.name]:
+        async with self._slots[witness.key]:
             if self._until(desk, witness) > self._monotonic():
                 return  # it failed for another organization while this one waited for its turn
             try:
@@ -263,7 +273,7 @@ class Witnesses:
         if seen.fault != str(error):
             log.warning("audit log of %s: witness %s: %s", org, witness.name, error)
         seen.fault, seen.fault_at = str(error), int(self._clock())
-        pause = (desk.pauses if error.own else self._pauses)[witness.name]
+        pause = desk.pauses[witness.name] if error.own else self._pauses[witness.key]
         wait = PAUSES_S[min(pause.failed, len(PAUSES_S) - 1)]
         pause.failed += 1
         pause.until = self._monotonic() + wait * (1 + JITTER * self._random())
@@ -275,11 +285,11 @@ class Witnesses:
         desk.lines[witness.name] = found
         desk.seen[witness.name] = Seen(head.size, found.at)
         desk.pauses[witness.name] = _Pause()
-        self._pauses[witness.name] = _Pause()
-        if not self.policy.met(desk.lines):
+        self._pauses[witness.key] = _Pause()
+        if not desk.policy.met(desk.lines):
             return
         note = desk.round + "".join(
-            desk.lines[one.name].line for one in self.policy.witnesses if one.name in desk.lines
+            desk.lines[one.name].line for one in desk.policy.witnesses if one.name in desk.lines
         )
         desk.witnessed = note
         desk.late = None if desk.round == desk.newest else desk.begun

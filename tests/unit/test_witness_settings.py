@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.audit.cosignature import key_of
 from gateway.settings import Settings, SettingsError, load, validated
-from gateway.witness_files import WitnessSettingsError, read_ca, read_policy
+from gateway.witness_files import WitnessSettingsError, read_ca, read_policies
 from tests.fakes.audit import ACME, SIGNER
 from tests.kit.certs import make_pki
 
@@ -27,7 +27,7 @@ def policy(home: Path, text: str) -> Settings:
 
 def test_nothing_is_asked_of_anybody_by_default(tmp_path: Path) -> None:
     plain = settings(tmp_path)
-    assert read_policy(plain) is None
+    assert not read_policies(plain)
     assert read_ca(plain) == ""
 
 
@@ -35,9 +35,9 @@ def test_nothing_is_asked_of_anybody_by_default(tmp_path: Path) -> None:
     "url", ["https://w1.example", "https://w1.example:8446/w/1/", "http://127.0.0.1:8446", "http://[::1]:1/"]
 )
 def test_a_policy_names_witnesses_and_where_they_are(tmp_path: Path, url: str) -> None:
-    found = read_policy(policy(tmp_path, f"witness w1 {KEY} {url}\nquorum w1\n"))
+    found = read_policies(policy(tmp_path, f"witness w1 {KEY} {url}\nquorum w1\n"))
     assert found
-    assert found.witnesses[0].url == url
+    assert found.of("acme").witnesses[0].url == url
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_policy_names_witnesses_and_where_they_are(tmp_path: Path, url: str) -
 )
 def test_a_policy_that_cannot_be_used_says_why(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(WitnessSettingsError, match="witness_policy") as caught:
-        read_policy(policy(tmp_path, text))
+        read_policies(policy(tmp_path, text))
     assert said in str(caught.value)
     assert "secret" not in str(caught.value)
 
@@ -92,3 +92,20 @@ def test_they_are_set_from_the_environment(tmp_path: Path) -> None:
     (tmp_path / "orgate.toml").write_text("[audit]\npublish_every_s = 60\n")
     found = load(tmp_path / "orgate.toml", {"ORGATE_AUDIT__PUBLISH_WEBHOOK": "true"})
     assert (found.audit.publish_every_s, found.audit.publish_webhook) == (60, True)
+
+
+def test_each_organization_may_have_a_policy_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    found = settings(tmp_path, witness_policy="policies")
+    with pytest.raises(WitnessSettingsError, match="holds no policy"):
+        read_policies(found)
+    (folder / "acme.policy").write_text(f"witness mine {KEY} https://w1.example\nquorum mine\n")
+    (folder / "notes.txt").write_text("not read")
+    assert read_policies(found).of("acme").quorum == "mine"
+    assert read_policies(found).of("globex").witnesses == ()
+    (folder / "_default.policy").write_text(f"witness all {KEY} https://w1.example\nquorum none\n")
+    assert read_policies(found).of("globex").witnesses[0].name == "all"
+    (folder / "A c.policy").write_text("")
+    with pytest.raises(WitnessSettingsError, match="no organization"):
+        read_policies(found)

@@ -9,10 +9,8 @@ from gateway.api.admin.caller import Caller, CallerDependency
 from gateway.api.admin.resource import REMARK
 from gateway.api.admin.routing import operation
 from gateway.audit.note import parse_checkpoint, parse_key, split_note
-from gateway.audit.policy import NONE, judge, parse_policy
+from gateway.audit.policy import NOBODY, NONE, judge
 from tenants.roles import Operation
-
-NO_POLICY = parse_policy(f"quorum {NONE}\n")
 
 
 class AuditWitness(Struct, frozen=True):
@@ -47,21 +45,21 @@ class AuditWitnesses(Struct, frozen=True):
 async def witnesses(caller: CallerDependency) -> AuditWitnesses:
     """Each witness that the operator's policy names, and what it has made of this log."""
     asked = caller.deps.witnesses
-    if asked is None:
+    policy = NOBODY if asked is None else asked.policy(caller.org)
+    if asked is None or not policy.witnesses:
         size = parse_checkpoint(split_note(await caller.deps.audit.checkpoint(caller.org))[0]).size
         return AuditWitnesses(NONE, size, -1, 0.0, "no witnesses are set up: nobody else has seen this log", [])
     standing = asked.standing(caller.org)
     note = asked.witnessed(caller.org) or await caller.deps.audit.checkpoint(caller.org)
     items = [
-        AuditWitness(one.name, str(one.key), *structs.astuple(standing.seen[one.name]))
-        for one in asked.policy.witnesses
+        AuditWitness(one.name, str(one.key), *structs.astuple(standing.seen[one.name])) for one in policy.witnesses
     ]
     return AuditWitnesses(
-        asked.policy.quorum,
+        policy.quorum,
         standing.size,
         standing.witnessed_size,
         standing.late_s,
-        judge(asked.policy, note).words,
+        judge(policy, note).words,
         items,
     )
 
@@ -75,14 +73,14 @@ async def policy(caller: CallerDependency) -> str:
     """The policy (C2SP tlog-policy) that this log's checkpoints are to meet: for a pack, or for an auditor's own
     checks. Compare the keys in it with those that their owners gave you before you trust it."""
     asked = caller.deps.witnesses
-    text = NO_POLICY if asked is None else asked.policy
-    return text.text(parse_key(caller.deps.audit.verifier_key(caller.org)))
+    found = NOBODY if asked is None else asked.policy(caller.org)
+    return found.text(parse_key(caller.deps.audit.verifier_key(caller.org)))
 
 
 async def served(caller: Caller, *, newest: bool) -> Response[str]:
     """The checkpoint to show: the newest with a quorum where one is asked for, else the newest."""
     asked, headers = caller.deps.witnesses, dict[str, str]()
-    if asked is None or newest or asked.policy.quorum == NONE:
+    if asked is None or newest or asked.policy(caller.org).quorum == NONE:
         return Response(await caller.deps.audit.checkpoint(caller.org))
     note, standing = asked.witnessed(caller.org), asked.standing(caller.org)
     if not note:

@@ -29,7 +29,7 @@ class Scene:
         self.now = 0.0
         self.field = Field(folder, [world.sequencer.signer.key(org) for org in (ACME, GLOBEX)])
         self.witnesses = Witnesses(
-            self.field.policy(quorum),
+            self.field.policies(quorum),
             world.sequencer,
             self.field,
             WitnessedNotes(folder / "witnessed"),

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.audit.cosignature import cosign, key_of
 from gateway.audit.note import VerifierKey, open_note, parse_checkpoint, split_note
-from gateway.audit.policy import Policy, judge, parse_policy
+from gateway.audit.policy import NOBODY, Policies, Policy, judge, parse_policy
 from gateway.audit.sequencer import Sequencer
 from gateway.audit.witness_answer import ANSWER_MAX, Reply, WitnessError
 from gateway.audit.witness_wire import SIZE_TYPE, parse_submission
@@ -49,6 +49,9 @@ class Field:
         group = "" if quorum == "none" else f"group both {quorum} {' '.join(NAMES)}\n"
         return parse_policy("".join(lines) + group + f"quorum {'none' if quorum == 'none' else 'both'}\n")
 
+    def policies(self, quorum: str) -> Policies:
+        return Policies(others=self.policy(quorum))
+
     async def aclose(self) -> None:
         self.closed = True
 
@@ -76,7 +79,7 @@ class Scene:
         self.counted: list[tuple[str, str]] = []
         self.sequencer = Sequencer(folder / "audit", SIGNER, clock=lambda: self.now, pause=self._no_pause)
         self.witnesses = Witnesses(
-            field.policy(quorum),
+            field.policies(quorum),
             self.sequencer,
             field,
             WitnessedNotes(folder / "audit" / "witnessed"),
@@ -130,7 +133,7 @@ async def test_every_checkpoint_comes_to_have_its_quorum(tmp_path: Path) -> None
             size = await scene.grow(n, n + 1, n + 2)
             await scene.witnessed(size)
         note = scene.witnesses.witnessed(ACME)
-        verdict = judge(scene.witnesses.policy, note)
+        verdict = judge(scene.witnesses.policy(ACME), note)
         assert verdict.met
         assert [one.at for one in verdict.cosigned] == [AT, AT]
         assert open_note(note, SIGNER.key(ACME))
@@ -256,6 +259,25 @@ async def test_a_witness_that_refuses_one_log_serves_the_others(tmp_path: Path) 
         assert SIGNER.origin(ACME) not in scene.witnesses.witnessed(GLOBEX)
 
 
+async def test_each_organization_has_the_witnesses_of_its_own_policy(tmp_path: Path) -> None:
+    field = Field(tmp_path)
+    both, one = (
+        field.policy("all"),
+        parse_policy(f"witness w1 {field.folders['w1'].key} https://w1.x\nquorum w1\n"),
+    )
+    field.policies = lambda _: Policies({ACME: one})  # type: ignore[method-assign]
+    async with running(tmp_path, "all", field) as scene:
+        await scene.witnessed(await scene.grow(1))
+        await scene.sequencer.append_receipts(up("other", 1, org=GLOBEX))
+        await scene.sequencer.save_checkpoints(closing=True)
+        await scene.witnessed(await scene.grow(2))
+        assert {name for name, _ in field.asked} == {"w1"}
+        assert (scene.witnesses.policy(ACME), scene.witnesses.policy(GLOBEX)) == (one, NOBODY)
+        assert scene.witnesses.late() == {ACME: 0.0, GLOBEX: 0.0}
+        assert scene.witnesses.witnessed(GLOBEX) == ""
+        assert not judge(both, scene.witnesses.witnessed(ACME)).met
+
+
 async def test_a_slow_witness_comes_to_cosign_the_same_tree(tmp_path: Path) -> None:
     field = Field(tmp_path)
     asked, go = asyncio.Event(), asyncio.Event()
@@ -319,7 +341,7 @@ async def test_a_kept_note_that_was_changed_is_not_served(tmp_path: Path, change
     async with running(tmp_path, "all", field) as scene:
         await scene.witnessed(await scene.grow(1, 2, 3))
         await scene.kept()
-        policy, key = scene.witnesses.policy, SIGNER.key(ACME)
+        policy, key = scene.witnesses.policy(ACME), SIGNER.key(ACME)
     kept = WitnessedNotes(tmp_path / "audit" / "witnessed")
     path = tmp_path / "audit" / "witnessed" / "acme"
     assert kept.load(ACME, key, policy)
