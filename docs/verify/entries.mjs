@@ -68,8 +68,8 @@ export class Entries {
   *repeated(spool) {
     const [boot, number] = Array.isArray(spool) && spool.length === 2 ? spool : [];
     if (typeof boot !== "string" || typeof number !== "number") yield "its `spool` is not a boot and a number";
-    else if (number <= (this.boots.get(boot) ?? 0)) yield "its receipt is an entry already, or its spool numbers go backwards";
-    else this.boots.set(boot, number);
+    else if (number > (this.boots.get(boot) ?? 0)) this.boots.set(boot, number);
+    else yield "its receipt is an entry already, or its spool numbers go backwards";
   }
 
   /** Daily counts. `requests` says of each entry from `base` on whether it is one, as long as none is left out. */
@@ -84,10 +84,11 @@ export class Entries {
     const { days } = this;
     const { day, start, end, requests } = detail instanceof Map ? Object.fromEntries(detail) : {};
     const numbers = [start, end, requests].every((n) => typeof n === "number");
-    if (!(numbers && typeof day === "string" && /^[0-9]{4}-[0-9]{2}-[0-9]{2}$/.test(day) && 0 <= start && start <= end && end <= place))
+    const dated = typeof day === "string" && /^[0-9]{4}-[0-9]{2}-[0-9]{2}$/.test(day);
+    if (!(numbers && dated && 0 <= start && start <= end && end <= place))
       return yield "its `detail` is no count of a day";
     if (days.known && (start !== days.end || day <= days.day))
-      yield `counts entries [${start}, ${end}) as ${day}, but the count before (${days.day}) ended before entry ${days.end}`;
+      yield `counts entries [${start}, ${end}) as ${day}, but the count before ended before entry ${days.end}`;
     if (start >= days.base) {
       const there = days.requests.slice(start - days.base, end - days.base).filter(Boolean).length;
       if (there === requests) this.counted.push(day);

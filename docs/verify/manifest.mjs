@@ -22,8 +22,10 @@ export function readManifest(bytes) {
   insist(known && [...found.keys()].join(" ") === MEMBERS[format], "is not a manifest of format 2, nor of format 1");
   const { count, digest, end, made_at, org, start, size = end, filter = new Map() } = Object.fromEntries(found);
   insist(typeof org === "string", "does not name its organization");
-  insist([start, end, count, made_at, size].every((n) => typeof n === "number"), "its range, count, size or time is no number");
-  insist(0 <= start && start <= end && end <= size, `its range [${start}, ${end}) is none of a tree of ${size} entries`);
+  const numbers = [start, end, count, made_at, size].every((n) => typeof n === "number");
+  insist(numbers, "its range, count, size or time is no number");
+  const range = 0 <= start && start <= end && end <= size;
+  insist(range, `its range [${start}, ${end}) is none of a tree of ${size} entries`);
   checkFilter(filter);
   const fits = 0 <= count && count <= end - start && (filter.size > 0 || count === end - start);
   insist(fits, `its range [${start}, ${end}) and its count ${count} do not fit`);

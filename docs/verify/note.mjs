@@ -1,5 +1,5 @@
-// Who signed a checkpoint: c2sp.org/signed-note, tlog-checkpoint, tlog-cosignature and tlog-policy, with Ed25519 (RFC 8032)
-// of WebCrypto. Texts go in, and what they say comes out; whatever is otherwise is a Refusal.
+// Who signed a checkpoint: c2sp.org/signed-note, tlog-checkpoint, tlog-cosignature and tlog-policy, with Ed25519 (RFC
+// 8032) of WebCrypto. Texts go in, and what they say comes out; whatever is otherwise is a Refusal.
 
 import { Refusal, insist, utf8 } from "./canonical.mjs";
 import { sha256 } from "./sha256.mjs";

@@ -1,5 +1,5 @@
-// SHA-256 (FIPS 180-4), written out: WebCrypto's is asynchronous and cannot take a file piece by piece, and most of what
-// a verifier hashes are lines of some hundred bytes, for which asking costs more than doing it.
+// SHA-256 (FIPS 180-4), written out: WebCrypto's is asynchronous and cannot take a file piece by piece, and most of
+// what a verifier hashes are lines of some hundred bytes, for which asking costs more than doing it.
 
 const K = new Int32Array(64);
 const START = new Int32Array(8);

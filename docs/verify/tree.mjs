@@ -68,7 +68,8 @@ export class Tree {
 
   /** The partial tiles at the right edge: [level, number, hashes]. */
   partial() {
-    return this.#open.map((held, level) => [level, this.#numbers[level], joined(held)]).filter(([, , tile]) => tile.length);
+    const tiles = this.#open.map((held, level) => [level, this.#numbers[level], joined(held)]);
+    return tiles.filter(([, , tile]) => tile.length);
   }
 
   root() {

@@ -1,8 +1,9 @@
 #!/usr/bin/env node
 // node verify-cli.mjs [--key KEY] [--witnesses FILE] [--since-checkpoint FILE]... PACK...
 //
-// Judges evidence packs; see verify.mjs beside it. What is given holds for all packs, and should come from elsewhere than
-// they: KEY, the log's key, a file or its text; the policy of who has to have cosigned; checkpoints of earlier times.
+// Judges evidence packs; see verify.mjs beside it. What is given holds for all packs, and should come from elsewhere
+// than they: KEY, the log's key, a file or its text; the policy of who has to have cosigned; checkpoints of earlier
+// times, or packs with them.
 // Prints one line of JSON for each pack. Exit code: 0 all verify, 1 one does not, 2 wrong usage.
 
 import { createReadStream, existsSync, lstatSync, readFileSync, readdirSync } from "node:fs";
@@ -50,7 +51,8 @@ async function judge(folder, known) {
 
 /** ASCII only: what somebody wrote into a pack must not steer a terminal. */
 function line(value) {
-  return JSON.stringify(value).replace(/[\u007f-\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  const escape = (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  return JSON.stringify(value).replace(/[\u007f-\uffff]/g, escape);
 }
 
 function usage(message) {
@@ -65,6 +67,8 @@ function file(path) {
     return usage(`${path}: cannot be read (${error.code})`);
   }
 }
+
+const isFolder = (path) => lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 
 const options = {
   key: { type: "string" },
@@ -82,7 +86,7 @@ const { key, witnesses, "since-checkpoint": kept } = given.values;
 const known = {
   key: key !== undefined && existsSync(key) ? file(key).toString() : key,
   witnesses: witnesses === undefined ? undefined : file(witnesses),
-  checkpoints: new Map(kept.map((path) => [path, file(path).toString()])),
+  checkpoints: new Map(kept.map((path) => [path, file(isFolder(path) ? join(path, "checkpoint") : path).toString()])),
 };
 let bad = 0;
 for (const pack of given.positionals) {

@@ -1,15 +1,16 @@
-// A second verifier of Orgate's evidence packs: written from docs/reference/audit-log.md ("A pack", "How a pack is judged")
-// and the standards that it names, and from nothing else. It shares no code with `orgate audit verify`.
+// A second verifier of Orgate's evidence packs: written from docs/reference/audit-log.md ("A pack", "How a pack is
+// judged") and the standards that it names, and from nothing else. It shares no code with `orgate audit verify`.
 //
 // This file and those that it imports run as they are in a browser and in Node: they need WebCrypto with Ed25519, and
 // nothing else. verify-cli.mjs beside them reads folders.
 
 import { Refusal, LINE_MAX, insist, utf8 } from "./canonical.mjs";
 import { Entries } from "./entries.mjs";
+import { Leaves } from "./leaves.mjs";
 import { readManifest } from "./manifest.mjs";
-import { hex, judgePolicy, openCheckpoint, quoted, readLogKey, readPackedKey, readPolicy, base64 } from "./note.mjs";
+import { hex, judgePolicy, openCheckpoint, quoted, readLogKey, readPackedKey, readPolicy } from "./note.mjs";
 import { Sha256, sha256 } from "./sha256.mjs";
-import { HASH, Tree, WIDTH, checkWidth, isTile, tilePath } from "./tree.mjs";
+import { isTile } from "./tree.mjs";
 
 const MANIFEST = "manifest.json";
 const ENTRIES = "entries.jsonl";
@@ -20,18 +21,18 @@ const FILTERED = "match the filter: a pack with a filter cannot show what was le
 const ELSEWHERE = "compare it with the one you got from the operator by other means";
 const THEIRS = "the witnesses are those that the pack names: the operator chose them; give those whom you trust";
 const ALONE =
-  "that everybody was shown the same log: as far as is known here the operator alone signed it, and can sign a shorter " +
-  "or another one; give the witnesses whom you trust";
+  "that everybody was shown the same log: as far as is known here the operator alone signed it, and can sign a " +
+  "shorter or another one; give the witnesses whom you trust";
 
 /**
  * Judge one pack. Never throws for what the pack holds.
  *
- * @param pack where its files are: a Map of paths to bytes (Uint8Array; null for what is no plain file), or an object of
- *   list(): (async) iterable of {path, plain, size} of all that is there, of folders those that are empty;
+ * @param pack where its files are: a Map of paths to bytes (Uint8Array; null for what is no plain file), or an object
+ *   of list(): (async) iterable of {path, plain, size} of all that is there, of folders those that are empty;
  *   read(path): (a promise of) the bytes of a small file, null when it is not there;
  *   pieces(path): (async) iterable of the bytes of a large one, piece by piece
- * @param known what the auditor has apart from the pack: {key: text, witnesses: bytes of a policy, checkpoints: a Map of
- *   what to call a checkpoint of an earlier time to its text}, each may be missing. A text alone is the key.
+ * @param known what the auditor has apart from the pack: {key: text, witnesses: bytes of a policy, checkpoints: a Map
+ *   of what to call a checkpoint of an earlier time to its text}, each may be missing. A text alone is the key.
  * @param progress called with (entries checked, entries expected)
  * @returns {ok, org, entries, start, end, filtered, checkpoint_size, faults: [{where, what}], proven: [text],
  *   unproven: [text]}
@@ -190,7 +191,8 @@ class Verifier {
       await this.step(name, async () => {
         const old = await openCheckpoint(note, key);
         const { origin, size } = checkpoint;
-        insist(old.origin === origin, `is a checkpoint of ${quoted(old.origin)}, and the pack's is of ${quoted(origin)}`);
+        const other = `is a checkpoint of ${quoted(old.origin)}, and the pack's is of ${quoted(origin)}`;
+        insist(old.origin === origin, other);
         const cut = `signs ${old.size} entries, and the pack's checkpoint ${size}: the log was cut off`;
         insist(old.size <= size, `${cut}, or the pack is the older one`);
         kept.push({ name, size: Number(old.size), root: old.root });
@@ -203,13 +205,14 @@ class Verifier {
     if (BigInt(size) !== checkpoint.size)
       this.fault("checkpoint", `signs ${checkpoint.size} entries, but the pack is of a tree of ${size}`);
     else if (format === 1 && start > 0)
-      this.fault("checkpoint", `signs all ${size} entries, and the pack is a part, which nothing proves; export it again`);
+      this.fault("checkpoint", `signs all ${size} entries, and nothing proves a part of them; export it again`);
     else if (root !== null && root !== checkpoint.root)
       this.fault("checkpoint", "the entries are not those that were signed: the Merkle root differs");
     for (const old of kept) {
       const found = roots.get(old.size);
       if (found === undefined) continue; // the tiles are damaged, which is a fault already
-      if (found === old.root) this.verdict.proven.push(`the log continues ${old.name}: its ${old.size} entries are the same`);
+      const same = `the log continues ${old.name}: its ${old.size} entries are the same`;
+      if (found === old.root) this.verdict.proven.push(same);
       else this.fault(old.name, `the first ${old.size} entries are others than it signs: the log was written anew`);
     }
   }
@@ -218,15 +221,16 @@ class Verifier {
 
   async readEntries(manifest, leaves) {
     const { verdict } = this;
+    const { start, end } = manifest;
     const entries = new Entries(manifest, (where, what) => this.fault(where, what));
     const hash = new Sha256();
     let size = 0;
-    for await (const [line, end] of linesOf(this.pack.pieces(ENTRIES))) {
-      hash.update(line).update(end);
-      size += line.length + end.length;
-      const found = entries.take(line, end.length === 1);
+    for await (const [line, ending] of linesOf(this.pack.pieces(ENTRIES))) {
+      hash.update(line).update(ending);
+      size += line.length + ending.length;
+      const found = entries.take(line, ending.length === 1);
       if (found) await this.step(found.where, () => leaves.check(found.place, found.leaf));
-      if (entries.number % 1000 === 0) this.progress(entries.last + 1 - manifest.start, manifest.end - manifest.start);
+      if (entries.number % 1000 === 0) this.progress(entries.last + 1 - start, end - start);
       if (verdict.faults.length >= FAULTS_MAX) {
         verdict.faults.push({ where: ENTRIES, what: "too many faults: the rest was not read" });
         return;
@@ -264,98 +268,9 @@ async function* linesOf(pieces) {
       yield [bytes.subarray(from, at), NEWLINE];
       from = at + 1;
     }
-    for (; bytes.length - from > LINE_MAX + 1; from += LINE_MAX + 2) yield [bytes.subarray(from, from + LINE_MAX + 2), NOTHING];
+    const most = LINE_MAX + 2;
+    for (; bytes.length - from >= most; from += most) yield [bytes.subarray(from, from + most), NOTHING];
     rest = bytes.slice(from);
   }
   if (rest.length) yield [rest, NOTHING];
 }
-
-// -- the tree -------------------------------------------------------------------------------------------------------
-
-/** The hashes of all leaves, from the tiles of level 0, or in format 1 from the lines. Tiles above follow from them. */
-class Leaves {
-  constructor(pack, manifest, kept, fault) {
-    this.roots = new Map(); // of the sizes that were asked for
-    this.wanted = new Set(kept.map(({ size }) => size));
-    this.pack = pack;
-    this.manifest = manifest;
-    this.fault = fault;
-    this.tiled = manifest.tiles.length > 0;
-    this.hashes = manifest.tiles.map(() => new Sha256());
-    this.tree = new Tree((level, number, tile) => this.follows(level, number, tile));
-    this.from = 0;
-    this.tile = null;
-    this.broken = false;
-    this.remember();
-  }
-
-  remember() {
-    if (this.wanted.has(this.tree.size)) this.roots.set(this.tree.size, base64(this.tree.root()));
-  }
-
-  /** Insist that leaf `index` has this hash. Asked for rising indexes. */
-  async check(index, leaf) {
-    insist(index < this.manifest.size, "is beyond the end of the log");
-    if (!this.tiled) {
-      await this.tree.add(leaf);
-      return this.remember();
-    }
-    while (index >= this.tree.size && !this.broken) await this.next();
-    if (this.broken) return;
-    const at = (index - this.from) * HASH;
-    const same = leaf.every((byte, i) => byte === this.tile[at + i]);
-    insist(same, "is not what the log holds at this place: its hash is not the one in the tiles");
-  }
-
-  /** The next tile of leaves. One that is missing or cut off is no tree's: nothing after it is looked at. */
-  async next() {
-    this.from = this.tree.size;
-    const width = Math.min(this.manifest.size - this.from, WIDTH);
-    this.tile = await this.read(0, this.from / WIDTH, width);
-    for (let at = 0; this.tile && !this.broken && at < this.tile.length; at += HASH) {
-      await this.tree.add(this.tile.subarray(at, at + HASH));
-      this.remember();
-    }
-  }
-
-  /** A tile of the pack. */
-  async read(level, number, width) {
-    const path = tilePath(level, number, width);
-    try {
-      const tile = checkWidth(await this.pack.read(path), width);
-      this.hashes[level].update(tile);
-      return tile;
-    } catch (error) {
-      if (!(error instanceof Refusal)) throw error;
-      this.fault(path, error.message);
-      this.broken = true;
-      return null;
-    }
-  }
-
-  /** A tile as it follows from those below it, against the one that is there. */
-  async follows(level, number, tile) {
-    if (level === 0 || !this.tiled) return;
-    const found = await this.read(level, number, tile.length / HASH);
-    if (found && !found.every((byte, i) => byte === tile[i]))
-      this.fault(tilePath(level, number, tile.length / HASH), "does not follow from the tiles below it");
-  }
-
-  /** The root of the whole tree as base64; null when the tiles do not make one. */
-  async finish(progress) {
-    const { size, tiles } = this.manifest;
-    while (this.tiled && this.tree.size < size && !this.broken) {
-      await this.next();
-      progress(this.tree.size, size);
-    }
-    if (this.tiled && !this.broken) for (const [level, number, tile] of this.tree.partial()) await this.follows(level, number, tile);
-    progress(size, size);
-    if (this.broken) return null;
-    tiles.forEach(({ sha256: hash }, level) => {
-      if (hex(this.hashes[level].digest()) !== hash)
-        this.fault(`tile/${level}`, "its SHA-256 is not the one in the manifest: it was changed");
-    });
-    return base64(this.tree.root());
-  }
-}
-

@@ -384,7 +384,7 @@ def test_its_core_needs_nothing_but_a_browser(pack: Path) -> None:
     )
     assert ended.stderr == ""
     *imports, verdict = ended.stdout.splitlines()
-    modules = {"canonical", "entries", "manifest", "note", "sha256", "tree"}
+    modules = {"canonical", "entries", "leaves", "manifest", "note", "sha256", "tree"}
     assert {line.split()[1] for line in imports} == {f"./{name}.mjs" for name in modules}
     assert verdict.endswith(" progress 12 of 12")
     assert (
