@@ -26,8 +26,8 @@ class AuditWitnessSettings(BaseModel):
     witness_policy: str = Field(
         default="",
         description="A file that says which witnesses are asked to cosign each checkpoint, and how many must (C2SP"
-        " tlog-policy: `witness NAME KEY URL`, `group`, `quorum`). Or a folder of them: `<organization>.policy` for"
-        " one log, `_default.policy` for the others, if any. Empty: none are asked.",
+        " tlog-policy: `witness NAME KEY URL`, `group`, `quorum`). Or a folder of them: `<organization>.policy`"
+        " for one log, `_default.policy` for the others, if any. Empty: none are asked.",
     )
     witness_ca: str = Field(
         default="", description="PEM file of authorities behind the witnesses' URLs, besides the public ones."
