@@ -79,6 +79,7 @@ class Spool:
         self._seq = 0
         self._acked = 0
         self._reserved = 0
+        self._sure = 0  # so many more are admitted without looking
         self._segments: deque[Segment] = deque()  # the forwarder reads [0], `append` writes [_at]
         self._at = 0
         self._recent: deque[tuple[SpooledReceipt, Segment, int, int]] = deque()  # the newest: end and size of each
@@ -113,10 +114,8 @@ class Spool:
         if self._fault:
             raise UnavailableError(f"the audit log cannot be written ({self._fault})", retry_after_s=5)
         try:
-            if self._reserved >= self._room():
-                if len(self._segments) >= self._segments_max:
-                    raise UnavailableError("the audit log's spool is full", retry_after_s=5)
-                self._segments.append(self._allocate())
+            if self._sure <= 0:
+                self._make_room()
             self._intents.make_room()
         except FullError:
             raise UnavailableError("the audit log's spool is full", retry_after_s=5) from None
@@ -129,6 +128,7 @@ class Spool:
         except OSError as error:
             raise self._failed(error) from None
         self._reserved += 1
+        self._sure -= 1
         if not self._written.is_set():
             self._written.set()
         return number
@@ -181,10 +181,20 @@ class Spool:
         if not self._written.is_set():
             self._written.set()
 
-    def _room(self) -> int:
-        """How many more records fit for certain: behind the segment in use all are empty."""
+    def _make_room(self) -> None:
+        """Count how many more may be admitted for certain: behind the segment in use all are empty. Raises
+        `UnavailableError`, OSError.
+
+        A receipt takes no more than was set aside for it, so none of these is lost until it is used.
+        """
         behind = len(self._segments) - self._at - 1
-        return self._segments[self._at].room + behind * (self._size // RECORD_MAX)
+        room = self._segments[self._at].room + behind * (self._size // RECORD_MAX)
+        if room <= self._reserved:
+            if len(self._segments) >= self._segments_max:
+                raise UnavailableError("the audit log's spool is full", retry_after_s=5)
+            self._segments.append(self._allocate())
+            room += self._size // RECORD_MAX
+        self._sure = room - self._reserved
 
     def _allocate(self) -> Segment:
         self._numbers += 1
