@@ -140,12 +140,14 @@ def render() -> str:
                     code(c.id),
                     c.name,
                     codes(f"<server.url>/{plane}" for plane in c.planes),
-                    codes(c.redirect_uris),
+                    codes(f"<server.admin_url>{uri}" if uri.startswith("/") else uri for uri in c.redirect_uris),
                 )
                 for c in CLIENTS.values()
             ],
         ),
-        "Both are public: they have no secret, and one that sends a secret is refused.",
+        "They are public: they have no secret, and one that sends a secret is refused. `orgate-web` is the gateway"
+        " itself ([in a browser](../guides/auditor.md#in-a-browser)): it asks for tokens without a network, and a"
+        " request that comes over one in its name is refused.",
         "## Parameters",
     ]
     for endpoint, names in PARAMETERS.items():

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import cast
 from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import pytest
 
+from gateway.api.admin.app import admin_app
+from gateway.api.admin.dependencies import AdminDependencies
 from gateway.api.admin.web_pages import ASSETS, VERIFIER
 from gateway.oauth.clients import WEB
 from tests.integration.oauth.test_pages import Form
@@ -235,3 +238,16 @@ def test_what_the_page_downloads_is_what_the_api_gives(house: House, auditor: ht
         mine = auditor.get(f"{house.url()}/{name}")
         assert mine.text == house.owner.admin("GET", f"/admin/v1/orgs/acme/audit/{name}").text
     assert auditor.get(f"{house.url()}/log?start=5&end=1").status_code == 422
+
+
+def test_no_route_of_the_pages_is_forgotten_here() -> None:
+    app = admin_app(cast(AdminDependencies, object()))
+    found = {
+        route.path
+        for route in app.routes
+        if not route.path.startswith(("/admin", "/livez", "/readyz", "/metrics"))
+    }
+    scoped = {f"/orgs/{{org:str}}/audit/{name}" for name in DATA}
+    open_ones = {"/sign-in", "/sign-in/callback", "/sign-out", "/signed-out"}
+    files = {"/web/{name:str}", "/web/verifier/{name:str}"}
+    assert found == {"/audit", "/orgs/{org:str}/audit", *scoped, *open_ones, *files}
