@@ -160,6 +160,19 @@ def test_rules_round_trip(orgate: Run, tmp_path: Path) -> None:
     assert "already" in orgate("policy", "apply", str(file), "--yes").stderr
 
 
+def test_an_entry_is_proved_and_the_log_only_grew(orgate: Run, tmp_path: Path) -> None:
+    orgate("audit", "export", str(tmp_path / "pack"))
+    key = ("--key", str(tmp_path / "pack" / "key"))
+    entry = json.loads(orgate("audit", "tail", "-n", "1", "-o", "json").stdout)[0]
+    proof = str(tmp_path / "p.tlog-proof")
+    written = json.loads(orgate("audit", "prove", entry["request_id"], "--to", proof, "-o", "json").stdout)
+    assert written["index"] >= entry["index"]  # one request may have several; the newest is proved
+    assert f"entry {written['index']} of" in orgate("audit", "prove", "--check", proof, *key).stdout
+    orgate("audit", "prove", "--check", proof, "--key", "gateway.example+00000000+AAAA", code=2)
+    orgate("audit", "consistency", str(tmp_path / "pack"), *key, "--keep", str(tmp_path / "kept"))
+    assert "those of" in orgate("audit", "consistency", str(tmp_path / "kept"), *key).stdout
+
+
 def test_the_audit_log_is_exported_and_verified(orgate: Run, tmp_path: Path) -> None:
     pack = tmp_path / "pack"
     orgate("audit", "export", str(pack))
