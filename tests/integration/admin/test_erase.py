@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.audit.pack import PackWriter
+from gateway.audit.pack import PackWriter, whole_log
 from gateway.audit.pseudonym import ERASED
 from gateway.audit.verify import Verdict, verify_pack
 from gateway.exchange import SpooledReceipt, SpoolUp
@@ -56,11 +56,11 @@ async def entries(world: World) -> list[dict[str, Any]]:
 
 async def write_pack(world: World, folder: Path) -> None:
     audit = world.deps.audit
-    size = int((await audit.checkpoint(ACME)).splitlines()[1])
-    with PackWriter(folder, org=ACME) as pack:
-        async for piece in audit.raw(ACME, 0, size):
+    plan = whole_log(ACME, await audit.checkpoint(ACME), audit.verifier_key(ACME))
+    with PackWriter(folder, plan) as pack:
+        async for piece in audit.raw(ACME, 0, plan.size):
             pack.write(piece)
-        pack.finish(await audit.checkpoint(ACME), audit.verifier_key(ACME), int(world.clock.seconds))
+        pack.finish(int(world.clock.seconds))
 
 
 def verified(world: World, folder: Path) -> Verdict:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gateway.audit.pack import PackWriter
+from gateway.audit.pack import PackWriter, whole_log
 from gateway.audit.verify import verify_pack
 from gateway.metrics import FAMILIES
 from tests.integration.gateway.world import Entry
@@ -180,13 +180,13 @@ def in_flight(series: Series) -> float:
 def verified_log(session: Session, folder: Path) -> list[bytes]:
     """The lines of an organization's whole log, exported to `folder` and verified as an auditor does it."""
     path = f"/admin/v1/orgs/{session.org}/audit/"
-    note = session.admin("GET", path + "checkpoint").content
-    size = int(note.split(b"\n", 2)[1])
-    lines = session.admin("GET", f"{path}log?start=0&end={size}").content
-    with PackWriter(folder, org=session.org) as pack:
+    note = session.admin("GET", path + "checkpoint").text
+    plan = whole_log(session.org, note, session.admin("GET", path + "key").text)
+    lines = session.admin("GET", f"{path}log?start=0&end={plan.size}").content
+    with PackWriter(folder, plan) as pack:
         pack.write(lines)
-        pack.finish(note.decode(), session.admin("GET", path + "key").text, 0)
+        pack.finish(0)
     verdict = verify_pack(folder)
     assert verdict.ok, verdict.faults
-    assert verdict.entries == size
+    assert verdict.entries == plan.size
     return lines.splitlines()
