@@ -94,16 +94,16 @@ class Objects:
         Crash, or an answer that is lost, after the write: an object that nobody knows of. The next try writes
         the same bytes again, as another version.
         """
-        lock: dict[str, object] = {
+        asked: dict[str, object] = {
             "ObjectLockMode": "COMPLIANCE",
             "ObjectLockRetainUntilDate": datetime.fromtimestamp(until, UTC),
         }
         if held:
-            lock["ObjectLockLegalHoldStatus"] = "ON"
+            asked["ObjectLockLegalHoldStatus"] = "ON"
         digest = b64encode(sha256(data).digest()).decode()
         with _asking(name):
             made = self._client.put_object(
-                Bucket=self.bucket, Key=self._key(name), Body=data, ChecksumSHA256=digest, **lock
+                Bucket=self.bucket, Key=self._key(name), Body=data, ChecksumSHA256=digest, **asked
             )
         version = made.get("VersionId")
         if not version or version == "null":
@@ -111,12 +111,14 @@ class Objects:
         with _asking(name):
             found = self._client.get_object(Bucket=self.bucket, Key=self._key(name), VersionId=version)
             same = found["Body"].read() == data
+            # Some servers tell of locks here alone.
+            lock = self._client.head_object(Bucket=self.bucket, Key=self._key(name), VersionId=version)
         if not same or found.get("VersionId") != version:
             raise ObjectsError(f"{name} was not kept as it was written: it reads back as something else")
-        at = found.get("ObjectLockRetainUntilDate")
-        if found.get("ObjectLockMode") != "COMPLIANCE" or at is None or at.timestamp() < until:
+        at = lock.get("ObjectLockRetainUntilDate")
+        if lock.get("ObjectLockMode") != "COMPLIANCE" or at is None or at.timestamp() < until:
             raise ObjectsError(f"{name} was written and not locked: is Object Lock on for bucket {self.bucket}?")
-        if held and found.get("ObjectLockLegalHoldStatus") != "ON":
+        if held and lock.get("ObjectLockLegalHoldStatus") != "ON":
             raise ObjectsError(f"{name} was written without its legal hold")
         return Locked(version, int(at.timestamp()))
 

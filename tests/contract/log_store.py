@@ -13,8 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from secrets import token_hex
 
 import psycopg
+import pytest
 
 from gateway.audit.files import FileLogs
 from gateway.audit.log_store import FencedError, InUseError, LogStore, LogStores, Rule
@@ -98,8 +100,9 @@ class FaultyServer(PostgresServer):
 class PostgresAndObjects(Backend):
     """`dsn` of a database of its own, `url` and `bucket` of the objects, `folder`: what the machine remembers."""
 
-    def __init__(self, dsn: str, url: str, bucket: str, key: str, folder: str) -> None:
-        self.arguments = ("postgres+s3", dsn, url, bucket, key, folder)
+    def __init__(self, dsn: str, url: str, bucket: str, key: str, folder: str, prefix: str = "orgate") -> None:
+        self.arguments = ("postgres+s3", dsn, url, bucket, key, folder, prefix)
+        self.prefix = prefix
         self.dsn, self.url, self.bucket, self.key, self.folder = dsn, url, bucket, key, Path(folder)
         self.failing = ""
         self.ahead_s = 0.0
@@ -113,7 +116,7 @@ class PostgresAndObjects(Backend):
         return PostgresLogs(server, self.objects(), self.folder, self.sizes, lambda: time.time() + self.ahead_s)
 
     def objects(self) -> Objects:
-        return Objects(self.bucket, "orgate", endpoint=self.url, key=Secret(self.key), tries=1)
+        return Objects(self.bucket, self.prefix, endpoint=self.url, key=Secret(self.key), tries=1)
 
     def fail(self, *, written: bool) -> None:
         self.failing = "after" if written else "before"
@@ -145,6 +148,22 @@ def on_postgres(folder: Path) -> Iterator[Backend]:
             server.close()
 
 
+@contextmanager
+def on_a_real_bucket(folder: Path) -> Iterator[Backend]:
+    """`ORGATE_TEST_S3=URL,BUCKET,ID:SECRET`: a bucket with Object Lock. What is put there stays for a day."""
+    where = os.environ.get("ORGATE_TEST_S3", "")
+    if not where:
+        pytest.skip(
+            "no S3-compatible server: the fake stands for it; ORGATE_TEST_S3=URL,BUCKET,ID:SECRET names one"
+        )
+    url, bucket, key = where.split(",", 2)
+    dsn, prefix = empty_database().dsn, f"test-{token_hex(8)}"
+    backend = PostgresAndObjects(dsn, url, bucket, key, str(folder), prefix)
+    yield backend
+    for server in backend.servers:
+        server.close()
+
+
 def started(stores: LogStores, size: int = 0) -> LogStore:
     """The log of `acme`, ready to be written; `size` entries are expected in it."""
     log = stores.open(ACME)
@@ -157,6 +176,7 @@ def started(stores: LogStores, size: int = 0) -> LogStore:
 PLACES: dict[str, Callable[[Path], AbstractContextManager[Backend]]] = {
     "files": on_files,
     "postgres+s3": on_postgres,
+    "postgres+real-s3": on_a_real_bucket,
 }
 KINDS: dict[str, Callable[..., Backend]] = {
     "files": lambda folder: Files(Path(folder)),
