@@ -10,7 +10,16 @@ from typing import Annotated, Any
 import typer
 from msgspec import Struct, json
 
-from cli import audit_consistency, audit_export, audit_prove, audit_stats, audit_store, audit_verify, audit_witness
+from cli import (
+    audit_consistency,
+    audit_export,
+    audit_prove,
+    audit_stats,
+    audit_store,
+    audit_stream,
+    audit_verify,
+    audit_witness,
+)
 from cli.audit_log import Action, Actor, Client, Model, Outcome, Since, Until, bounds, moment, path, size_of
 from cli.command import command
 from cli.errors import UsageError
@@ -33,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(audit_witness.app, name="witness")
 audit_stats.register(app)
+app.add_typer(audit_stream.app, name="stream")
 audit_store.register(app)
 audit_export.register(app)
 audit_verify.register(app)

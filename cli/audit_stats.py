@@ -8,8 +8,9 @@ from typing import Annotated, Any, Final
 import typer
 from msgspec import Struct
 
+from cli.audit_log import Since, Until, bounds, path
 from cli.command import command
-from cli.errors import RefusedError, UsageError
+from cli.errors import RefusedError
 from cli.examples import examples
 from cli.output import Column, Format, instant, printable
 from cli.session import Session
@@ -120,16 +121,14 @@ def register(app: typer.Typer) -> None:
     def stats(
         session: Session,
         *,
-        since: Annotated[
-            str | None, typer.Option(help="From then on: 2026-01-31, a time in RFC 3339, or 30m, 2h, 7d ago.")
-        ] = None,
-        until: Annotated[str | None, typer.Option(help="Before then; the same forms.")] = None,
+        since: Since = None,
+        until: Until = None,
     ) -> None:
         """Count the entries by action, outcome, model, client and actor; bytes, tokens and cost.
 
         The table shows the 20 most frequent of each, json all.
         """
-        _show_stats(session, _sum_up(session, _bounds(since, until)))
+        _show_stats(session, _sum_up(session, bounds(since, until, time.time())))
 
     @command(
         app,
@@ -150,27 +149,16 @@ def register(app: typer.Typer) -> None:
         Exit code 1, and what differs, when they do not agree.
         """
         params: dict[str, str | int] = {"day": day} if day else {}
-        path = f"/admin/v1/orgs/{session.org}/audit/reconcile"
-        found = session.client.read(path, what="the audit log", params=params).decode(Reconciliation)
+        found = session.client.read(path(session, "reconcile"), what="the audit log", params=params).decode(
+            Reconciliation
+        )
         _show_day(session, found)
         if not found.ok:
             faults = [printable(text) for text in found.faults]
             raise RefusedError("\n  ".join([f"the figures of {found.day} do not agree", *faults]))
 
 
-def _bounds(since: str | None, until: str | None) -> dict[str, str | int]:
-    from cli.audit_log import moment
-
-    now = time.time()
-    bounds: dict[str, str | int] = {
-        name: moment(text, now) for name, text in (("since", since), ("until", until)) if text
-    }
-    if len(bounds) == 2 and int(bounds["until"]) <= int(bounds["since"]):
-        raise UsageError("--until is not after --since", "give the earlier time to --since")
-    return bounds
-
-
-def _sum_up(session: Session, bounds: dict[str, str | int]) -> dict[str, Any]:
+def _sum_up(session: Session, times: dict[str, int]) -> dict[str, Any]:
     """All pages, added up."""
     total: dict[str, Any] = {**dict.fromkeys(SUMS, 0), "first_at": 0, "last_at": 0}
     groups: dict[str, dict[str, int]] = {name: {} for name in GROUPS}
@@ -179,9 +167,9 @@ def _sum_up(session: Session, bounds: dict[str, str | int]) -> dict[str, Any]:
     while following != after:
         after = following
         page = session.client.read(
-            f"/admin/v1/orgs/{session.org}/audit/stats",
+            path(session, "stats"),
             what="the audit log",
-            params={**bounds, "after": after},
+            params={**times, "after": after},
         ).decode(StatsPage)
         if page.entries:
             total["first_at"] = min(total["first_at"] or page.first_at, page.first_at)

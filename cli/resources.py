@@ -14,7 +14,9 @@ from cli.output import Printer, cell
 
 T = TypeVar("T", bound=Struct)
 
-SERVER_SET = frozenset({"org", "version", "created_at", "key_version", "client_cert_version", "not_before"})
+SERVER_SET = frozenset(
+    {"org", "version", "created_at", "key_version", "client_cert_version", "secret_version", "not_before"}
+)
 """Fields the server sets; a body does not carry them."""
 
 PAGE = 500

@@ -304,7 +304,7 @@ async def control(settings: Settings) -> None:
     webhooks = webhooks_of(settings, store, sealed, clock)
     keeper, deliveries = await budgets(store, hub, owner=buckets, metrics=metrics, webhooks=webhooks, clock=clock)
     days, seen = (
-        day_parts(store, sequencer, metrics=metrics, webhooks=webhooks, clock=clock),
+        day_parts(settings, store, sequencer, sealed=sealed, metrics=metrics, webhooks=webhooks, clock=clock),
         witness_parts(settings, sequencer, metrics=metrics, webhooks=webhooks, clock=clock),
     )
 
@@ -336,6 +336,8 @@ async def control(settings: Settings) -> None:
         web=web_sessions(settings, oauth, clock),
         limits_state=lambda: limits_state(buckets),
         reconciler=days.reconciler,
+        streaming=days.streams,
+        stream_secrets=days.stream_secrets,
         check_url=lambda url: url_fault(url, settings.upstreams.networks()),
         metrics=metrics.exposition,
         unready=unready,

@@ -54,6 +54,14 @@ class ControlMetrics(Metrics):
         """A checkpoint was published in a place of the settings, or was not."""
         self._count("orgate_audit_publications_total", place, outcome)
 
+    def count_stream(self, org: OrgId, kind: str, entries: int) -> None:
+        """A batch of a stream arrived; 0: an attempt failed."""
+        if entries:
+            self._own.add("orgate_audit_stream_entries_total", (org, kind), entries - 1)
+            self._count("orgate_audit_stream_entries_total", org, kind)
+        else:
+            self._count("orgate_audit_stream_failures_total", org, kind)
+
     def show(self, name: str, value: float, *labels: str) -> None:
         """A gauge of the control process's own: it stands until it is shown anew, or `hide`."""
         self._standing[name, labels] = value

@@ -1,8 +1,9 @@
-"""Puts together what counts the days of audit logs: part of the composition root."""
+"""What the control process does with audit logs beside writing them: counts their days, and sends them on. Part of
+the composition root."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,10 @@ from gateway.clock import Clock
 from gateway.control_metrics import ControlMetrics
 from gateway.daily import DailyAudit
 from gateway.refusals import RefusalLog
+from gateway.secrets.sealed import SealedFile, SealedStreams
+from gateway.settings import Settings
+from gateway.streaming.parts import streams_of
+from gateway.streaming.streams import Streams
 from gateway.webhooks import Webhooks
 from tenants.sql.auditdays import day_text
 from tenants.sql.store import SqlControlStore
@@ -29,6 +34,8 @@ class DayParts:
     reconciler: Reconciler
     daily: DailyAudit
     refusals: RefusalLog
+    streams: Streams
+    stream_secrets: SealedStreams
     metrics: ControlMetrics
 
     def absorb(self, message: MetricsUp) -> None:
@@ -37,23 +44,33 @@ class DayParts:
         self.refusals.take(message.boot, message.refused)
 
     def work(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        return self.tallies.run(), self.daily.run(), self.refusals.run()
+        return self.tallies.run(), self.daily.run(), self.refusals.run(), self.streams.run()
 
 
 def day_parts(
-    store: SqlControlStore, sequencer: Sequencer, *, metrics: ControlMetrics, webhooks: Webhooks, clock: Clock
+    settings: Settings,
+    store: SqlControlStore,
+    sequencer: Sequencer,
+    *,
+    sealed: SealedFile,
+    metrics: ControlMetrics,
+    webhooks: Webhooks,
+    clock: Clock,
 ) -> DayParts:
-    now: Callable[[], float] = clock.now
     lines, days = LogReader(sequencer), store.audit_days
-    tallies = Tallies(days, now)
-    reconciler = Reconciler(lines, days, tallies, clock=now, day_text=day_text)
+    tallies = Tallies(days, clock.now)
+    alarms = Alarms(webhooks, clock)
+    reconciler = Reconciler(lines, days, tallies, clock=clock.now, day_text=day_text)
     daily = DailyAudit(
         lines,
         days,
         reconciler,
         orgs=lambda: sequencer.orgs,
-        clock=now,
+        clock=clock.now,
         show=metrics.show,
-        tell=Alarms(webhooks, clock).tell,
+        tell=alarms.tell,
     )
-    return DayParts(tallies, reconciler, daily, RefusalLog(store.refusals, now), metrics)
+    secrets = SealedStreams(sealed)
+    streams = streams_of(settings, store, lines, secrets=secrets, metrics=metrics, tell=alarms.tell, clock=clock)
+    refusals = RefusalLog(store.refusals, clock.now)
+    return DayParts(tallies, reconciler, daily, refusals, streams, secrets, metrics)

@@ -116,6 +116,16 @@ FAMILIES: Final[Mapping[str, Family]] = {
         " nothing explains: requests that are missing in the log, or too many. Anything but 0 is an alarm.",
         ("org",),
     ),
+    "orgate_audit_stream_lag_entries": Family(
+        "gauge", "Entries of the audit log that streams have not delivered yet.", ("org", "kind")
+    ),
+    "orgate_audit_stream_lag_seconds": Family(
+        "gauge", "How old the oldest of these is, of the stream that is furthest behind.", ("org", "kind")
+    ),
+    "orgate_audit_stream_entries_total": Family(
+        "counter", "Entries that streams have sent, what is sent again included.", ("org", "kind")
+    ),
+    "orgate_audit_stream_failures_total": Family("counter", "Attempts of streams that failed.", ("org", "kind")),
     "orgate_audit_waiting_receipts": Family(
         "gauge", "Receipts of requests that are not known to be entries of an audit log yet.", ()
     ),

@@ -249,6 +249,13 @@ class Audit(AuditStoreSettings, AuditWitnessSettings):
     fsync_ms: int = Field(
         default=50, ge=1, le=1000, description="Longest time an entry waits for a sync: what a power cut can cost."
     )
+    stream_behind_s: int = Field(
+        default=900,
+        ge=60,
+        le=604_800,
+        description="From so many seconds behind the log on, a stream is told of: in the server's log, and to the"
+        " organization's webhook.",
+    )
 
 
 class Web(_Section):

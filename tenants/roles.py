@@ -99,6 +99,13 @@ class Operation(StrEnum):
     AUDIT_READ = "audit.read"
     AUDIT_EXPORT = "audit.export"
     AUDIT_ERASE = "audit.erase"
+
+    AUDIT_STREAM_LIST = "audit_stream.list"
+    AUDIT_STREAM_CREATE = "audit_stream.create"
+    AUDIT_STREAM_READ = "audit_stream.read"
+    AUDIT_STREAM_UPDATE = "audit_stream.update"
+    AUDIT_STREAM_DELETE = "audit_stream.delete"
+    AUDIT_STREAM_TEST = "audit_stream.test"
     AUDIT_HOLD = "audit.hold"
 
 

@@ -35,6 +35,7 @@ from tenants.models import (
     Upstream,
     WireProtocol,
 )
+from tenants.streams import FORMATS, AuditStream, StreamKind
 
 Fault = tuple[str, str]
 
@@ -62,6 +63,8 @@ _PATH: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 # would take minutes.
 _PEM: Final = re.compile(r"(?:\s*-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----)+\s*")
 _ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
+_BUCKET_PATH: Final = re.compile(r"/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9_-][A-Za-z0-9._-]*){0,8}")
 _GLOB: Final = re.compile(r"(?:[a-z0-9._*?-]|\[!?[a-z0-9._-]+\])+")
 _MOST: Final = {
     LimitUnit.SPEND: MAX_FINE,
@@ -300,6 +303,56 @@ def _webhook(item: Webhook) -> Iterator[Fault]:
         yield "ca_pem", "is one or more certificates in PEM (BEGIN CERTIFICATE), at most 256 KiB, and no key"
 
 
+def _audit_stream(item: AuditStream) -> Iterator[Fault]:
+    yield from _identifier("org", item.org, org_id)
+    yield from _identifier("name", item.name, resource_name)
+    yield from _stream_url(item)
+    if item.format not in FORMATS[item.kind]:
+        yield "format", f"of a {item.kind.value} stream is {', '.join(FORMATS[item.kind])}"
+    if item.ca_pem and not is_certificates(item.ca_pem):
+        yield "ca_pem", "is one or more certificates in PEM (BEGIN CERTIFICATE), at most 256 KiB, and no key"
+    for field, value, kind in (
+        ("index", item.index, StreamKind.SPLUNK),
+        ("sourcetype", item.sourcetype, StreamKind.SPLUNK),
+        ("ack", item.ack, StreamKind.SPLUNK),
+        ("region", item.region, StreamKind.S3),
+    ):
+        if value and item.kind is not kind:
+            yield field, f"is of {kind.value} streams only"
+    for field, text in (("index", item.index), ("sourcetype", item.sourcetype), ("region", item.region)):
+        if text and not _WORD.fullmatch(text):
+            yield field, "is at most 80 letters, digits, '-', '_', '.' and ':'"
+
+
+def _stream_url(item: AuditStream) -> Iterator[Fault]:
+    syslog = item.kind is StreamKind.SYSLOG
+    if syslog and not item.url.startswith(("tls://", "tcp://")):
+        yield "url", "begins with tls:// (or, on this machine, tcp://)"
+        return
+    as_http = item.url.replace("tls:", "https:", 1).replace("tcp:", "http:", 1) if syslog else item.url
+    if faults := list(_url("url", as_http)):
+        yield from faults
+        return
+    url = urlsplit(as_http)
+    if url.scheme == "http" and not _on_loopback(url.hostname or ""):
+        yield "url", "is encrypted: entries go in clear text nowhere but to this machine"
+    if "@" in url.netloc:
+        yield "url", "carries no user name and no password: set the stream's secret instead"
+    if "#" in item.url or ("?" in item.url and item.kind is not StreamKind.NDJSON):
+        yield "url", "has no query and no fragment"
+    if syslog and url.path:
+        yield "url", "is tls://host:port, and no more"
+    if item.kind is StreamKind.S3 and not _BUCKET_PATH.fullmatch(url.path):
+        yield "url", "is https://host/bucket or https://host/bucket/prefix, of letters, digits, '-', '_' and '.'"
+
+
+def _on_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _rule(item: OrgRule) -> Iterator[Fault]:
     yield from _named(item.org, item.name)
     for field, values in (("roles", item.roles), ("actions", item.actions), ("models", item.models)):
@@ -384,4 +437,5 @@ _RULES: Final[dict[type[Struct], Callable[[Any], Iterator[Fault]]]] = {
     Price: _price,
     Webhook: _webhook,
     OrgRule: _rule,
+    AuditStream: _audit_stream,
 }

@@ -33,6 +33,7 @@ from gateway.secrets.store import (
     StoreUnavailableError,
     before_path,
     cert_path,
+    stream_path,
     upstream_path,
     webhook_path,
 )
@@ -323,6 +324,22 @@ class SealedWebhooks:
 
     async def delete(self, org: OrgId) -> None:
         await self._file.delete_at(webhook_path(org))
+
+
+class SealedStreams:
+    """`StreamSecrets` in the sealed file, with every store of keys."""
+
+    def __init__(self, file: SealedFile) -> None:
+        self._file = file
+
+    async def get(self, org: OrgId, name: str) -> Secret:
+        return (await self._file.get_at(stream_path(org, name))).secret
+
+    async def put(self, org: OrgId, name: str, secret: Secret) -> None:
+        await self._file.put_at(stream_path(org, name), secret)
+
+    async def delete(self, org: OrgId, name: str) -> None:
+        await self._file.delete_at(stream_path(org, name))
 
 
 def _aad(path: str, version: int) -> bytes:

@@ -47,6 +47,11 @@ def webhook_path(org: OrgId) -> str:
     return f"orgs/{parse_org(org)}/webhook"
 
 
+def stream_path(org: OrgId, name: str) -> str:
+    """Where the secret that a stream of the audit log shows to its receiver is."""
+    return f"orgs/{parse_org(org)}/streams/{resource_name(name)}"
+
+
 class KeyReader(Protocol):
     """The half of `UpstreamKeys` that a request needs."""
 
@@ -140,6 +145,21 @@ class WebhookSecrets(Protocol):
 
     async def put(self, org: OrgId, secret: Secret) -> None: ...
     async def delete(self, org: OrgId) -> None:
+        """Raises `NoSuchSecretError` too."""
+
+
+class StreamSecrets(Protocol):
+    """What each stream of an audit log shows to its receiver: a token, or a certificate chain with its key.
+    Durable when a call returns.
+
+    Trusted: whoever can read this and the master key can write into a receiver as this gateway.
+    """
+
+    async def get(self, org: OrgId, name: str) -> Secret:
+        """Raises `NoSuchSecretError` and `StoreUnavailableError`."""
+
+    async def put(self, org: OrgId, name: str, secret: Secret) -> None: ...
+    async def delete(self, org: OrgId, name: str) -> None:
         """Raises `NoSuchSecretError` too."""
 
 

@@ -32,6 +32,8 @@ _OWNED = (
     tables.budget_uses,
     tables.budget_notices,
     tables.webhooks,
+    tables.audit_stream_places,
+    tables.audit_streams,
     tables.prices,
     tables.price_imports,
     tables.models,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
 from tenants.models import Member
+from tenants.streams import AuditStream
 
 S = TypeVar("S", bound=Struct)
 
@@ -94,4 +96,7 @@ def describe(old: Struct | None, new: Struct) -> dict[str, str | int | bool | Se
     shown: dict[str, str | int | bool | Sequence[str]] = {
         name: _shown(after[name]) for name in changed if name not in unshown
     }
+    if isinstance(new, AuditStream) and "url" in shown:
+        url = urlsplit(new.url)  # a path may carry a token of the receiver's own: the log has the origin alone
+        shown["url"] = f"{url.scheme}://{url.netloc}"
     return shown if old is None else {"changed": changed, **shown}

@@ -24,6 +24,7 @@ from tenants.sql.persons import SqlPersonBook
 from tenants.sql.prices import Prices
 from tenants.sql.refusals import SqlRefusals
 from tenants.sql.repository import ScopedRepository, T
+from tenants.sql.streams import AuditStreams, SqlStreamBook
 from tenants.sql.teams import Teams
 from tenants.store import Actor, Change, InvalidItemError, InvalidQueryError
 
@@ -62,6 +63,7 @@ class SqlOrgStore:
         self._limits = Limits(database, org)
         self._rules = Rules(database, org)
         self._prices = Prices(database, org)
+        self._audit_streams = AuditStreams(database, org)
 
     @property
     def org(self) -> OrgId:
@@ -90,6 +92,10 @@ class SqlOrgStore:
     @property
     def rules(self) -> Rules:
         return self._rules
+
+    @property
+    def audit_streams(self) -> AuditStreams:
+        return self._audit_streams
 
     @property
     def prices(self) -> Prices:
@@ -145,7 +151,9 @@ class SqlControlStore:
         self._webhooks = SqlWebhookBook(database)
         self._persons = SqlPersonBook(database)
         self._audit_days = SqlAuditDays(database)
+        self._streams = SqlStreamBook(database)
         self._refusals = SqlRefusals(database)
+        self._streams = SqlStreamBook(database)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -178,6 +186,10 @@ class SqlControlStore:
     @property
     def refusals(self) -> SqlRefusals:
         return self._refusals
+
+    @property
+    def streams(self) -> SqlStreamBook:
+        return self._streams
 
     @property
     def audit_days(self) -> SqlAuditDays:

@@ -289,6 +289,39 @@ webhooks = Table(
     _number("version"),
 )
 
+# Of the control process alone, both.
+audit_streams = Table(
+    "audit_streams",
+    metadata,
+    _org(),
+    _key("name"),
+    _text("kind"),
+    _text("url"),
+    _text("format"),
+    _text("ca_pem"),
+    _text("index"),
+    _text("sourcetype"),
+    _number("ack"),
+    _text("region"),
+    _number("from_start"),
+    _number("paused"),
+    _number("secret_version"),
+    _number("version"),
+)
+
+audit_stream_places = Table(
+    "audit_stream_places",
+    metadata,
+    _org(),
+    _key("name"),
+    _number("position"),
+    _number("delivered_at"),
+    _number("failing_since"),
+    _text("failure"),
+    _number("skipped"),
+    _number("rejected"),
+)
+
 revocations = Table(
     "revocations",
     metadata,

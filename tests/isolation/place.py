@@ -24,13 +24,14 @@ from tests.kit.client_certs import issue, texts
 from tests.kit.gateway import RunningGateway, Session
 
 CANARY = "zqcanary"
-KINDS = ("teams", "upstreams", "models", "limits", "rules")
+KINDS = ("teams", "upstreams", "models", "limits", "rules", "audit-streams")
 BODIES: Mapping[str, dict[str, Any]] = {
     "teams": {"title": f"{CANARY} team"},
     "upstreams": {"base_url": f"https://{CANARY}.example.com"},
     "models": {"upstream": f"{CANARY}-upstreams", "model": f"{CANARY}-real"},
     "limits": {"scope": "client", "unit": "requests", "amount": 9_999, "subject": f"{CANARY}-client"},
     "rules": {"effect": "deny", "roles": ["member"], "actions": ["chat"], "models": [f"{CANARY}-*"]},
+    "audit-streams": {"kind": "ndjson", "url": f"https://{CANARY}.example.com/in", "paused": True},
 }
 UPSTREAM_KEY = f"sk-{CANARY}-key"
 PRICES = {"prices": [{"model": f"{CANARY}-real", "input": 1, "output": 1}]}
@@ -115,6 +116,8 @@ def furnish(gateway: RunningGateway) -> Place:
     owner.admin("PUT", f"/admin/v1/orgs/acme/upstreams/{CANARY}-upstreams/key/schedule", json=SCHEDULE)
     owner.admin("PUT", "/admin/v1/orgs/acme/prices", json=PRICES, headers={"if-match": "*"})
     owner.admin("PUT", "/admin/v1/orgs/acme/webhook", json=WEBHOOK)
+    secret = {"secret": f"Bearer {UPSTREAM_KEY}"}
+    owner.admin("PUT", f"/admin/v1/orgs/acme/audit-streams/{CANARY}-audit-streams/secret", json=secret)
     owner.admin("GET", "/admin/v1/orgs/acme/audit/checkpoint")
     cert = texts(issue(make_ca("Client CA"), f"{CANARY}-cert"))
     owner.admin("PUT", f"/admin/v1/orgs/acme/upstreams/{CANARY}-upstreams/cert", json=cert)

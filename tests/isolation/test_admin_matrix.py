@@ -61,6 +61,8 @@ def request(place: Place, method: str, path: str, kind: str, key: str, real: boo
         return {"json": SCHEDULE}
     if path.endswith("/prices"):
         return {"json": PRICES}
+    if path.endswith("/secret"):
+        return {"json": {"secret": "Bearer mine"}}
     if path.endswith("/webhook"):
         return {"json": WEBHOOK}
     if path.endswith("{org}"):

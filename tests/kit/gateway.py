@@ -50,7 +50,7 @@ class Session:
             assert answer.status_code == expect, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer
 
-    def create(self, kind: str, **body: Any) -> dict[str, Any]:
+    def create(self, kind: str, /, **body: Any) -> dict[str, Any]:
         """POST to a collection of this session's organization."""
         made: dict[str, Any] = self.admin("POST", f"/admin/v1/orgs/{self.org}/{kind}", json=body).json()
         return made

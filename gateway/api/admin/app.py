@@ -19,6 +19,7 @@ from gateway.api.admin import (
     audit,
     audit_export,
     audit_stats,
+    audit_streams,
     keys,
     limits,
     me,
@@ -93,6 +94,8 @@ def admin_app(deps: AdminDependencies) -> Litestar:
             audit.router(),
             audit_stats.stats,
             audit_stats.reconcile,
+            audit_streams.router(),
+            audit_streams.states,
             *audit_export.handlers,
         ],
     )

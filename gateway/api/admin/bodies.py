@@ -24,6 +24,7 @@ from tenants.models import (
     Window,
     WireProtocol,
 )
+from tenants.streams import StreamFormat, StreamKind
 
 T = TypeVar("T", bound=Struct)
 
@@ -35,6 +36,7 @@ SERVER_SET = (
     "not_before",
     "key_version",
     "client_cert_version",
+    "secret_version",
     "created_at",
     "version",
 )
@@ -136,6 +138,25 @@ class RuleBody(Struct, frozen=True, forbid_unknown_fields=True):
     roles: tuple[Role, ...]
     actions: tuple[Action, ...]
     models: tuple[str, ...]
+    org: str | None = None
+    version: int | None = None
+
+
+class AuditStreamBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """`format` left out is the usual one of the `kind`. The secret is not here: PUT it to `…/secret`."""
+
+    name: str
+    kind: StreamKind
+    url: str
+    format: StreamFormat | None = None
+    ca_pem: str = ""
+    index: str = ""
+    sourcetype: str = ""
+    ack: bool = False
+    region: str = ""
+    from_start: bool = False
+    paused: bool = False
+    secret_version: int | None = None
     org: str | None = None
     version: int | None = None
 

@@ -27,7 +27,8 @@ from gateway.oauth.web import WebSessions
 from gateway.secret import Secret
 from gateway.secrets.mint import Commands
 from gateway.secrets.rotation import KeyRotations
-from gateway.secrets.store import ClientCerts, UpstreamKeys
+from gateway.secrets.store import ClientCerts, NoSuchSecretError, StreamSecrets, UpstreamKeys
+from gateway.streaming.streams import StreamState, StreamTest
 from gateway.upstream.auth.shapes import judge
 from gateway.upstream.probe import ProbeResult
 from gateway.webhooks import Webhooks
@@ -35,6 +36,7 @@ from tenants.ids import MemberId, OrgId
 from tenants.models import Upstream
 from tenants.snapshot import Snapshot
 from tenants.store import Actor, ControlStore
+from tenants.streams import AuditStream
 
 
 class Verifier(Protocol):
@@ -111,11 +113,41 @@ class NoLimits:
         raise UnavailableError("there is none")
 
 
+class Streaming(Protocol):
+    """The streams of audit logs (`gateway.streaming.streams.Streams`)."""
+
+    async def states(self, definitions: tuple[AuditStream, ...]) -> list[StreamState]: ...
+    async def test(self, one: AuditStream) -> StreamTest: ...
+
+
 class NoReconciler:
     """`Reconciles` where nobody counts."""
 
     async def reconcile(self, org: OrgId, day: int) -> Reconciliation:
         raise UnavailableError("nobody counts requests here")
+
+
+class NoStreaming:
+    """`Streaming` where nothing is sent."""
+
+    async def states(self, definitions: tuple[AuditStream, ...]) -> list[StreamState]:
+        return []
+
+    async def test(self, one: AuditStream) -> StreamTest:
+        raise UnavailableError("nothing is sent from here")
+
+
+class NoSecrets:
+    """`StreamSecrets` where none are kept."""
+
+    async def get(self, org: OrgId, name: str) -> Secret:
+        raise NoSuchSecretError("none are kept")
+
+    async def put(self, org: OrgId, name: str, secret: Secret) -> None:
+        raise UnavailableError("none are kept")
+
+    async def delete(self, org: OrgId, name: str) -> None:
+        raise NoSuchSecretError("none are kept")
 
 
 async def _embedded() -> str:
@@ -154,6 +186,8 @@ class AdminDependencies:
     web: WebSessions | None = None
     limits_state: Callable[[], Awaitable[str]] = _embedded
     reconciler: Reconciles = field(default_factory=NoReconciler)
+    streaming: Streaming = field(default_factory=NoStreaming)
+    stream_secrets: StreamSecrets = field(default_factory=NoSecrets)
     commands: Commands = field(default_factory=Commands)
     witnesses: Witnesses | None = None
     audit_store: AuditStoreSettings = field(default_factory=AuditStoreSettings)

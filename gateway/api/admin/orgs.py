@@ -84,6 +84,7 @@ async def remove(caller: CallerDependency, if_match: IfMatch = "") -> None:
     current = await deps.store.orgs.get(org)
     expected = expected_version(if_match, current.version)
     members, upstreams = await _everything(caller)
+    streams, _ = await caller.store.audit_streams.page()
     await deps.store.orgs.delete(org, expected, caller.actor)
     # Its tokens are dead from here on. A crash below leaves keys and password hashes that nothing points to:
     # the id is spent, so no path leads to them again.
@@ -94,6 +95,9 @@ async def remove(caller: CallerDependency, if_match: IfMatch = "") -> None:
         for kept in (deps.keys, deps.certs):
             with suppress(NoSuchSecretError, ReadOnlyError):
                 await kept.delete(org, upstream)
+    for stream in streams:
+        with suppress(NoSuchSecretError):
+            await deps.stream_secrets.delete(org, stream.name)
     await deps.webhooks.forget(org)
     await caller.live()
 

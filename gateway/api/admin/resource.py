@@ -61,7 +61,12 @@ class Kind(Generic[T, B]):
 
     @property
     def path(self) -> str:
-        return f"/orgs/{{org:str}}/{self.noun}s"
+        return f"/orgs/{{org:str}}/{self.noun.replace('_', '-')}s"
+
+    @property
+    def title(self) -> str:
+        """Of its operations' ids: `AuditStream`."""
+        return "".join(part.capitalize() for part in self.noun.split("_"))
 
 
 def answer(
@@ -121,7 +126,7 @@ def with_filters(names: tuple[str, ...]) -> type[OpenApiOperation]:
 
 def collection(kind: Kind[T, B], *more: Any) -> Router:
     """The routes of `kind`, and `more` handlers beneath the same path."""
-    noun, named = kind.noun, f"{kind.noun.capitalize()}s"
+    noun, named = kind.noun, f"{kind.title}s"
 
     async def index(
         request: Request[Any, Any, Any], caller: CallerDependency, after: After = "", limit: PageLimit = 100
@@ -134,7 +139,7 @@ def collection(kind: Kind[T, B], *more: Any) -> Router:
             await kind.creating(caller, item)
         made = await kind.repository(caller.store).create(item, caller.actor)
         await caller.live()
-        location = f"/admin/v1/orgs/{caller.org}/{noun}s/{made.name}"  # type: ignore[attr-defined]
+        location = f"/admin/v1{kind.path.replace('{org:str}', caller.org)}/{made.name}"  # type: ignore[attr-defined]
         return answer(made, status=201, location=location, remarks=await remarks(caller, made))
 
     async def read(caller: CallerDependency, key: FromPath[str]) -> Response[Any]:
@@ -186,20 +191,20 @@ def collection(kind: Kind[T, B], *more: Any) -> Router:
                 "/",
                 **operation(
                     needs["create"],
-                    f"create{noun.capitalize()}",
+                    f"create{kind.title}",
                     body=True,
                     conflict=True,
                     summary=f"Create a {noun}",
                 ),
             )(typed(create, data=body, **{"return": one})),
-            get("/{key:str}", **operation(needs["read"], f"get{noun.capitalize()}", summary=f"Read one {noun}"))(
+            get("/{key:str}", **operation(needs["read"], f"get{kind.title}", summary=f"Read one {noun}"))(
                 typed(read, **{"return": one})
             ),
             put(
                 "/{key:str}",
                 **operation(
                     needs["update"],
-                    f"replace{noun.capitalize()}",
+                    f"replace{kind.title}",
                     body=True,
                     conditional=True,
                     summary=f"Replace a {noun}",
@@ -208,7 +213,7 @@ def collection(kind: Kind[T, B], *more: Any) -> Router:
             delete(
                 "/{key:str}",
                 **operation(
-                    needs["delete"], f"delete{noun.capitalize()}", conditional=True, summary=f"Delete a {noun}"
+                    needs["delete"], f"delete{kind.title}", conditional=True, summary=f"Delete a {noun}"
                 ),
             )(remove),
             *more,
