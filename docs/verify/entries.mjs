@@ -19,7 +19,7 @@ export class Entries {
     this.last = manifest.start - 1; // index of the last entry
     this.prev = null; // SHA-256 of the last line
     this.boots = new Map(); // the last number of each worker's spool
-    this.days = { base: 0, requests: [], end: 0, day: "", known: true };
+    this.days = { base: 0, next: 0, others: [], end: 0, day: "", known: true };
   }
 
   /** Judge the next line; its place and its leaf's hash, null when nobody can say its place. */
@@ -72,12 +72,13 @@ export class Entries {
     else yield "its receipt is an entry already, or its spool numbers go backwards";
   }
 
-  /** Daily counts. `requests` says of each entry from `base` on whether it is one, as long as none is left out. */
+  /** Daily counts. Of the entries [base, next), none of which is left out, `others` are no requests. */
   *count(entry, place) {
     const { days } = this;
-    if (place !== days.base + days.requests.length) Object.assign(days, { base: place, requests: [], known: false });
+    if (place !== days.next) Object.assign(days, { base: place, others: [], known: false });
     if (entry.get("action") === "audit.day") yield* this.day(entry.get("detail"), place);
-    days.requests.push(entry.has("spool"));
+    if (!entry.has("spool")) days.others.push(place);
+    days.next = place + 1;
   }
 
   *day(detail, place) {
@@ -90,15 +91,12 @@ export class Entries {
     if (days.known && (start !== days.end || day <= days.day))
       yield `counts entries [${start}, ${end}) as ${day}, but the count before ended before entry ${days.end}`;
     if (start >= days.base) {
-      const there = days.requests.slice(start - days.base, end - days.base).filter(Boolean).length;
+      const there = end - start - days.others.filter((other) => start <= other && other < end).length;
       if (there === requests) this.counted.push(day);
       else yield `counts ${requests} requests on ${day}, and entries [${start}, ${end}) hold ${there}`;
     }
-    if (end > days.base) {
-      days.requests.splice(0, end - days.base);
-      days.base = end;
-    }
-    Object.assign(days, { end, day, known: true });
+    const base = Math.max(days.base, end);
+    Object.assign(days, { base, end, day, known: true, others: days.others.filter((other) => other >= base) });
   }
 }
 
