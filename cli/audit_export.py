@@ -17,7 +17,7 @@ import typer
 from msgspec import DecodeError, Struct, json
 
 from cli.audit_log import Action, Actor, Client, Model, Outcome, Since, Until, bounds, is_ago, path, size_of
-from cli.audit_part import Part, State
+from cli.audit_part import Part, SpoiledError, State
 from cli.audit_transfer import entries, leaves
 from cli.command import command
 from cli.errors import CliError, InterruptedExportError, RefusedError, UsageError
@@ -135,35 +135,39 @@ def export(
 def _pack(session: Session, target: Path, asked: _Asked, *, resume: bool, witnesses: Path | None) -> Exported:
     from gateway.audit.pack import PackError
 
-    with _clear(target) as came:
-        writer = _resumed(session, target, asked) if resume else _begun(session, target, asked, witnesses)
+    with _clear(target, kept=resume) as came:
         try:
-            with writer as pack:
-                plan = pack.plan
-                sent = {**plan.filter}
-                if "actor" in sent:
-                    names = sent["actor"]
-                    sent["actor"] = ",".join(names) if isinstance(names, list) else names
-                came.done, came.kept = pack.count, resume
-                with progress("exporting", plan.end - plan.start) as bar:
-                    for lines in entries(session, pack.next_index, plan.end, sent):
-                        pack.write(b"".join(lines))
-                        came.done, came.kept = pack.count, True
-                        bar.advance(pack.next_index - plan.start)
-                if not plan.whole:
-                    with progress("hashes", plan.size) as bar:
-                        for hashes in leaves(session, lambda: pack.leaves, plan.size):
-                            pack.write_leaves(hashes)
-                            came.kept = True
-                            bar.advance(pack.leaves)
-                pack.finish(int(time.time()))
-                came.kept = True
+            pack = _resumed(session, target, asked) if resume else _begun(session, target, asked, witnesses)
+            try:
+                with pack:
+                    _fill(session, pack, came)
+                    pack.finish(int(time.time()))
+                    came.kept = True
+            finally:
+                if not came.kept:
+                    shutil.rmtree(target)  # nothing has arrived: nothing to go on with
         except PackError as error:
-            raise RefusedError(str(error), f"remove {target}, and export again") from None
-        finally:
-            if not came.kept:
-                shutil.rmtree(target)  # nothing has arrived: nothing to go on with
-    return Exported(str(target), plan.org, PACK, pack.count)
+            raise SpoiledError(str(error), f"remove {target}, and export again") from None
+    return Exported(str(target), pack.plan.org, PACK, pack.count)
+
+
+def _fill(session: Session, pack: Any, came: _Came) -> None:
+    plan = pack.plan
+    asked = {**plan.filter}
+    if isinstance(asked.get("actor"), list):
+        asked["actor"] = ",".join(asked["actor"])
+    came.done = pack.count
+    with progress("exporting", plan.end - plan.start) as bar:
+        for lines in entries(session, pack.next_index, plan.end, asked):
+            pack.write(b"".join(lines))
+            came.done, came.kept = pack.count, True
+            bar.advance(pack.next_index - plan.start)
+    if not plan.whole:
+        with progress("hashes", plan.size) as bar:
+            for hashes in leaves(session, lambda: pack.leaves, plan.size):
+                pack.write_leaves(hashes)
+                came.kept = True
+                bar.advance(pack.leaves)
 
 
 def _begun(session: Session, target: Path, asked: _Asked, witnesses: Path | None) -> Any:
@@ -187,6 +191,8 @@ def _begun(session: Session, target: Path, asked: _Asked, witnesses: Path | None
 def _resumed(session: Session, target: Path, asked: _Asked) -> Any:
     from gateway.audit.pack import PackWriter
 
+    if target.is_file() or (target / "manifest.json").is_file():
+        raise UsageError(f"{target} is there, and whole", "there is nothing to resume")
     if not PackWriter.unfinished(target):
         raise UsageError(f"there is no pack in {target} that was cut off", "leave out `--resume`")
     _plain(target)
@@ -210,7 +216,7 @@ def _plain(folder: Path) -> None:
         found += [Path(here, name) for name in (*folders, *files)]
     for place in found:
         if place.is_symlink() or not (place.is_dir() or place.is_file()):
-            raise RefusedError(f"{place} is a link, or no file", "remove the folder, and export again")
+            raise SpoiledError(f"{place} is a link, or no file", "remove the folder, and export again")
 
 
 def _actors(session: Session, actor: str) -> str | list[str]:
@@ -263,7 +269,7 @@ def _file(
 
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent} is no folder", "make it first")
-    with _clear(target) as came:
+    with _clear(target, kept=resume) as came:
         if resume:
             part = Part.resume(target)
         else:
@@ -280,7 +286,7 @@ def _file(
             _same(session, state.org, state.filter, asked)
             module = _module(state.format)
             ctx = Context(host=state.host, enterprise=state.enterprise)
-            came.done, came.kept = state.count, resume
+            came.done = state.count
             try:
                 with progress("exporting", state.end) as bar:
                     for lines in entries(session, state.next, state.end, state.filter):
@@ -372,25 +378,25 @@ class _Came:
 
 
 @contextmanager
-def _clear(target: Path) -> Iterator[_Came]:
+def _clear(target: Path, *, kept: bool) -> Iterator[_Came]:
     """Whatever ends an export says so in words, and how it is gone on with where something has arrived."""
     came = _Came()
+    came.kept = kept
     again = f"orgate audit export {shlex.quote(str(target))} --resume"
     try:
         yield came
     except KeyboardInterrupt:
         raise InterruptedExportError(
-            f"interrupted after {came.done} entries", f"go on with `{again}`" if came.kept else "export again"
+            f"interrupted after {came.done} entries" if came.done else "interrupted",
+            f"go on with `{again}`" if came.kept else "export again",
         ) from None
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        where = error.filename or target
-        raise RefusedError(
-            f"no room is left on the disk of {where}" if full else f"{where}: {error.strerror or error}",
-            f"free some, then go on with `{again}`" if full else f"may you write there? Then go on with `{again}`",
-        ) from None
+        where, then = error.filename or target, f"go on with `{again}`" if came.kept else "export again"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RefusedError(f"no room is left on the disk of {where}", f"free some, then {then}") from None
+        raise RefusedError(f"{where}: {error.strerror or error}", f"may you write there? Then {then}") from None
     except CliError as error:
-        if came.kept and not isinstance(error, UsageError):
+        if came.kept and not isinstance(error, UsageError | SpoiledError):
             error.fix = f"{error.fix + '; ' if error.fix else ''}go on with `{again}`"
         raise
 

@@ -45,6 +45,10 @@ class State(Struct, frozen=True, forbid_unknown_fields=True):
     count: int = 0
 
 
+class SpoiledError(RefusedError):
+    """What is there cannot be gone on with."""
+
+
 class Part:
     """Made by `begin` or `resume`; used in a `with`, which saves the state whatever ends it."""
 
@@ -72,7 +76,7 @@ class Part:
 
     @classmethod
     def resume(cls, target: Path) -> Self:
-        """Raises `UsageError` when nothing is to be continued, `RefusedError` when it cannot be; OSError."""
+        """Raises `UsageError` when nothing is to be continued, `SpoiledError` when it cannot be; OSError."""
         if os.path.lexists(target):
             raise UsageError(f"{target} is there, and whole", "there is nothing to resume")
         if not cls.unfinished(target):
@@ -82,7 +86,7 @@ class Part:
             state = json.decode(_read(_beside(target, ".part.json")), type=State)
             descriptor = os.open(_beside(target, ".part"), _FLAGS)
         except (DecodeError, ValidationError, FileNotFoundError):
-            raise RefusedError(f"how far the export to {target} came cannot be read", anew) from None
+            raise SpoiledError(f"how far the export to {target} came cannot be read", anew) from None
         part = cls(target, state, descriptor)
         try:
             part._lock()
@@ -168,7 +172,7 @@ class Part:
             self._hash.update(piece)
             left -= len(piece)
         if left:
-            raise RefusedError(f"{self.path} is shorter than it was: {left} bytes are missing", anew)
+            raise SpoiledError(f"{self.path} is shorter than it was: {left} bytes are missing", anew)
         os.truncate(self._fd, self.state.bytes)
 
 
