@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import secrets
 import time
+import warnings
 import webbrowser
 from base64 import urlsafe_b64encode
 from hashlib import sha256
@@ -110,14 +111,24 @@ def _password(email: str, *, new: bool, given: TextIO | None) -> Secret:
         text = given.readline().rstrip("\r\n")
     else:
         try:
-            text = getpass.getpass(f"{'New password' if new else 'Password'} for {email}: ")
-            if new and text != getpass.getpass("Once more: "):
+            text = _unseen(f"{'New password' if new else 'Password'} for {email}: ")
+            if new and text != _unseen("Once more: "):
                 raise UsageError("the two passwords differ", "run `orgate login` again")
         except EOFError:
             text = ""
     if not text:
         raise UsageError("no password was given", "type it when asked, or pipe it in with `--password-stdin`")
     return Secret(text)
+
+
+def _unseen(question: str) -> str:
+    """What is typed at the terminal. Without one `getpass` would warn, and read what everybody sees."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", getpass.GetPassWarning)
+        try:
+            return getpass.getpass(question)
+        except getpass.GetPassWarning:
+            raise UsageError("there is no terminal to type a password at", "add `--password-stdin`") from None
 
 
 def _in_browser(session: Session, server: AuthorizationServer, audience: str) -> Tokens | None:

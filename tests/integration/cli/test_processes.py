@@ -117,3 +117,19 @@ def test_json_in_a_pipe_is_one_document(environment: dict[str, str]) -> None:
     process = _start(["whoami", "--output", "json"], environment)
     out, _ = process.communicate()
     assert json.loads(out)["org"] == "acme"
+
+
+def test_without_a_terminal_a_password_is_not_read_aloud(plane: ControlPlane, environment: dict[str, str]) -> None:
+    login = ["login", "--server", plane.origin, "--org", "acme", "--email", "ann@acme.example"]
+    ran = subprocess.run(
+        [*ORGATE, *login],
+        env=environment,
+        input="secret\n",
+        capture_output=True,
+        text=True,
+        start_new_session=True,  # no controlling terminal, wherever the tests run
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert ran.stderr == ("orgate: there is no terminal to type a password at\n  → add `--password-stdin`\n")
