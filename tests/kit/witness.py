@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -13,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from gateway.audit.cosignature import CosignerKey, parse_cosigner_key
+from tests.kit.certs import Pki
 from tests.kit.orgate import COMMAND, Orgate
 from tests.kit.ports import free_port
 from tests.kit.wait import until
@@ -49,11 +51,15 @@ def ask(url: str, body: bytes | None = None) -> tuple[int, str, str]:
 
 
 @contextmanager
-def witness(folder: Path, name: str = "w1.example", logs: Sequence[object] = ()) -> Iterator[RunningWitness]:
+def witness(
+    folder: Path, name: str = "w1.example", logs: Sequence[object] = (), tls: Pki | None = None
+) -> Iterator[RunningWitness]:
     """Serve from `folder`, made if it is not there, until the block ends. `logs` are verifier keys."""
     port = free_port()
     person = Orgate(folder.parent / "config")
     options = [option for key in logs for option in ("--log", str(key))]
+    if tls:
+        options += ["--tls-cert", str(tls.files.certificate), "--tls-key", str(tls.files.key)]
     command = [*COMMAND, "audit", "witness", "serve", "--folder", str(folder), "--name", name, *options]
     said = folder.parent / f"{folder.name}.log"
     with said.open("wb") as errors:
@@ -61,8 +67,8 @@ def witness(folder: Path, name: str = "w1.example", logs: Sequence[object] = ())
             [*command, "--listen", f"127.0.0.1:{port}"], stderr=errors, stdout=errors, env=person.environment
         )
     try:
-        url = f"http://127.0.0.1:{port}"
-        until(lambda: process.poll() is not None or _answers(url), "a witness that answers")
+        url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+        until(lambda: process.poll() is not None or _listens(port), "a witness that listens")
         assert process.poll() is None, said.read_text()
         key = person("audit", "witness", "key", "--folder", str(folder)).strip()
         yield RunningWitness(url, folder, process, parse_cosigner_key(key), said)
@@ -72,8 +78,6 @@ def witness(folder: Path, name: str = "w1.example", logs: Sequence[object] = ())
         assert process.wait(timeout=20) in (0, -signal.SIGKILL), said.read_text()
 
 
-def _answers(url: str) -> bool:
-    try:
-        return ask(f"{url}/")[0] == 404
-    except (urllib.error.URLError, ConnectionError):
-        return False
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

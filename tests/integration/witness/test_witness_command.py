@@ -10,15 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.cosignature import cosigned
+from gateway.audit.cosignature import cosigned, verified
 from gateway.audit.note import open_note, split_note
 from gateway.audit.policy import judge, parse_policy
+from gateway.audit.witness_answer import Cosignature, Knows, WitnessError, understood
+from gateway.audit.witness_post import WitnessPost
 from gateway.audit.witness_wire import SIZE_TYPE, submission
 from tests.fakes.growinglog import GrowingLog
+from tests.kit.certs import make_pki
 from tests.kit.orgate import Orgate
 from tests.kit.witness import RunningWitness, witness
 
-KILLS = 4
+KILLS = 3
 ACME_MAX = 3_000
 ACME = GrowingLog(ACME_MAX)
 CUT = GrowingLog(60, forked=10)
@@ -61,6 +64,23 @@ def test_a_witness_serves_the_logs_it_was_given_and_no_other(tmp_path: Path) -> 
         person("audit", "witness", "remove", GLOBEX.origin, *place)
         assert w1.post(GLOBEX.submission(20, 30))[0] == 404
         assert "not served" in person("audit", "witness", "remove", GLOBEX.origin, *place, expect=1)
+
+
+async def test_over_tls_it_is_asked_as_a_gateway_asks(tmp_path: Path) -> None:
+    pki = make_pki(tmp_path / "tls")
+    ours, strange = WitnessPost(pki.ca_pem), WitnessPost()
+    with witness(tmp_path / "w", logs=[ACME.key], tls=pki) as w1:
+        for old, new in ((0, 20), (20, 33), (33, 33)):
+            note = ACME.note(new)
+            reply = await ours.ask(w1.url, submission(old, ACME.proof(old, new), note))
+            answer = understood(reply, split_note(note)[0], w1.key)
+            assert isinstance(answer, Cosignature)
+            assert verified(split_note(note)[0], answer.line, w1.key) == answer.at
+        assert understood(await ours.ask(w1.url, ACME.submission(0, 40)), "", w1.key) == Knows(33)
+        with pytest.raises(WitnessError, match="not trusted"):
+            await strange.ask(w1.url, ACME.submission(33, 40))
+    await ours.aclose()
+    await strange.aclose()
 
 
 def follow(w1: RunningWitness, seen: list[str]) -> None:
