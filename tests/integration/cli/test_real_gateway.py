@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from tests.kit.gateway import PASSWORD, REPOSITORY, RunningGateway
 from tests.kit.orgate import Orgate
+from tests.kit.wait import until
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -181,6 +183,30 @@ def test_the_audit_log_is_exported_and_verified(orgate: Run, tmp_path: Path) -> 
     assert [entry["index"] for entry in entries] == list(range(len(entries)))
     assert entries
     assert "sk-planted" not in (pack / "entries.jsonl").read_text()
+
+
+def test_a_part_of_the_log_is_exported_as_evidence_and_for_other_programs(orgate: Run, tmp_path: Path) -> None:
+    owner = json.loads(orgate("whoami", "-o", "json").stdout)["id"]
+    asked = ("--actor", owner, "--action", "audit.export")
+    orgate("audit", "export", str(tmp_path / "whole"))
+
+    def found() -> list[str]:
+        return [
+            entry["_document_id"] for entry in json.loads(orgate("audit", "query", *asked, "-o", "json").stdout)
+        ]
+
+    until(lambda: bool(found()), "the export is an entry")
+    before = found()
+    part = tmp_path / "part"
+    orgate("audit", "export", str(part), *asked)
+    orgate("audit", "verify", str(part), "--key", str(tmp_path / "whole" / "key"))
+    lines = (part / "entries.jsonl").read_text().splitlines()
+    assert [json.loads(line)["_document_id"] for line in lines][: len(before)] == before
+    assert owner not in (part / "manifest.json").read_text() + "".join(lines)
+    orgate("audit", "export", str(tmp_path / "part.csv"), *asked, "--format", "csv")
+    with (tmp_path / "part.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row["_document_id"].removeprefix("'") for row in csv.DictReader(file)]
+    assert rows[: len(before)] == before
 
 
 def test_doctor_of_a_running_server(orgate: Run, gateway: RunningGateway) -> None:
