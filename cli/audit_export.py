@@ -191,9 +191,9 @@ def _begun(session: Session, target: Path, asked: _Asked, witnesses: Path | None
 def _resumed(session: Session, target: Path, asked: _Asked) -> Any:
     from gateway.audit.pack import PackWriter
 
-    if target.is_file() or (target / "manifest.json").is_file():
-        raise UsageError(f"{target} is there, and whole", "there is nothing to resume")
     if not PackWriter.unfinished(target):
+        if target.is_file() or (target / "manifest.json").is_file():
+            raise UsageError(f"{target} is there, and whole", "there is nothing to resume")
         raise UsageError(f"there is no pack in {target} that was cut off", "leave out `--resume`")
     _plain(target)
     pack = PackWriter.resume(target)
