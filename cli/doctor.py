@@ -46,6 +46,10 @@ def examine(file: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UT
         found.append(_vault(settings))
     if settings.limits.store == "redis":
         found += _redis(settings)
+    if settings.audit.store != "files":
+        found += _audit_store(settings)
+    if settings.audit.witness_policy:
+        found += _witnesses(settings)
     for name, listener in (("public", settings.public), ("admin", settings.admin)):
         found += _tls(name, settings, listener, now())
         found += _server(name, settings, listener)
@@ -108,6 +112,23 @@ def _sources(settings: Settings) -> Iterator[Finding]:
             )
 
 
+def _audit_store(settings: Settings) -> Iterator[Finding]:
+    from gateway.audit.log_store import StoreAwayError
+    from gateway.audit.stores import check_bucket, check_server
+
+    audit = settings.audit
+    for name, look, seen, fix in (
+        ("audit head", check_server, f"PostgreSQL answers ({audit.dsn})", "look at audit.dsn and the server"),
+        ("audit objects", check_bucket, f"bucket {audit.bucket} locks", "look at audit.bucket and s3_key"),
+    ):
+        try:
+            look(audit, settings.home)
+        except StoreAwayError as error:
+            yield Finding(name, FAILED, str(error), fix)
+        else:
+            yield Finding(name, OK, seen)
+
+
 def _vault(settings: Settings) -> Finding:
     from gateway.secrets.store import StoreUnavailableError
     from gateway.secrets.vault_client import VaultServer
@@ -134,6 +155,15 @@ def _redis(settings: Settings) -> Iterator[Finding]:
 
     for seen in asyncio.run(examine_redis(settings.limits, settings.home)):
         yield Finding(f"redis {seen.server}", seen.verdict, seen.seen, seen.fix)
+
+
+def _witnesses(settings: Settings) -> Iterator[Finding]:
+    import asyncio
+
+    from gateway.witness_check import examine_witnesses
+
+    for one in asyncio.run(examine_witnesses(settings)):
+        yield Finding(f"witness {one.witness}" if one.witness else "witnesses", one.verdict, one.seen, one.fix)
 
 
 def _database(settings: Settings) -> Finding:
