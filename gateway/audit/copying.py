@@ -76,6 +76,10 @@ def _signed(source: LogStore, org: OrgId, key: VerifierKey) -> tuple[int, bytes,
         said = parse_checkpoint(open_note(note.decode(), key))
     except (NoteError, UnicodeDecodeError) as error:
         raise CopyError(f"its checkpoint does not hold: {error}") from None
+    if said.size > source.size:
+        raise CopyError(
+            f"it has {source.size} entries, and {said.size} were signed: it is damaged, keep it as evidence"
+        )
     if said.size != source.size:
         raise CopyError(
             f"it has {source.size} entries, and {said.size} are signed: start the server and stop it, so that it"

@@ -47,6 +47,7 @@ _OPERATIONS = {
     "invite": "create",
     "delete": "remove",
     "remove": "remove",
+    "expire": "remove",
     "revoke": "remove",
     "list": "access",
     "read": "access",

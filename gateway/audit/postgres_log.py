@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway.audit.disk import Disk, replace_file
-from gateway.audit.log_store import DamagedError, FencedError, Rule
+from gateway.audit.log_store import DamagedError, FencedError, InUseError, Rule
 from gateway.audit.mover import CHECKPOINTS, Mover, Sizes
 from gateway.audit.note import NoteError, parse_checkpoint
 from gateway.audit.objects import Objects, ObjectsError
@@ -323,7 +323,11 @@ class PostgresLog:
 
     def tend(self, rule: Rule, checkpoint: bytes, now_ms: int) -> None:
         self.check_writer()
-        self.server.take()
+        try:
+            self.server.take()
+        except InUseError as error:  # the lock went with its connection, and somebody else was faster
+            self._fenced = str(error)
+            self.check_writer()
         self._mover.move(rule, checkpoint, now_ms, self._begin, self._size)
 
     # -- reading, in any thread -----------------------------------------------------------------------------

@@ -1,14 +1,22 @@
-"""From the settings `[audit]` to where logs are kept; what speaks to PostgreSQL and S3 is loaded for those alone."""
+"""From the settings `[audit]` to where logs are kept.
+
+What speaks to PostgreSQL and S3 is half a second of imports and 20 MB: it is loaded only where it is asked for.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.audit.files import FileLogs
 from gateway.audit.log_store import LogStores, StoreAwayError
 from gateway.audit_settings import AuditStoreSettings
 from gateway.secret import Secret
+
+if TYPE_CHECKING:
+    from gateway.audit.objects import Objects
+    from gateway.audit.postgres_server import PostgresServer
 
 
 def open_stores(settings: AuditStoreSettings, folder: Path, home: Path, kind: str = "") -> LogStores:
@@ -16,27 +24,49 @@ def open_stores(settings: AuditStoreSettings, folder: Path, home: Path, kind: st
     `<audit>`; relative paths are below `home`. Raises `StoreAwayError`; connects when it is first asked."""
     if (kind or settings.store) == "files":
         return FileLogs(folder)
-    # Half a second of imports, and 20 MB: only for who uses them.
     from gateway.audit.mover import Sizes  # noqa: PLC0415
-    from gateway.audit.objects import Objects  # noqa: PLC0415
     from gateway.audit.postgres import PostgresLogs  # noqa: PLC0415
+
+    sizes = Sizes(settings.segment_bytes, settings.segment_age_s)
+    return PostgresLogs(_server(settings, home), _objects(settings, home), folder, sizes)
+
+
+def check_server(settings: AuditStoreSettings, home: Path) -> None:
+    """Ask PostgreSQL something, beside whoever writes there. Raises `StoreAwayError`."""
+    server = _server(settings, home)
+    with server.use(None) as connection:
+        connection.execute("SELECT 1")
+    server.close()
+
+
+def check_bucket(settings: AuditStoreSettings, home: Path) -> None:
+    """See whether the bucket locks. Raises `StoreAwayError`."""
+    objects = _objects(settings, home)
+    objects.check()
+    objects.close()
+
+
+def _server(settings: AuditStoreSettings, home: Path) -> PostgresServer:
     from gateway.audit.postgres_server import PostgresServer  # noqa: PLC0415
 
     dsn = read_source("audit.dsn", settings.dsn, home)
     if dsn is None:
         raise StoreAwayError("audit.dsn is empty: name the file that says how PostgreSQL is reached")
+    return PostgresServer(dsn)
+
+
+def _objects(settings: AuditStoreSettings, home: Path) -> Objects:
+    from gateway.audit.objects import Objects  # noqa: PLC0415
+
     if not settings.bucket:
         raise StoreAwayError("audit.bucket is empty: name the bucket; it must have been made with Object Lock")
-    objects = Objects(
+    return Objects(
         settings.bucket,
         settings.prefix,
         endpoint=settings.endpoint,
         region=settings.region,
         key=read_source("audit.s3_key", settings.s3_key, home),
         ca=str(home / settings.s3_ca) if settings.s3_ca else "",
-    )
-    return PostgresLogs(
-        PostgresServer(dsn), objects, folder, Sizes(settings.segment_bytes, settings.segment_age_s)
     )
 
 

@@ -10,6 +10,7 @@ import atexit
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -106,9 +107,10 @@ class PostgresServer:
         return True
 
     def stop(self, *, kill: bool = False) -> None:
-        """SIGINT (its fast shutdown), or SIGKILL."""
+        """SIGINT, its fast shutdown; or SIGQUIT: all its processes end at once, and the next start recovers as
+        after a power cut. (Of SIGKILL its children would hear a little later.)"""
         if self.process is not None:
-            self.process.kill() if kill else self.process.send_signal(2)
+            self.process.send_signal(signal.SIGQUIT if kill else signal.SIGINT)
             self.process.wait(20)
             self.process = None
 
