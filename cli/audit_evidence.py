@@ -73,9 +73,12 @@ def small_file(path: Path) -> bytes:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def said(session: Session, what: str) -> str:
-    """The log's `checkpoint` or `key`, as the server gives it today."""
-    return session.client.read(log_path(session, what), what=f"the log's {what}").body.decode(errors="replace")
+def said(session: Session, what: str, **params: str) -> str:
+    """The log's `checkpoint` or `key`, as the server gives it today. Its remarks are shown."""
+    answer = session.client.read(log_path(session, what), what=f"the log's {what}", params=params)
+    for remark in answer.remarks:
+        session.out.say(f"remark: {remark}")
+    return answer.body.decode(errors="replace")
 
 
 def server_key(session: Session) -> VerifierKey:

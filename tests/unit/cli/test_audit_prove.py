@@ -179,6 +179,22 @@ def test_a_log_that_only_grew_continues_the_checkpoint_that_was_kept(
     assert signed_in("audit", "consistency", "--keep", "old", "--key", key).code == 2
 
 
+def test_a_checkpoint_that_waits_for_witnesses_is_not_a_log_that_was_cut(
+    signed_in: Cli, logged: ControlPlane, key: str, tmp_path: Path
+) -> None:
+    """What is served may be older than what was kept: the newest that has its quorum."""
+    witnessed = logged.checkpoint
+    (tmp_path / "old").write_text(grow(logged, 10))
+    newest = grow(logged, 10)
+    path = "/admin/v1/orgs/acme/audit/checkpoint"
+    remark = {"x-orgate-remark": "it ends before the newest 20 entries", "content-type": "text/plain"}
+    logged.script("GET", path, (200, witnessed, remark), (200, newest, {"content-type": "text/plain"}))
+    said = signed_in("audit", "consistency", "old", "--key", key)
+    assert (said.code, said.err) == (0, "remark: it ends before the newest 20 entries\n")
+    assert said.out.endswith("1223 entries, the first 1213 of them those of old\n")
+    assert [seen.query for seen in logged.seen if seen.path == path] == [{}, {"newest": "true"}]
+
+
 def test_a_pack_has_a_checkpoint_too(signed_in: Cli, logged: ControlPlane, key: str, tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
     (tmp_path / "pack" / "checkpoint").write_text(logged.checkpoint)
