@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,7 @@ def test_a_plan_that_cannot_be_is_refused_at_once(tmp_path: Path, change: dict[s
         ("manifest.part", b"{", b""),
         ("manifest.part", b'"org"', b'"orgs"'),
         ("manifest.part", b":600", b':"600"'),
+        ("manifest.part", b'"end":600', b'"end":601'),
         ("manifest.part", b"\\n600", b"\\nx"),
         ("entries.jsonl", b"", b"zeros\n"),
     ],
@@ -167,3 +169,17 @@ def test_what_no_export_has_left_is_not_continued(tmp_path: Path, name: str, old
         PackWriter.resume(tmp_path / "pack") as pack,
     ):
         assert pack.next_index
+
+
+def test_a_folder_that_cannot_be_read_back_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    PackWriter(tmp_path / "pack", WHOLE).__exit__(None, None, None)
+    before = len(os.listdir("/proc/self/fd"))
+
+    def refuse(fd: int, size: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "read", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        PackWriter.resume(tmp_path / "pack")
+    monkeypatch.undo()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.audit.canonical import canonical
 from gateway.audit.chain import Chain
-from gateway.audit.merkle import leaf_hash
+from gateway.audit.merkle import Tree, leaf_hash
 from gateway.audit.note import Checkpoint, sign
-from gateway.audit.pack import PackWriter, digest, whole_log
+from gateway.audit.pack import PackWriter, Plan, digest, whole_log
 from gateway.audit.signer import Signer
 from gateway.audit.verify import FAULTS_MAX, Known, verify_pack
 from tests.fakes.audit import ACME, GLOBEX, SIGNER, lines, write_old_pack, write_pack
@@ -112,7 +112,7 @@ def test_a_part_is_proved_by_the_tiles(tmp_path: Path, start: int, end: int) -> 
         assert "entries are missing or out of order before it" in words(tmp_path / "pack")
 
 
-@pytest.mark.parametrize(("start", "end"), [(0, 5), (3, 9)])
+@pytest.mark.parametrize(("start", "end"), [(0, 5), (3, 9), (4, 12)])
 def test_an_old_pack_of_a_part_proves_nothing(tmp_path: Path, start: int, end: int) -> None:
     write_old_pack(tmp_path / "pack", 12, start, end)
     assert words(tmp_path / "pack").startswith("checkpoint: signs ")
@@ -176,6 +176,19 @@ def test_entries_that_match_are_each_proved_at_their_place(tmp_path: Path) -> No
     assert "`prev` is not the hash" in words(filtered(tmp_path / "linked", [forged, made[21]]))
     broken = words(filtered(tmp_path / "broken", [made[1], b"{}x", made[3]]))
     assert broken.startswith("entries.jsonl line 2: the line is not JSON")
+
+
+def test_an_entry_without_a_time_matches_no_time(tmp_path: Path) -> None:
+    """The operator can sign such a line too; the schema is not the verifier's to judge, the filter is."""
+    line = Chain().seal({"org": "acme"})
+    tree = Tree()
+    tree.append(line)
+    plan = Plan("acme", SIGNER.checkpoint(ACME, 1, tree.root()), KEY, 0, 1, {"since": 0})
+    with PackWriter(tmp_path / "pack", plan) as pack:
+        pack.write(line + b"\n")
+        pack.write_leaves(leaf_hash(line))
+        pack.finish(1)
+    assert words(tmp_path / "pack").endswith("(entry 0): does not match the filter: its `since` is another")
 
 
 def test_more_lines_than_the_tree_has_leaves(pack: Path) -> None:

@@ -12,6 +12,7 @@ from gateway.audit.chain import Chain
 from gateway.audit.cosignature import cosign, key_of
 from gateway.audit.entry import Value, from_change, from_receipt
 from gateway.audit.merkle import leaf_hash
+from gateway.audit.note import Checkpoint, sign
 from gateway.audit.pack import PackWriter, Plan
 from gateway.audit.policy import parse_policy
 from gateway.audit.signer import Signer
@@ -152,6 +153,15 @@ def test_a_checkpoint_of_something_else_proves_nothing(tmp_path: Path, note: str
     assert said(judged(write(tmp_path / "pack", lines(3)[0]), kept=note)).startswith(says)
 
 
+def test_a_checkpoint_of_another_log_with_the_same_key_proves_nothing(tmp_path: Path) -> None:
+    private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    other = sign(
+        Checkpoint("gateway.example/audit/globex", 1, bytes(32)).text(), "gateway.example/audit/acme", private
+    )
+    verdict = judged(write(tmp_path / "pack", lines(3)[0]), kept=other)
+    assert said(verdict).startswith("kept: is a checkpoint of 'gateway.example/audit/globex'")
+
+
 def test_tiles_that_are_damaged_say_nothing_of_an_older_log(tmp_path: Path) -> None:
     pack = write(tmp_path / "pack", lines(300)[0])
     (pack / "tile/0/000").unlink()
@@ -193,6 +203,8 @@ def test_days_that_fit_are_proven(tmp_path: Path) -> None:
     verdict = counted(tmp_path / "pack", (5, FIRST), (10, SECOND))
     assert (verdict.faults, len(verdict.proven)) == ([], 1)
     assert verdict.proven[0].startswith("2 daily counts (2026-11-20 to 2026-11-21)")
+    empty = counted(tmp_path / "empty", (5, {**FIRST, "end": 0, "requests": 0}))
+    assert (empty.faults, len(empty.proven)) == ([], 1)
     part = counted(tmp_path / "part", (5, FIRST), (10, SECOND), start=3)
     assert part.proven == ["1 daily count (2026-11-21): as many requests as there are entries of them"]
 
