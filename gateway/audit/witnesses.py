@@ -169,6 +169,7 @@ class Witnesses:
                 note = (await self._sequencer.opened(org)).log.checkpoint()
                 if note and _head(note).size:
                     self.published(org, note)
+                await asyncio.sleep(0)  # each reads a file and verifies signatures: others have their turns
             await asyncio.Event().wait()
         finally:
             self._running = False
