@@ -57,7 +57,8 @@ limits: $(INSTALLED)
 	@$(PACKAGES) redis-server gcc libc6-dev libnghttp2-dev libssl-dev
 	$(BIN)/python -m tests.limits
 
-# 100,000 mutated packs judged by both verifiers, and one of 1,000,000 entries timed. SIZE=small ends in a minute.
+# 100,000 mutated packs judged by both verifiers, 1,000 kills of the log's writers, a pack of 1,000,000 entries timed.
+# SIZE=small ends in a minute.
 audit: $(INSTALLED)
 	@$(PACKAGES) nodejs
 	$(BIN)/python -m tests.audit
