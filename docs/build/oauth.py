@@ -62,7 +62,10 @@ PARAMETERS: Mapping[str, Mapping[str, str]] = {
         "org": "Required.",
         "email": "Required.",
         "password": "Required.",
-        "action": "Required: `approve` or `deny`.",
+        "action": "Required: `ask` shows who asks for what; `approve` or `deny`.",
+        "ticket": "From the page that `ask` leads to, with `approve` and `deny`: in the place of organization,"
+        " e-mail and password, for five minutes, in the browser with the same `csrf_token`.",
+        "csrf_token": "Required: the page's.",
     },
     "POST /oauth/invitation": {
         "org": "Required.",

@@ -83,7 +83,7 @@ class DeviceFlow:
             user_code = self._user_code()
             grant = DeviceGrant(
                 digest=sha256(device_code),
-                user_code_digest=self._code_digest(user_code),
+                user_code_digest=self.digest_of(user_code),
                 client=client,
                 resource=resource,
                 scope=scope,
@@ -103,18 +103,28 @@ class DeviceFlow:
                 interval=self._interval_s,
             )
 
+    async def asked(self, user_code: str, member: Member) -> DeviceGrant:
+        """What `member`, who has just signed in, is asked. Raises as `decide`."""
+        key = f"{member.org}/{member.id}"
+        await self._wrong.check(key)
+        found = await self._store.device_of(self.digest_of(user_code), self._clock())
+        if found is None:
+            raise await self._unknown(key)
+        return found
+
     async def decide(self, user_code: str, member: Member, *, approve: bool) -> DeviceGrant:
         """`member`, who has just signed in, says yes or no. Raises `InvalidGrantError`, `TooManyAttemptsError`."""
         key = f"{member.org}/{member.id}"
         await self._wrong.check(key)
         status = DeviceStatus.APPROVED if approve else DeviceStatus.DENIED
-        decided = await self._store.decide(
-            self._code_digest(user_code), status, member.org, member.id, self._clock()
-        )
+        decided = await self._store.decide(self.digest_of(user_code), status, member.org, member.id, self._clock())
         if decided is None:
-            await self._wrong.charge(key)
-            raise InvalidGrantError("this code is unknown, was used, or has expired; start again on the device")
+            raise await self._unknown(key)
         return decided
+
+    async def _unknown(self, key: str) -> InvalidGrantError:
+        await self._wrong.charge(key)
+        return InvalidGrantError("this code is unknown, was used, or has expired; start again on the device")
 
     async def poll(self, device_code: str, client: str) -> DeviceGrant:
         """The approved grant. Raises what RFC 8628 section 3.5 says a client hears until then."""
@@ -149,7 +159,8 @@ class DeviceFlow:
             letters += "".join(ALPHABET[byte % 20] for byte in self._random(LETTERS) if byte < 240)
         return f"{letters[:4]}-{letters[4:LETTERS]}"
 
-    def _code_digest(self, user_code: str) -> str:
+    def digest_of(self, user_code: str) -> str:
+        """How a user code is stored: its letters alone, in capitals."""
         # Under a key: eight letters could be tried out against a stolen database.
         letters = "".join(letter for letter in user_code.upper() if letter.isalnum())
         return self._key.mac(b"user_code", letters.encode()).hex()

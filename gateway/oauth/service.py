@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from gateway.oauth.accounts import Accounts, Invitation
 from gateway.oauth.authorization import AuthorizationCodes, AuthorizationRequest, Return, refusal
 from gateway.oauth.caller import Caller
-from gateway.oauth.clients import SCOPES, Audiences, Client, GrantType, Plane, client_of, scope_of
+from gateway.oauth.clients import CLIENTS, SCOPES, Audiences, Client, GrantType, Plane, client_of, scope_of
 from gateway.oauth.device import DeviceFlow
 from gateway.oauth.digests import KEY_BYTES, ServerKey
 from gateway.oauth.errors import (
@@ -33,6 +33,7 @@ from gateway.oauth.revocation import Revoker
 from gateway.oauth.signing import KeyStore
 from gateway.oauth.store import AuthorizationCode, DeviceStatus, OAuthStore
 from gateway.oauth.throttle import Counter, throttles
+from gateway.oauth.ticket import Tickets
 from gateway.oauth.tokens import AccessToken, AccessTokens, TokenSigner
 from gateway.secret import Secret
 from gateway.settings import Settings
@@ -64,6 +65,15 @@ class OAuthConfig(Struct, frozen=True, kw_only=True):
     def base(self) -> str:
         """What the endpoints' URLs begin with."""
         return self.issuer.rstrip("/")
+
+
+class DeviceAsked(Struct, frozen=True):
+    """Who asks `email` of `org`, and the ticket with which they decide."""
+
+    client: Client
+    org: OrgId
+    email: str
+    ticket: str
 
 
 class OAuthService:
@@ -123,6 +133,7 @@ class OAuthService:
             lifetime_s=config.refresh_s,
             grace_s=config.reuse_grace_s,
         )
+        self._tickets = Tickets(key, clock)
         self._access = AccessTokens(issuer=config.issuer, keys=signing, random=random, lifetime_s=config.access_s)
         self._revoker = Revoker(control, self._refresh, signing)
 
@@ -235,12 +246,33 @@ class OAuthService:
         action = form.get("action", "")
         if action not in {"approve", "deny"}:
             raise InvalidRequestError("action is approve or deny")
-        code, org, email, password = (_required(form, name) for name in ("user_code", "org", "email", "password"))
-        member = await self._accounts.sign_in(org, email, password, caller)
+        code = _required(form, "user_code")
+        member = await (self._of_ticket(form) if "ticket" in form else self._sign_in(form, caller))
         decided = await self._devices.decide(code, member, approve=action == "approve")
         if decided.status is DeviceStatus.DENIED:
             await self._note("session.refuse", member, decided.client, caller, {"reason": "denied by the member"})
         return decided.status.value
+
+    async def ask_device(self, form: Mapping[str, str], caller: Caller) -> DeviceAsked:
+        """The verification page's form: sign in, and see who asks for what. The answer's ticket stands in the
+        place of the password when the person decides, in the browser whose `csrf_token` this was."""
+        code = _required(form, "user_code")
+        member = await self._sign_in(form, caller)
+        grant = await self._devices.asked(code, member)
+        ticket = self._tickets.issue(member, grant.user_code_digest, form.get("csrf_token", ""))
+        return DeviceAsked(CLIENTS[grant.client], member.org, member.email, ticket)
+
+    async def _sign_in(self, form: Mapping[str, str], caller: Caller) -> Member:
+        org, email, password = (_required(form, name) for name in ("org", "email", "password"))
+        return await self._accounts.sign_in(org, email, password, caller)
+
+    async def _of_ticket(self, form: Mapping[str, str]) -> Member:
+        about = self._devices.digest_of(_required(form, "user_code"))
+        org, member_id = self._tickets.who(form.get("ticket", ""), about, form.get("csrf_token", ""))
+        member = await self._accounts.member(org, member_id)
+        if member is None:  # taken away since they signed in
+            raise InvalidGrantError("this page is too old; sign in again")
+        return member
 
     async def accept_invitation(self, form: Mapping[str, str], caller: Caller) -> str:
         """The invitation page's form. Returns `accepted`."""

@@ -244,6 +244,13 @@ class SqlOAuthStore:
             row = (await connection.execute(select(devices).where(devices.c.digest == digest))).first()
         return _grant(row) if row is not None else None
 
+    async def device_of(self, user_code_digest: str, now: float) -> DeviceGrant | None:
+        table = devices.c
+        pending = table.user_code_digest == user_code_digest, table.status == DeviceStatus.PENDING.value
+        async with self._read() as connection:
+            row = (await connection.execute(select(devices).where(*pending, table.expires_at > now))).first()
+        return _grant(row) if row is not None else None
+
     async def polled(self, digest: str, now: float, interval: float) -> None:
         async with self._write() as connection:
             await connection.execute(

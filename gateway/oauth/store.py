@@ -124,6 +124,9 @@ class OAuthStore(Protocol):
 
     async def pending_devices(self, now: float) -> int: ...
     async def device(self, digest: str) -> DeviceGrant | None: ...
+    async def device_of(self, user_code_digest: str, now: float) -> DeviceGrant | None:
+        """The pending, unexpired grant with that user code."""
+
     async def polled(self, digest: str, now: float, interval: float) -> None: ...
     async def decide(
         self, user_code_digest: str, status: DeviceStatus, org: OrgId, member: MemberId, now: float

@@ -128,12 +128,16 @@ async def test_a_device_grant_is_decided_once_and_redeemed_once(store: OAuthStor
     assert await store.device("d1") == grant()
     assert await store.pending_devices(NOW) == 1
     assert await store.pending_devices(NOW + 600) == 0
+    assert await store.device_of("u1", NOW) == grant()
+    assert await store.device_of("u1", NOW + 600) is None
+    assert await store.device_of("u2", NOW) is None
     assert not await store.redeem("d1", family())
     assert await store.decide("u1", DeviceStatus.APPROVED, ACME, ADA, NOW + 600) is None
     decided = await asyncio.gather(
         *(store.decide("u1", DeviceStatus.APPROVED, ACME, ADA, NOW + 1) for _ in range(10))
     )
     assert [one for one in decided if one] == [grant(status=DeviceStatus.APPROVED, org=ACME, member=ADA)]
+    assert await store.device_of("u1", NOW) is None
     assert not await store.redeem("d1", family(org=GLOBEX))  # nobody but who approved it
     won = await asyncio.gather(*(store.redeem("d1", family(id=f"f{n}")) for n in range(10)))
     assert sum(won) == 1

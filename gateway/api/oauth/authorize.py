@@ -71,8 +71,7 @@ def _page(
         token,
         form,
         hidden,
-        client=asked.back.client.name,
-        scope=asked.scope,
+        client=asked.back.client,
         error=error.description if error else "",
     )
     # Chromium holds a form's redirect against form-action too: the client's address has to be in it.

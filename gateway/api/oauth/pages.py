@@ -13,13 +13,15 @@ from importlib.resources import files
 from string import Template
 from typing import Final
 
-from gateway.oauth.clients import SCOPES, Plane
+from gateway.oauth.clients import Client, Plane
+from gateway.oauth.service import DeviceAsked
 
 _FOLDER: Final = files(__package__)
 _STYLE: Final = _FOLDER.joinpath("page.css").read_text(encoding="utf-8")
 _LAYOUT: Final = Template(_FOLDER.joinpath("page.html").read_text(encoding="utf-8"))
 _DEVICE: Final = Template(_FOLDER.joinpath("device.html").read_text(encoding="utf-8"))
 _AUTHORIZE: Final = Template(_FOLDER.joinpath("authorize.html").read_text(encoding="utf-8"))
+_CONFIRM: Final = Template(_FOLDER.joinpath("confirm.html").read_text(encoding="utf-8"))
 _INVITATION: Final = Template(_FOLDER.joinpath("invitation.html").read_text(encoding="utf-8"))
 _STYLE_HASH: Final = b64encode(sha256(_STYLE.encode()).digest()).decode()
 
@@ -50,21 +52,44 @@ def device_page(csrf: str, form: Mapping[str, str], error: str = "") -> str:
     return _page("Sign in a device", _DEVICE.substitute(values, csrf=escape(csrf), error=_alert(error)), error)
 
 
+def confirm_page(csrf: str, user_code: str, asked: DeviceAsked) -> str:
+    """What the person who signed in at the verification page is asked."""
+    body = _CONFIRM.substitute(
+        csrf=escape(csrf),
+        user_code=escape(user_code),
+        ticket=escape(asked.ticket),
+        client=escape(_capital(asked.client.name)),
+        email=escape(asked.email),
+        org=escape(asked.org),
+        what=escape(_may(asked.client)),
+    )
+    return _page("Sign in a device", body)
+
+
 def invitation_page(csrf: str, form: Mapping[str, str], error: str = "") -> str:
     values = {name: escape(form.get(name, "")) for name in ("org", "email", "code")}
     body = _INVITATION.substitute(values, csrf=escape(csrf), error=_alert(error))
     return _page("Accept an invitation", body, error)
 
 
-_SCOPES: Final[Mapping[str, str]] = {
-    SCOPES[Plane.DATA]: "to ask your organization's models",
-    SCOPES[Plane.ADMIN]: "to use the admin API with your roles",
+_PLANES: Final[Mapping[Plane, str]] = {
+    Plane.DATA: "to ask your organization's models",
+    Plane.ADMIN: "to use the admin API with your roles",
 }
-"""What a scope means to the person who is asked."""
+
+
+def _may(client: Client) -> str:
+    """What somebody who lets `client` in allows, in their words: whichever plane it asks for first, its refresh
+    token leads to all of its planes."""
+    return ", and ".join(_PLANES[plane] for plane in client.planes)
+
+
+def _capital(name: str) -> str:
+    return name[0].upper() + name[1:]
 
 
 def authorize_page(
-    csrf: str, form: Mapping[str, str], hidden: Mapping[str, str], *, client: str, scope: str, error: str = ""
+    csrf: str, form: Mapping[str, str], hidden: Mapping[str, str], *, client: Client, error: str = ""
 ) -> str:
     """The sign-in page of an authorization request. `hidden`: the request itself, to come back with the form."""
     values = {name: escape(form.get(name, "")) for name in ("org", "email")}
@@ -75,8 +100,8 @@ def authorize_page(
         values,
         csrf=escape(csrf),
         hidden=kept,
-        client=escape(client[0].upper() + client[1:]),
-        what=escape(_SCOPES[scope]),
+        client=escape(_capital(client.name)),
+        what=escape(_may(client)),
         error=_alert(error),
     )
     return _page("Sign in", body, error)

@@ -20,7 +20,7 @@ from gateway.api.oauth.failures import translated
 from gateway.api.oauth.forms import HttpRequest, caller_of, parse_form, read_form, refuse_client_authentication
 from gateway.oauth.caller import Caller
 from gateway.oauth.errors import InvalidRequestError, OAuthError
-from gateway.oauth.service import OAuthService
+from gateway.oauth.service import DeviceAsked, OAuthService
 from tenants.store import StoreUnavailableError
 
 log = logging.getLogger("orgate.oauth")
@@ -102,7 +102,12 @@ class AuthorizationServer:
         return _page(request, pages.invitation_page, _query(request))
 
     async def device_form(self, request: HttpRequest) -> Response[Any]:
-        return await _submit(request, pages.device_page, self._service.decide_device)
+        return await _submit(request, pages.device_page, self._device)
+
+    async def _device(self, form: Mapping[str, str], caller: Caller) -> str | DeviceAsked:
+        if form.get("action", "") == "ask":
+            return await self._service.ask_device(form, caller)
+        return await self._service.decide_device(form, caller)
 
     async def invitation_form(self, request: HttpRequest) -> Response[Any]:
         return await _submit(request, pages.invitation_page, self._service.accept_invitation)
@@ -116,9 +121,10 @@ _DONE: Final = {
 
 
 async def _submit(
-    request: HttpRequest, page: Page, act: Callable[[Mapping[str, str], Caller], Awaitable[str]]
+    request: HttpRequest, page: Page, act: Callable[[Mapping[str, str], Caller], Awaitable[str | DeviceAsked]]
 ) -> Response[Any]:
-    """Take a page's form. A program that asks for JSON gets `{"status": …}` or an OAuth error."""
+    """Take a page's form. A program that asks for JSON gets `{"status": …}` or an OAuth error; it decides at once,
+    for it has nobody to ask."""
     wants_json = JSON in request.headers.get("accept", "")
     form: Mapping[str, str] = {}
     try:
@@ -129,6 +135,11 @@ async def _submit(
         if wants_json:
             raise
         return _page(request, page, form, translated(error))
+    if isinstance(status, DeviceAsked):
+        if wants_json:
+            return _json({"status": "asked", "client": status.client.id, "ticket": status.ticket})
+        text = pages.confirm_page(form[csrf.FIELD], form["user_code"], status)
+        return Response(text, media_type=HTML, headers=dict(pages.HEADERS), status_code=200)
     if wants_json:
         return _json({"status": status})
     return Response(pages.done_page(*_DONE[status]), media_type=HTML, headers=dict(pages.HEADERS), status_code=200)

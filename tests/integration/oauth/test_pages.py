@@ -167,3 +167,59 @@ async def test_a_strange_link_still_shows_the_page(client: Http, query: str) -> 
     answer = await client.get(f"/oauth/device?{query}")
     assert answer.status_code == 200
     assert Form(answer.text).active == []
+
+
+async def test_who_signed_in_is_told_who_asks_for_what_before_they_say_yes(client: Http, bench: Bench) -> None:
+    filled = await _device_form(client, action="ask")
+    asked = await client.post("/oauth/device", data=filled)
+    assert asked.status_code == 200
+    for said in ("The Orgate command line", "ada@acme.example of acme", filled["user_code"]):
+        assert said in asked.text
+    assert "your organization&#x27;s models, and to use the admin API with your roles" in asked.text
+    page = Form(asked.text)
+    assert page.visible == set()
+    assert set(page.fields) == {"csrf_token", "user_code", "ticket"}
+    assert PASSWORD not in asked.text
+    done = await client.post("/oauth/device", data={**page.fields, "action": "approve"})
+    assert "The device is signed in" in done.text
+    again = await client.post("/oauth/device", data={**page.fields, "action": "approve"})
+    assert again.status_code == 400
+
+
+async def test_an_editor_is_not_said_to_ask_for_the_admin_api(client: Http) -> None:
+    form = {"client_id": "orgate-editor"}
+    device = (await client.post("/oauth/device_authorization", data=form)).json()
+    filled = await _device_form(client, action="ask", user_code=device["user_code"])
+    asked = await client.post("/oauth/device", data=filled)
+    assert "An editor" in asked.text
+    assert "admin API" not in asked.text
+
+
+async def test_who_saw_who_asks_may_refuse(client: Http) -> None:
+    asked = await client.post("/oauth/device", data=await _device_form(client, action="ask"))
+    done = await client.post("/oauth/device", data={**Form(asked.text).fields, "action": "deny"})
+    assert "The sign-in was refused" in done.text
+
+
+async def test_a_ticket_is_of_one_code_one_browser_and_five_minutes(client: Http, bench: Bench) -> None:
+    asked = await client.post("/oauth/device", data=await _device_form(client, action="ask"), headers=JSON)
+    assert asked.json()["client"] == "orgate-cli"
+    other = await _device_form(client, action="approve", org="", email="", password="")
+    bad = await client.post("/oauth/device", data={**other, "ticket": asked.json()["ticket"]}, headers=JSON)
+    assert bad.json()["error_description"] == "this page is too old; sign in again"
+    page = Form((await client.post("/oauth/device", data=await _device_form(client, action="ask"))).text)
+    bench.now += 301
+    late = await client.post("/oauth/device", data={**page.fields, "action": "approve"})
+    assert late.status_code == 400
+    assert "This page is too old" in late.text
+
+
+async def test_wrong_codes_count_when_asked_about_too(client: Http) -> None:
+    answers = [
+        await client.post(
+            "/oauth/device", data=await _device_form(client, action="ask", user_code="BBBB-BBBB"), headers=JSON
+        )
+        for _ in range(11)
+    ]
+    assert [answer.json()["error"] for answer in answers[:10]] == ["invalid_grant"] * 10
+    assert answers[10].status_code == 429

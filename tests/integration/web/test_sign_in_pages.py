@@ -109,6 +109,12 @@ def test_these_pages_are_accessible_too(house: House, browser: Browser) -> None:
         for path in ("/oauth/device", "/oauth/invitation"):
             page.goto(house.gateway.url + path)
             assert inaccessible(page) == [], path
+        begun = device(house)
+        page.goto(begun["verification_uri"])
+        fill(page, begun["user_code"])
+        page.get_by_role("button", name="Continue").click()
+        expect(page.get_by_role("button", name="Refuse")).to_be_visible()
+        assert inaccessible(page) == []
         page.goto(house.gateway.admin_url + "/sign-in")
         sign_in(page, password="not the password")
         assert inaccessible(page) == []
@@ -135,9 +141,12 @@ def test_the_code_of_a_device_is_confirmed_in_a_browser(house: House, page: Page
     page.goto(begun["verification_uri_complete"])
     expect(page.get_by_label("Code on your device")).to_have_value(begun["user_code"])
     fill(page, "BBBB-BBBB")
-    page.get_by_role("button", name="Sign in the device").click()
+    page.get_by_role("button", name="Continue").click()
     expect(page.get_by_role("alert")).to_contain_text("This code is unknown")
     fill(page, begun["user_code"].lower().replace("-", " "))
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_text("The Orgate command line")).to_be_visible()
+    expect(page.get_by_text(f"asks to act as you, {AUDITOR} of acme")).to_be_visible()
     page.get_by_role("button", name="Sign in the device").click()
     expect(page.get_by_role("heading")).to_have_text("The device is signed in")
     assert polled(house, begun["device_code"]).status_code == 200
@@ -147,6 +156,7 @@ def test_a_device_is_refused_in_a_browser(house: House, page: Page) -> None:
     begun = device(house)
     page.goto(begun["verification_uri"])
     fill(page, begun["user_code"])
+    page.get_by_role("button", name="Continue").click()
     page.get_by_role("button", name="Refuse").click()
     expect(page.get_by_role("heading")).to_have_text("The sign-in was refused")
     assert polled(house, begun["device_code"]).json()["error"] == "access_denied"
