@@ -9,7 +9,7 @@ from litestar.response import Stream
 from msgspec import Struct
 
 from gateway.api.admin.audit import OUTCOMES, End, Index, Instant, Text, milliseconds
-from gateway.api.admin.caller import CallerDependency
+from gateway.api.admin.caller import Caller, CallerDependency
 from gateway.api.admin.problems import invalid
 from gateway.api.admin.routing import operation
 from gateway.audit.selection import Selection
@@ -83,8 +83,20 @@ async def export(
 )
 async def actors(caller: CallerDependency, actor: Text = "") -> AuditActors:
     """What an export of the entries of `actor` says in its manifest: pseudonyms, and no member's id."""
-    found = {str(name) for _, name in await caller.deps.audit.actors(caller.org, actor)}
-    return AuditActors(sorted(name for name in found if not is_member_id(name)))
+    named = {str(name) for _, name in await caller.deps.audit.actors(caller.org, actor)}
+    # Also those whom nobody has met here have pseudonyms: operators have the platform's, and whoever was asked for
+    # has one in the entry that says so.
+    found = [name for name in sorted(named) if not is_member_id(name) and await _stands(caller, name)]
+    return AuditActors(found)
+
+
+async def _stands(caller: Caller, name: str) -> bool:
+    """Whether `name` is the actor of any entry of this log."""
+    begin, size = await caller.deps.audit.range(caller.org)
+    async for piece in caller.deps.audit.matching(caller.org, Selection(actor=name), begin, size):
+        if piece:
+            return True
+    return False
 
 
 async def _ended(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

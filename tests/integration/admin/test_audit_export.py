@@ -9,10 +9,10 @@ import pytest
 
 from gateway.audit import reader
 from policies.facts import Role
-from tenants.ids import is_member_id
+from tenants.ids import PLATFORM, is_member_id
 from tenants.store import StoreUnavailableError
 from tests.fakes.audit import up
-from tests.integration.admin.world import ACME, UPSTREAM, World
+from tests.integration.admin.world import ACME, GLOBEX, UPSTREAM, World
 
 EXPORT = "/orgs/acme/audit/export"
 ACTORS = "/orgs/acme/audit/actors"
@@ -133,5 +133,28 @@ async def test_who_an_actor_is_in_the_lines(world: World) -> None:
     assert await exported(world, actor=",".join(names), action="limit.create") == lines
     nobody = await world.ask("GET", ACTORS, Role.AUDITOR, params={"actor": "mem_" + "0" * 20})
     assert nobody.json()["items"] == []
-    system = await world.ask("GET", ACTORS, Role.AUDITOR, params={"actor": "system"})
-    assert system.json()["items"] == ["system"]
+    await world.sequencer.append_receipts(up("boot", 1))
+    foreign = await world.ask("GET", ACTORS, Role.AUDITOR, params={"actor": "mem_0123456789abcdefghjk"})
+    assert len(foreign.json()["items"]) == 1
+    for asked in ("", "system", "erased"):
+        assert (await world.ask("GET", ACTORS, Role.AUDITOR, params={"actor": asked})).json()["items"] == []
+
+
+async def test_members_of_others_are_nobody_here(world: World) -> None:
+    """An operator who never acted on acme, and globex's own: as an id that never was."""
+    operator = world.members[PLATFORM, Role.OPERATOR].id
+    await world.ask("POST", "/orgs", Role.OPERATOR, json={"id": "beta", "name": "Beta"})
+    await world.ask("POST", "/orgs/globex/upstreams", Role.ADMIN, org=GLOBEX, json=UPSTREAM)
+    await world.sequencer.drain_once(world.store)
+    assert (await world.last_entry(GLOBEX))["actor"] == world.members[GLOBEX, Role.ADMIN].id
+    for who in (operator, world.members[GLOBEX, Role.ADMIN].id, "mem_" + "0" * 20):
+        for _ in range(2):  # having been asked for is no deed
+            answer = await world.ask("GET", ACTORS, Role.AUDITOR, params={"actor": who})
+            assert answer.json()["items"] == []
+            assert await exported(world, actor=who) == []
+            await world.sequencer.drain_once(world.store)
+    await world.ask("GET", "/orgs/acme/upstreams", Role.OPERATOR)
+    await world.sequencer.drain_once(world.store)
+    seen = await exported(world, actor=operator)
+    names = (await world.ask("GET", ACTORS, Role.AUDITOR, params={"actor": operator})).json()["items"]
+    assert {json.loads(line)["actor"] for line in seen} == set(names) != set()
