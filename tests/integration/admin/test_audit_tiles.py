@@ -238,6 +238,17 @@ async def test_a_disk_that_cannot_be_read_is_said_and_mended_later(
     assert (await get(world, "proof", params={"index": 0})).status_code == 200
 
 
+async def test_of_an_entry_past_its_retention_there_is_no_proof_and_of_later_ones_there_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await signed(world)
+    monkeypatch.setattr((await world.sequencer.opened(ACME)).log.store, "begin", 300)
+    assert (await get(world, "proof", params={"index": 299})).status_code == 404
+    assert (await get(world, "proof", params={"index": 300})).status_code == 200
+    assert (await get(world, "consistency", params={"old": 5})).status_code == 200
+    assert (await get(world, "find", params={"id": f"req_{1:020}"})).json() == {"index": -1, "before": 0}
+
+
 async def test_the_files_are_the_open_format_too(world: World) -> None:
     """What lies in the folder can be served by any web server: the same paths, the same bytes."""
     await signed(world)

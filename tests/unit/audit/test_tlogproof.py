@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.audit import cosignature
 from gateway.audit.merkle import HashTree, leaf_hash
+from gateway.audit.note import Checkpoint, sign
 from gateway.audit.policy import parse_policy
 from gateway.audit.proofs import inclusion, root
 from gateway.audit.signer import Signer
@@ -95,6 +96,9 @@ def test_whose_signature_counts_has_to_be_known() -> None:
     listed = parse_policy(f"log {stranger.key(ACME)}\nquorum none\n")
     assert check_proof(proof().text().encode(), policy=listed).faults
     assert check_proof(proof().text().encode(), key=SIGNER.key(GLOBEX)).faults
+    other = sign(Checkpoint("elsewhere/audit/acme", COUNT, root(TREE, COUNT)).text(), KEY.name, SIGNER._private)
+    (fault,) = check_proof(proof(note=other).text().encode(), key=KEY).faults
+    assert fault == "the checkpoint is of 'elsewhere/audit/acme', and the key of 'gateway.example/audit/acme'"
 
 
 def test_an_entry_of_another_place_or_organization_is_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,7 @@ def test_an_entry_that_is_not_there(signed_in: Cli, entry: str, says: str) -> No
         (["--check", "p", "--to", "q"], "neither an ENTRY nor --to"),
         (["--check", "p"], "whose log?"),
         (["--check", "p", "--key", "nonsense"], "no such file, and it is no key"),
+        (["--check", "p", "--key", sys.executable], "cannot be read: 'utf-8' codec"),
         (["--check", "p", "--witnesses", "absent"], "absent: cannot be read (No such file or directory)"),
     ],
 )
@@ -155,6 +157,8 @@ def test_a_server_that_proves_nothing_writes_nothing(signed_in: Cli, logged: Con
     for says in ("the server's proof shows nothing", "the server's proof cannot be understood"):
         said = signed_in("audit", "prove", "5")
         assert (said.code, says in said.err) == (1, True), said.err
+    logged.key = "no key"
+    assert "the server's key cannot be understood" in signed_in("audit", "prove", "5").err
     assert not list(tmp_path.glob("*.tlog-proof"))
 
 
