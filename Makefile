@@ -39,7 +39,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 test: lint
-	@$(PACKAGES) curl gcc libc6-dev libnghttp2-dev libssl-dev haproxy redis-server nodejs git chromium
+	@$(PACKAGES) curl gcc libc6-dev libnghttp2-dev libssl-dev haproxy redis-server nodejs postgresql git chromium rsyslog rsyslog-openssl
 	$(BIN)/python -m pytest
 
 # SIZE=small ends in about a minute.

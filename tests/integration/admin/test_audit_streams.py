@@ -18,6 +18,7 @@ from gateway.secrets.store import NoSuchSecretError
 from gateway.streaming.parts import Senders
 from gateway.streaming.streams import Streams
 from policies.facts import Role
+from tenants.ids import OrgId
 from tenants.streams import MOST
 from tests.fakes.siem import ndjson, receiving
 from tests.integration.admin.world import ACME, World
@@ -50,8 +51,8 @@ class Api:
 async def api(world: World) -> AsyncIterator[Api]:
     secrets, ctx = SealedStreams(world.keys), Context(host="gateway.example")
 
-    async def told(*_: object) -> bool:
-        return True
+    async def told(org: OrgId, kind: str, key: str, data: dict[str, Any]) -> bool:
+        return bool(org and kind and key and data)
 
     streams = Streams(
         world.store.streams,
