@@ -94,6 +94,8 @@ class Witness:
             self._keep(asked, head, fault)
             return Answer(422, f"{fault}\n")
         at = int(self._clock())
+        if known and at < known.at:  # said, and not smoothed over: an invented time would be a false statement
+            log.warning("the clock has gone back: %s was cosigned %d s from now", head.origin, known.at - at)
         line = cosign(text, self._folder.name, self._folder.private, at)
         # Only the log's own signatures are kept beside ours: others were not looked at.
         self._folder.save(head.origin, f"{text}\n{_signatures(asked.note, self._folder.keys(head.origin))}{line}")

@@ -139,6 +139,18 @@ def test_a_first_checkpoint_may_be_of_any_size_and_needs_no_proof(tmp_path: Path
     assert made.judge(ACME.submission(0, 40)).status == 200
 
 
+def test_a_clock_that_goes_back_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    times = iter([AT, AT - 60, AT - 59])
+    made = Witness(folder(tmp_path / "w"), lambda: next(times))
+    key = WitnessFolder(tmp_path / "w").key
+    for old, new, at in ((0, 3, AT), (3, 5, AT - 60), (5, 9, AT - 59)):
+        line = made.judge(ACME.submission(old, new)).body
+        assert verified(split_note(ACME.note(new))[0], line, key) == at
+    assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"] == [
+        f"the clock has gone back: {ACME.origin} was cosigned 60 s from now"
+    ]
+
+
 def test_an_empty_tree_has_one_root(tmp_path: Path) -> None:
     note = sign(Checkpoint(ACME.origin, 0, bytes(32)).text(), ACME.origin, OTHER)
     made = witness(tmp_path / "w")
