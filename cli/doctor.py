@@ -50,8 +50,6 @@ def examine(file: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UT
         found += _audit_store(settings)
     if settings.audit.witness_policy:
         found += _witnesses(settings)
-    if settings.audit.store != "files":
-        found += _audit_store(settings)
     for name, listener in (("public", settings.public), ("admin", settings.admin)):
         found += _tls(name, settings, listener, now())
         found += _server(name, settings, listener)
