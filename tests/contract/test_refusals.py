@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+
+import pytest
 from msgspec import structs
 
 from gateway.audit.entry import from_change
@@ -10,7 +14,9 @@ from gateway.metrics import MINUTE_US, REFUSED_MINUTES, Counters
 from gateway.refusals import GRACE_S, RefusalLog
 from policies.facts import Action
 from tenants.ids import PLATFORM, OrgId
+from tenants.refusals import Counts
 from tenants.sql.store import SqlControlStore
+from tenants.store import StoreUnavailableError
 
 MINUTE = 29_395_000
 NOBODYS = Receipt(
@@ -68,6 +74,28 @@ async def test_what_is_not_over_is_written_at_the_end(store: SqlControlStore) ->
     log = RefusalLog(store.refusals, lambda: MINUTE * 60.0 + 1)
     log.take("a", counters("invalid_token").message("a", "a").refused)
     await log.round(last=True)
+    assert len(await details(store)) == 1
+
+
+async def test_it_goes_on_while_the_store_is_away_and_writes_the_rest_when_it_ends(
+    store: SqlControlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.refusals.ROUND_S", 0.001)
+    tried = asyncio.Event()
+
+    class Away:
+        async def add(self, minute: int, counted: Mapping[str, Counts]) -> None:
+            if not tried.is_set():
+                tried.set()
+                raise StoreUnavailableError("locked")
+            await store.refusals.add(minute, counted)
+
+    log = RefusalLog(Away(), lambda: MINUTE * 60.0 + 300)
+    log.take("a", counters("invalid_token").message("a", "a").refused)
+    running = asyncio.create_task(log.run())
+    await tried.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
     assert len(await details(store)) == 1
 
 

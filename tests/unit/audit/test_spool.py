@@ -241,7 +241,7 @@ async def test_a_crash_after_the_segment_was_begun_anew_loses_and_repeats_nothin
 async def test_a_segment_that_cannot_be_wiped_is_begun_anew_all_the_same(tmp_path: Path) -> None:
     """Else what comes behind a part that was wiped would be lost to recovery. Old records behind are repeats."""
 
-    class Worn(FaultyDisk):
+    class Unwiped(FaultyDisk):
         def write(self, fd: int, data: bytes, offset: int) -> None:
             if offset == 0 and not any(data) and os.readlink(f"/proc/self/fd/{fd}").endswith(".seg"):
                 refused.set()
@@ -250,7 +250,7 @@ async def test_a_segment_that_cannot_be_wiped_is_begun_anew_all_the_same(tmp_pat
             super().write(fd, data, offset)
 
     refused = threading.Event()
-    spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=Worn()), Sequencer()
+    spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=Unwiped()), Sequencer()
     fill(spool, 3)
     running = asyncio.create_task(spool.run(there.send))
     await eventually(refused.is_set, "the segment to be wiped in vain")
@@ -402,6 +402,38 @@ async def test_while_the_disk_stays_broken_receipts_are_sent_from_memory(tmp_pat
     spool.stop()
     await running
     assert there.seqs == [1, 2]
+
+
+class Worn(FaultyDisk):
+    """Writes to segments fail while it is `worn`; intents are kept elsewhere."""
+
+    worn = True
+
+    def write(self, fd: int, data: bytes, offset: int) -> None:
+        if self.worn and os.readlink(f"/proc/self/fd/{fd}").endswith(".seg"):
+            raise OSError(5, "Input/output error")
+        super().write(fd, data, offset)
+
+
+@pytest.mark.parametrize("recent", [0, 10**6])
+async def test_what_no_segment_took_is_sent_and_needs_none_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recent: int
+) -> None:
+    monkeypatch.setattr("gateway.audit.spool.RECENT_BYTES", recent)
+    disk = Worn()
+    spool, there = Spool(tmp_path, "boot", SIZE, 1, disk=disk), Sequencer()
+    for n in range(7):
+        spool.admit(intent(n))
+    for n in range(7):
+        settle(spool, receipt(n, model="x" * 500, error="x" * 400, rule="x" * 400, limit="x" * 400))
+    running = asyncio.create_task(spool.run(there.send))
+    await eventually(lambda: "00000001.seg" not in files(tmp_path / "boot"), "the first segment to be forgotten")
+    assert there.seqs == [1, 2, 3, 4, 5, 6, 7]
+    assert not well(spool)
+    disk.worn = False
+    await eventually(lambda: well(spool), "the disk to be trusted again")
+    spool.stop()
+    await running
 
 
 async def test_records_behind_a_failed_write_reach_the_disk_in_order(tmp_path: Path) -> None:
