@@ -80,6 +80,8 @@ class Tiles:
         self._edge = TileTree.restored(self._put, size, parts)
         self._verified: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._turn = threading.Lock()
+        self._mending = threading.Lock()
+        """Held while a tile is made anew: many may ask for it."""
 
     @property
     def size(self) -> int:
@@ -152,14 +154,20 @@ class Tiles:
                 self._verified.move_to_end((level, number))
                 return found
         wanted = self._tile(level + 1, number // WIDTH)[HASH * (number % WIDTH) :][:HASH]
-        found = self._blobs.get(tile_path(level, number))
-        if found is None or len(found) != TILE_BYTES or subtree(found) != wanted:
-            found = self._remade(level, number, wanted)
+        found = self._sound(level, number, wanted)
+        if found is None:
+            with self._mending:
+                found = self._sound(level, number, wanted) or self._remade(level, number, wanted)
         with self._turn:
             self._verified[level, number] = found
             while len(self._verified) > KEPT:
                 self._verified.popitem(last=False)
         return found
+
+    def _sound(self, level: int, number: int, wanted: bytes) -> bytes | None:
+        """The tile that is kept, if it is the one whose hash is wanted."""
+        found = self._blobs.get(tile_path(level, number))
+        return found if found is not None and len(found) == TILE_BYTES and subtree(found) == wanted else None
 
     # -- making a tile anew ---------------------------------------------------------------------------------
 

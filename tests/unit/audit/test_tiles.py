@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from hypothesis import given, settings
@@ -237,6 +239,22 @@ def test_a_tile_that_is_damaged_is_made_anew(path: str, damage: str, caplog: pyt
     assert blobs.kept[path] == right
     assert lines.read == ([] if address.level else [(address.number * 256, address.number * 256 + 256)])
     assert caplog.messages == [f"audit: {path} was missing or damaged, and was made anew"]
+
+
+def test_a_tile_that_many_ask_for_is_made_anew_once() -> None:
+    before, blobs, lines = grown(size=600)
+    del blobs.kept["tile/0/001"]
+    blobs.puts.clear()
+    tiles = Tiles(blobs, lines, *before.state())
+    begin = Barrier(8)
+
+    def ask(_: int) -> bytes | None:
+        begin.wait()
+        return tiles.read(Address(0, 1), 600)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(ask, range(8))) == {b"".join(HASHES[256:512])}
+    assert blobs.puts == ["tile/0/001"]
 
 
 def test_whatever_is_lost_comes_back_from_the_lines() -> None:
