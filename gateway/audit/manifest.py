@@ -141,8 +141,9 @@ def is_pack(folder: Path, fault: FaultAt) -> bool:
     try:
         found = (folder / MANIFEST).lstat()
     except FileNotFoundError:
-        begun = (folder / PLAN).exists()
-        missing = "the export did not end: run it again, with --resume" if begun else f"this is no pack: {MANIFEST} is missing"
+        missing = f"this is no pack: {MANIFEST} is missing"
+        if (folder / PLAN).exists():
+            missing = "the export did not end: run it again, with --resume"
         fault(str(folder), missing)
         return False
     return _plain(MANIFEST, found, fault)
