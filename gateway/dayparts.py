@@ -60,7 +60,14 @@ def day_parts(
     lines, days = LogReader(sequencer), store.audit_days
     tallies = Tallies(days, clock.now)
     alarms = Alarms(webhooks, clock)
-    reconciler = Reconciler(lines, days, tallies, clock=clock.now, day_text=day_text)
+    reconciler = Reconciler(
+        lines,
+        days,
+        tallies,
+        clock=clock.now,
+        day_text=day_text,
+        shared=settings.limits.store == "redis",
+    )
     daily = DailyAudit(
         lines,
         days,

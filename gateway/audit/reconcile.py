@@ -13,7 +13,8 @@ What may differ, and is told beside it:
   counted: those are left out.
 - a budget of the whole organization counts by its own window. A request belongs to the window in which it was
   admitted, so what began before a boundary and ended after it may be in either: `used` lies between the two sums.
-  It is not compared where the limit was set, changed or reset within the window, or a worker was killed in it.
+  It is not compared where the limit was set, changed or reset within the window, or a worker was killed in it, nor
+  where several gateways count it together.
 """
 
 from __future__ import annotations
@@ -226,12 +227,14 @@ def workers(
     return tuple(found)
 
 
-def budget(sums: WindowSums, lost: bool) -> BudgetFigures:
-    """`lost`: a worker was killed within the window."""
+def budget(sums: WindowSums, *, lost: bool, shared: bool = False) -> BudgetFigures:
+    """`lost`: a worker was killed within the window; `shared`: other gateways draw from it too."""
     use = sums.use
     remark = ""
     if not compared(use.unit):
         remark = f"{use.unit.value} are not in entries"
+    elif shared:
+        remark = "it is counted in Redis, for other gateways too perhaps, whose requests are in their logs"
     elif sums.touched:
         remark = f"the limit was changed within the window ({sums.touched})"
     elif lost:

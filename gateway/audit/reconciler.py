@@ -41,7 +41,7 @@ class Reconciles(Protocol):
 
 
 class Reconciler:
-    """`day_text` spells a day. `clock`: Unix seconds."""
+    """`day_text` spells a day. `clock`: Unix seconds. `shared`: other gateways draw from the same budgets."""
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Reconciler:
         *,
         clock: Callable[[], float],
         day_text: Callable[[int], str],
+        shared: bool = False,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._lines = lines
@@ -58,6 +59,7 @@ class Reconciler:
         self._tallies = tallies
         self._clock = clock
         self._day_text = day_text
+        self._shared = shared
         self._sleep = sleep
 
     def over(self, day: int) -> bool:
@@ -93,7 +95,9 @@ class Reconciler:
         if any(one.state is WorkerState.LOST for one in found):
             lost_on.add(day)
         budgets = tuple(
-            budget(one, any(_within(lost, one) for lost in lost_on)) for one in windows if one.use.used or one.most
+            budget(one, lost=any(_within(day, one) for day in lost_on), shared=self._shared)
+            for one in windows
+            if one.use.used or one.most
         )
         return judge(org, self._day_text(day), found, budgets, unknown=sums.unknown, over=self.over(day))
 

@@ -244,14 +244,16 @@ class Streams:
             return
         if name not in self._behind:
             self._behind[name] = False
-            log.error("stream '%s' of %s is %d s behind: %s", state.name, org, state.lag_s, state.failure)
+            why = state.failure or "the receiver is slow"
+            log.error("stream '%s' of %s is %d s behind: %s", state.name, org, state.lag_s, why)
         if not self._behind[name]:
             data = {
                 "stream": state.name,
                 "lag_entries": state.lag_entries,
                 "lag_s": state.lag_s,
                 "failure": state.failure,
-                "text": f"The stream '{state.name}' is {state.lag_s} s behind the audit log: {state.failure}.",
+                "text": f"The stream '{state.name}' is {state.lag_s} s behind the audit log"
+                + (f": {state.failure}." if state.failure else "."),
             }
             self._behind[name] = await self._tell(org, KIND, f"{state.name}\0{state.position}", data)
 

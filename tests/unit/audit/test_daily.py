@@ -383,6 +383,15 @@ async def test_a_budget_has_what_the_log_says(bed: Bed, unit: LimitUnit, used: i
     assert f"{used + 1} {unit.value} used in its window, the log says {used}" in found.faults[0]
 
 
+async def test_a_budget_that_other_gateways_draw_from_is_not_compared(bed: Bed) -> None:
+    await bed.serve(*served(1))
+    bed.report(last=True)
+    await bed.store.budgets.write([month(999)], [])
+    shared = Reconciler(bed.reader, bed.days, bed.tallies, clock=bed.clock.now, day_text=day_text, shared=True)
+    found = await shared.reconcile(ACME, DAY)
+    assert (found.ok, "counted in Redis" in found.remarks[-1]) == (True, True)
+
+
 async def test_what_crosses_a_windows_end_may_be_in_either(bed: Bed) -> None:
     await bed.serve(*served(1), *served(1, at_us=MIDNIGHT_US - 1, total_us=5_000_000))
     bed.report(last=True)
