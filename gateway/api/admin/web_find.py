@@ -82,29 +82,26 @@ def read_filter(query: Mapping[str, str]) -> Filter:
 
 
 class Found(Struct, frozen=True):
-    """Entries that match among [`start`, `next`) of `size`; `more`: there are entries after those."""
+    """Entries that match among [`start`, `next`) of `size`; `more`: there are entries after those. `first`: the
+    first entry that is kept still."""
 
     items: tuple[Mapping[str, object], ...]
     start: int
     next: int
     size: int
+    first: int = 0
 
     @property
     def more(self) -> bool:
         return self.next < self.size
 
 
-async def size_of(audit: AuditReader, org: OrgId) -> int:
-    """How many entries the log has: the second line of its checkpoint (C2SP tlog-checkpoint)."""
-    return int((await audit.checkpoint(org)).split("\n", 2)[1])
-
-
 async def find(audit: AuditReader, org: OrgId, wanted: Filter) -> Found:
     """A page: from `wanted.after` on, or without a filter the last one."""
-    size = await size_of(audit, org)
+    first, size = await audit.range(org)
     start = wanted.after
     if start is None:
-        start = 0 if wanted.any else max(size - PAGE, 0)
+        start = first if wanted.any else max(size - PAGE, first)
     items: list[Mapping[str, object]] = []
     asked, at = wanted.asked(), start
     for _ in range(ROUNDS):
@@ -113,7 +110,7 @@ async def find(audit: AuditReader, org: OrgId, wanted: Filter) -> Found:
         ended, at = following == at, following
         if ended or len(items) >= PAGE:
             break
-    return Found(tuple(items), start, at, max(size, at))
+    return Found(tuple(items), start, at, max(size, at), first)
 
 
 class Bar(Struct, frozen=True):
@@ -136,10 +133,10 @@ class Timeline(Struct, frozen=True):
 
 async def timeline(audit: AuditReader, org: OrgId, wanted: Filter) -> Timeline:
     """By the hour, or where there are too many of those by the day, then by the week (from Monday, UTC)."""
-    size = await size_of(audit, org)
+    first, size = await audit.range(org)
     start = wanted.after
     if start is None:
-        start = 0 if wanted.since or wanted.until else max(size - TIMELINE_FROM_END, 0)
+        start = first if wanted.since or wanted.until else max(size - TIMELINE_FROM_END, first)
     every: Counter[int] = Counter()
     wrong: Counter[int] = Counter()
     asked, at = wanted.asked(), start

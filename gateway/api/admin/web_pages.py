@@ -89,6 +89,7 @@ def audit_page(*, org: str, who: str, token: str, wanted: Filter, found: Found) 
         org=escape(org),
         here=escape(here),
         size=found.size,
+        first=found.first,
         faults="".join(
             f'<p class="error" role="alert">{escape(_LABELS[name])} {escape(what)}.</p>'
             for name, what in wanted.faults
@@ -146,6 +147,12 @@ def _local(text: str) -> str:
 def _stretch(wanted: Filter, found: Found) -> str:
     if not found.size:
         return "The log has no entry yet."
+    if found.first:
+        return f"Entries before {found.first} are past their retention. {_looked(wanted, found)}"
+    return _looked(wanted, found)
+
+
+def _looked(wanted: Filter, found: Found) -> str:
     if not wanted.any:
         return f"Entries from {found.start} on, {len(found.items)} of {found.size}, the oldest first."
     many = "1 matches" if len(found.items) == 1 else f"{len(found.items)} match"
@@ -159,10 +166,10 @@ def _stretch(wanted: Filter, found: Found) -> str:
 
 def _pages(here: str, wanted: Filter, found: Found, where: str) -> str:
     places: list[tuple[str, int]] = []
-    if found.start > 0:
-        places.append(("First", 0))
+    if found.start > found.first:
+        places.append(("First", found.first))
         if not wanted.any:
-            places.append(("Older", max(found.start - PAGE, 0)))
+            places.append(("Older", max(found.start - PAGE, found.first)))
     if found.more:
         places.append(("Newer", found.next) if not wanted.any else ("Look on", found.next))
         if not wanted.any:

@@ -264,6 +264,28 @@ def test_a_log_too_long_for_a_browser_is_not_begun(house: House, auditor: Page) 
     )
 
 
+def test_a_log_whose_beginning_is_gone_is_not_begun_either(house: House, auditor: Page) -> None:
+    def shortened(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace('data-first="0"', 'data-first="7"'))
+
+    auditor.route(house.url(), shortened)
+    auditor.goto(house.url())
+    assert verify(auditor).startswith("Not verified: Entries before 7 are past their retention")
+
+
+def test_what_the_server_remarks_of_its_checkpoint_is_shown(house: House, auditor: Page) -> None:
+    def remarked(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, headers={**answer.headers, "x-orgate-remark": "not cosigned since 5"})
+
+    auditor.route(re.compile("/audit/checkpoint"), remarked)
+    auditor.goto(house.url())
+    said = verify(auditor)
+    assert said.startswith("Good")
+    assert "not cosigned since 5" in said
+
+
 def test_a_download_that_breaks_off_proves_nothing(house: House, auditor: Page, browser: Browser) -> None:
     with tab(browser, cookies=signed_in(house, browser), expect=("net::ERR",)) as page:
         page.route(re.compile("/audit/log"), lambda route: route.abort())

@@ -20,6 +20,7 @@ class Log:
     """Entries at given hours; looks at `scan` of them in one call, as the real one looks at 20,000."""
 
     scan = 20
+    first = 0
 
     def __init__(self, hours: list[int], **fields: str) -> None:
         self.items: list[dict[str, object]] = [
@@ -28,8 +29,8 @@ class Log:
         ]
         self.asked: list[Mapping[str, Any]] = []
 
-    async def checkpoint(self, org: OrgId) -> str:
-        return f"gateway.example/audit/{org}\n{len(self.items)}\nroot\n"
+    async def range(self, org: OrgId) -> tuple[int, int]:
+        return self.first, len(self.items)
 
     async def entries(
         self, org: OrgId, *, after: int, limit: int, **asked: Any
@@ -123,6 +124,16 @@ async def test_an_empty_log_has_an_empty_page() -> None:
 async def test_a_place_beyond_the_end_is_empty() -> None:
     found = await find(reader(Log([0] * 3)), ACME, Filter(after=2**53 - 1))
     assert (found.items, found.more) == ((), False)
+
+
+async def test_what_is_past_its_retention_is_not_where_anything_begins() -> None:
+    log = Log([0] * 120)
+    log.first = 100
+    newest = await find(reader(log), ACME, Filter())
+    assert (newest.start, newest.first, len(newest.items)) == (100, 100, 20)
+    assert (await find(reader(log), ACME, Filter(action="key.write"))).start == 100
+    assert (await timeline(reader(log), ACME, Filter())).start == 100
+    assert (await timeline(reader(log), ACME, Filter(since="1970-01-01"))).start == 100
 
 
 async def test_bars_are_hours_days_or_weeks_from_monday() -> None:

@@ -3,7 +3,7 @@
 
 import { ServerError, download } from "./pack.mjs";
 
-const org = document.querySelector("main").dataset.org;
+const { org, first } = document.querySelector("main").dataset;
 const place = (id) => document.getElementById(id);
 
 // Trusted Types: the one script URL that this page may start.
@@ -141,10 +141,16 @@ async function verify() {
   bar.hidden = false;
   place("verdict").replaceChildren(element("p", "Downloading and checking…"));
   try {
-    const files = await download(org, (done, all) => progress(0, done, all));
+    if (first !== "0")
+      throw new ServerError(
+        `Entries before ${first} are past their retention, and a browser verifies whole logs. ` +
+          "Use orgate audit export and orgate audit verify.",
+      );
+    const { files, remark } = await download(org, (done, all) => progress(0, done, all));
     const said = await judge(files, known, (done, all) => progress(1, done, all));
     if (said.failed) throw new ServerError(said.failed);
-    place("verdict").replaceChildren(...report(said.verdict));
+    const { unproven } = said.verdict;
+    place("verdict").replaceChildren(...report({ ...said.verdict, unproven: remark ? [...unproven, remark] : unproven }));
   } catch (error) {
     const text = error instanceof ServerError ? error.message : "The download broke off; try again.";
     place("verdict").replaceChildren(element("p", `Not verified: ${text}`, { class: "bad" }));

@@ -24,10 +24,16 @@ export function sizeOf(checkpoint) {
   return /^(0|[1-9][0-9]{0,15})$/.test(line) ? Number(line) : NaN;
 }
 
-/** The files of the pack of all of `org`'s entries, by name. `progress`: called with (entries so far, all). */
+/**
+ * All of `org`'s entries that a checkpoint signs. `progress`: called with (entries so far, all).
+ *
+ * @returns {files, remark}: the pack's files by name; what the server remarks of its checkpoint, '' for nothing
+ */
 export async function download(org, progress) {
   const base = `/orgs/${encodeURIComponent(org)}/audit`;
-  const checkpoint = await (await ask(`${base}/checkpoint`)).text();
+  const answer = await ask(`${base}/checkpoint`);
+  const remark = answer.headers.get("x-orgate-remark") ?? "";
+  const checkpoint = await answer.text();
   const key = await (await ask(`${base}/key`)).text();
   const size = sizeOf(checkpoint);
   if (Number.isNaN(size)) throw new ServerError("The server's checkpoint cannot be understood.");
@@ -36,7 +42,8 @@ export async function download(org, progress) {
       `The log has ${size} entries; a browser takes ${ENTRIES_MAX}. Use orgate audit export and orgate audit verify.`,
     );
   const entries = size ? await lines(`${base}/log?start=0&end=${size}`, size, progress) : new Uint8Array();
-  return files(org, size, { "entries.jsonl": entries, checkpoint: bytes(checkpoint), key: bytes(`${key.trimEnd()}\n`) });
+  const found = await files(org, size, { "entries.jsonl": entries, checkpoint: bytes(checkpoint), key: bytes(`${key.trimEnd()}\n`) });
+  return { files: found, remark };
 }
 
 async function lines(url, size, progress) {
