@@ -37,6 +37,8 @@ from gateway.audit.signer import Signer
 from gateway.audit.tiles import TamperedError, Tiles
 from tenants.ids import OrgId
 
+FOLLOW_MAX = 65_536
+"""Entries whose tiles are made at a time: a second's work at most."""
 LOOK_BACK = 16_384
 """Lines that a search for a repeat reads at a time, the newest first."""
 _DOCUMENT = re.compile(rb'"_document_id":"([^"]*)"')
@@ -111,10 +113,15 @@ class OrgLog:
         over."""
         return min(self.signed_size, self.tiles.size) < self._chain.size
 
+    @property
+    def trailing(self) -> bool:
+        """Whether tiles are missing for so many entries that a checkpoint would take a while."""
+        return self.store.size - self.tiles.size > FOLLOW_MAX
+
     def follow(self) -> None:
-        """Make the tiles of what is durable. May go on beside `append`: for an old log that has none it takes a
-        while. Raises OSError."""
-        self.tiles.follow(self.store.size)
+        """Make the tiles of the next `FOLLOW_MAX` entries that are durable. May go on beside `append`. Raises
+        OSError."""
+        self.tiles.follow(min(self.store.size, self.tiles.size + FOLLOW_MAX))
 
     def save_checkpoint(self) -> str:
         """Make the tiles, save the checkpoint over them, then the state that saves reading all at the next

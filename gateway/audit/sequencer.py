@@ -106,6 +106,9 @@ class Sequencer:
         self._nudged = asyncio.Event()
         self._nameless = ""
         self._opening = asyncio.Lock()
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._long = asyncio.Lock()
+        self._closing = False
 
     async def open(self) -> None:
         """Recover every log there is. Raises `DamagedError` for one that lost or changed entries, `InUseError`,
@@ -169,18 +172,17 @@ class Sequencer:
         """Keep the checkpoints at most 10 s behind, until cancelled."""
         while True:
             await asyncio.sleep(CHECKPOINT_S)
-            await self.save_checkpoints()
+            for org, state in list(self._logs.items()):
+                signed_lately = self._clock() < state.signed_at + APART_S
+                if state.log.behind and not signed_lately and not state.signing.locked():
+                    self._keep(self._publish(org, state, APART_S))  # no log waits for another's disk
 
     async def save_checkpoints(self, *, closing: bool = False) -> None:
         """Write the checkpoints that are behind. A disk that refuses makes the log unhealthy, not the caller.
         `closing`: at once, whenever the one before was."""
-        places = asyncio.Semaphore(AT_ONCE)
-
-        async def save(org: OrgId, state: OrgState) -> None:
-            async with places:
-                await self._publish(org, state, 0 if closing else APART_S)
-
-        await asyncio.gather(*[save(*one) for one in self._logs.items() if one[1].log.behind])
+        apart_s = 0 if closing else APART_S
+        behind = [one for one in self._logs.items() if one[1].log.behind]
+        await asyncio.gather(*[self._publish(org, state, apart_s) for org, state in behind])
 
     async def checkpoint(self, org: OrgId) -> str:
         """A signed note, as a rule over every entry that is durable when it is asked for; that may take `APART_S`.
@@ -227,7 +229,9 @@ class Sequencer:
             return await self._thread(lambda: state.log.expire(before_ms))
 
     async def close(self) -> None:
-        """Let commits end, write the last checkpoints, close the logs."""
+        """Let commits end, write the last checkpoints, close the logs. Tiles of an old log that are not there yet
+        are left to the next start, and so is its checkpoint."""
+        self._closing = True
         while self._commits:
             await asyncio.wait(self._commits)
         await self.save_checkpoints(closing=True)
@@ -316,8 +320,12 @@ class Sequencer:
             if (wait := state.signed_at + apart_s - self._clock()) > 0:
                 await self._pause(wait)
             try:
-                await self._thread(state.log.follow)  # commits go on meanwhile
-                async with state.lock:
+                while state.log.trailing:
+                    if self._closing:
+                        return False
+                    async with self._long:  # other logs have the rest of the threads, and commits go on
+                        await self._thread(state.log.follow)
+                async with self._places, state.lock:
                     note = await self._thread(state.log.save_checkpoint)
             except OSError as error:
                 self._fail(org, state, error)
@@ -333,7 +341,7 @@ class Sequencer:
             log.error("audit log of %s: %s; nothing is acknowledged until it can be written", org, reason)
         state.fault = reason
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """A task of its own, so that a cancelled caller cannot leave a log half moved on."""
         task = asyncio.ensure_future(work)
         self._commits.add(task)

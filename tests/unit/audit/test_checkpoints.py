@@ -264,6 +264,42 @@ def spoil_state(path: Path, how: str) -> None:
     path.write_bytes(canonical(state))
 
 
+async def test_tiles_of_a_long_log_are_made_step_by_step_and_not_while_closing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log of before there were tiles: entries are taken meanwhile, and a stop does not wait for all of it."""
+    await world.entries(700)
+    await world.sequencer.close()
+    shutil.rmtree(world.place / "tile")
+    spoil_state(world.place / "state.json", "without tiles")
+    before = (world.place / "state.json").read_bytes()
+    monkeypatch.setattr("gateway.audit.orglog.FOLLOW_MAX", 100)
+    world.sequencer = world.begin()
+    await world.sequencer.open()
+    log = (await world.state()).log
+    assert log.trailing
+    await world.sequencer.close()
+    assert (log.tiles.size, (world.place / "state.json").read_bytes()) == (0, before)
+
+    world.sequencer = world.begin()
+    await world.sequencer.open()
+    log = (await world.state()).log
+    steps: list[int] = []
+    follow = log.follow
+
+    def follow_and_count() -> None:
+        follow()
+        steps.append(log.tiles.size)
+        if len(steps) == 2:
+            asyncio.run_coroutine_threadsafe(world.entries(50), loop).result()
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(log, "follow", follow_and_count)
+    await world.sequencer.save_checkpoints()
+    assert steps == [100, 200, 300, 400, 500, 600, 700]
+    assert size_of(log.checkpoint()) == log.tiles.size == 750
+
+
 async def test_lines_that_change_under_a_running_log_are_not_signed(world: World) -> None:
     await world.entries(5)
     (segment,) = world.place.glob("log-*.jsonl")
