@@ -137,10 +137,15 @@ def serve(
     where = _place(folder)
     keys = [_log_key(one) for one in log or []]
     address = Address(host, port, tls_cert, tls_key, plain_http)
-    kept = _folder(lambda: _opened(where, name, session))
-    _folder(lambda: [kept.add(one) for one in keys])
+
+    def opened() -> WitnessFolder:
+        kept = _opened(where, name, session)
+        for one in keys:
+            kept.add(one)
+        return kept
+
     try:
-        _folder(lambda: run(kept, address))
+        _folder(lambda: run(opened, address))
     except ListenError as error:
         raise UsageError(str(error), error.fix) from None
 

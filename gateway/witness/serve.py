@@ -51,13 +51,14 @@ class ListenError(Exception):
         self.fix = fix
 
 
-def serve(folder: WitnessFolder, address: Address) -> None:
-    """Serve until SIGTERM or SIGINT. Raises, before anybody is served: `gateway.witness.folder.FolderError`, also
-    for damage; `ListenError`; OSError."""
+def serve(opened: Callable[[], WitnessFolder], address: Address) -> None:
+    """Serve until SIGTERM or SIGINT; `opened` reads the key. Raises, before anybody is served: `ListenError`;
+    `gateway.witness.folder.FolderError`, also for damage; OSError."""
+    check(address)
     keep_memory_private()
+    folder = opened()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     with folder.held():
-        check(address)
         for one in folder.logs():
             seen = f"at size {one.known.head.size}" if one.known else "nothing seen yet"
             log.info("%s: served, %s", one.origin, seen)

@@ -19,6 +19,7 @@ from gateway.audit.witness_wire import SIZE_TYPE, submission
 from tests.fakes.growinglog import GrowingLog
 from tests.kit.certs import make_pki
 from tests.kit.orgate import Orgate
+from tests.kit.ports import free_port
 from tests.kit.witness import RunningWitness, witness
 
 KILLS = 3
@@ -120,26 +121,12 @@ def test_after_kill_9_it_knows_every_tree_that_it_has_cosigned(tmp_path: Path) -
         assert all(w1.key in cosigned(note, [w1.key]) for note in seen)
 
 
-def test_a_start_that_cannot_be_says_why(tmp_path: Path) -> None:
+def test_two_witnesses_share_neither_folder_nor_port(tmp_path: Path) -> None:
     person = Orgate(tmp_path / "config")
-    place = ("--folder", str(tmp_path / "w"))
-    serve = ("audit", "witness", "serve", *place)
-    assert "no witness in this folder" in person(*serve, expect=1)
-    assert "two words" in person(*serve, "--name", "two words", expect=1)
-    assert "no address and port" in person(*serve, "--name", "w", "--listen", "localhost", expect=2)
-    assert "it is no key" in person(*serve, "--name", "w", "--log", "nowhere.key", expect=2)
-    assert not (tmp_path / "w").exists()
-    assert "not loopback" in person(*serve, "--name", "w", "--listen", "0.0.0.0:1", expect=2)
-    assert "is called w" in person(*serve, "--name", "v", expect=1)
-    assert "belong together" in person(*serve, "--tls-cert", "cert.pem", expect=2)
     with witness(tmp_path / "w", "w") as w1:
         port = w1.url.rpartition(":")[2]
-        assert "another witness" in person(*serve, "--listen", "127.0.0.1:1", expect=1)
-        other = ("audit", "witness", "serve", "--folder", str(tmp_path / "v"), "--name", "v")
-        assert "Address already in use" in person(*other, "--listen", f"127.0.0.1:{port}", expect=2)
-
-
-@pytest.mark.parametrize("extra", [("key",), ("list",), ("add", str(ACME.key)), ("remove", "x")])
-def test_commands_need_a_witness(tmp_path: Path, extra: tuple[str, ...]) -> None:
-    person = Orgate(tmp_path / "config")
-    assert "no witness in this folder" in person("audit", "witness", *extra, expect=1)
+        serve = ("audit", "witness", "serve", "--listen")
+        refused = person(*serve, f"127.0.0.1:{free_port()}", "--folder", str(tmp_path / "w"), expect=1)
+        assert "another witness serves from this folder" in refused
+        refused = person(*serve, f"127.0.0.1:{port}", "--folder", str(tmp_path / "v"), "--name", "v", expect=2)
+        assert "Address already in use" in refused

@@ -12,6 +12,7 @@ from gateway.audit.policy import parse_policy
 from gateway.witness.folder import WitnessFolder, make
 from tests.fakes.control_plane import ControlPlane
 from tests.fakes.growinglog import GrowingLog
+from tests.kit.ports import free_port
 from tests.unit.cli.conftest import Cli
 
 STATUS = "/admin/v1/orgs/acme/audit/witnesses"
@@ -106,11 +107,47 @@ def test_files_that_cannot_be_used_are_told(cli: Cli, place: Path, tmp_path: Pat
     refused = cli("audit", "witness", "key", "--folder", str(place))
     assert (refused.code, "chmod 600" in refused.err) == (1, True)
     (tmp_path / "file").write_text("")
-    refused = cli("audit", "witness", "serve", "--name", "w", "--folder", str(tmp_path / "file" / "w"))
-    assert (refused.code, "Not a directory" in refused.err) == (1, True)
 
 
 @pytest.mark.parametrize("listen", ["localhost", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:70000", ":8446", "[::1]"])
 def test_an_address_that_is_none_is_refused(cli: Cli, place: Path, listen: str) -> None:
     refused = cli("audit", "witness", "serve", "--folder", str(place), "--listen", listen)
     assert (refused.code, "no address and port" in refused.err) == (2, True)
+
+
+@pytest.fixture
+def listen(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A free address; this process stays open to debuggers."""
+    monkeypatch.setattr("gateway.witness.serve.keep_memory_private", lambda: None)
+    return f"127.0.0.1:{free_port()}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((), 1, "there is no witness in this folder"),
+        (("--name", "two words"), 1, "can be no witness's name"),
+        (("--name", "w", "--folder", "file/w"), 1, "Not a directory"),
+        (("--folder", "w", "--name", "v"), 1, "this witness is called w1.example"),
+        (("--folder", "w", "--log", "nowhere.key"), 2, "it is no key"),
+        (("--folder", "w", "--listen", "0.0.0.0:8446"), 2, "is not loopback, and there is no certificate"),
+        (("--folder", "w", "--tls-cert", "cert.pem"), 2, "belong together"),
+        (("--folder", "w", "--tls-cert", "no.pem", "--tls-key", "no.key"), 2, "No such file"),
+        (("--folder", "w", "--tls-cert", "file", "--tls-key", "file"), 2, "is not PKCS#8"),
+    ],
+)
+def test_a_start_that_cannot_be_says_why(
+    cli: Cli, place: Path, listen: str, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    (place.parent / "file").write_text("")
+    refused = cli("audit", "witness", "serve", "--listen", listen, *arguments)
+    assert (refused.code, said in refused.err) == (code, True), refused.err
+    assert not (cli.folder / "witness").exists()
+
+
+def test_a_memory_that_was_changed_stops_the_start(cli: Cli, place: Path, listen: str) -> None:
+    WitnessFolder(place).add(LOG.key)
+    (folder,) = (place / "logs").iterdir()
+    (folder / "checkpoint").write_text("nonsense")
+    refused = cli("audit", "witness", "serve", "--listen", listen, "--folder", str(place))
+    assert (refused.code, "cannot say what it has seen" in refused.err) == (1, True), refused.err
