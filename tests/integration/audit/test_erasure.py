@@ -71,6 +71,8 @@ async def test_no_file_says_anything_of_who_was_erased(gateway: RunningGateway) 
     after = stored(gateway.home, "acme")
     assert after[: len(before)] == before
     assert after[-1]["action"] == "person.erase"
+    (nobodys,) = [entry for entry in stored(gateway.home, "platform") if entry["action"] == "request.refused"]
+    assert nobodys["detail"]["401.invalid_token"] == 1
 
     gateway.start()  # the log and the store fit each other still, and everybody else is there
     found = owner.admin("GET", "/admin/v1/orgs/acme/audit/entries?limit=1000").json()["items"]
