@@ -13,7 +13,7 @@ from gateway.api.admin.problems import invalid
 from gateway.api.admin.resource import Kind, collection
 from gateway.api.admin.usage import below_limits
 from gateway.limits.refusal import OF_PLATFORM
-from gateway.oauth.clients import CLIENTS
+from gateway.oauth.clients import CLIENTS, Plane
 from tenants.ids import PLATFORM
 from tenants.models import Limit, LimitScope, LimitUnit, ModelAlias
 from tenants.overlap import remarks
@@ -88,9 +88,10 @@ def _of_platform(caller: Caller) -> Sequence[Limit]:
 
 def _unregistered(item: Limit) -> Sequence[str]:
     """Clients come with releases, so one that is not known may be meant for the next."""
-    if item.scope is not LimitScope.CLIENT or item.subject in ("", *CLIENTS):
+    asking = sorted(client.id for client in CLIENTS.values() if Plane.DATA in client.planes)
+    if item.scope is not LimitScope.CLIENT or item.subject in ("", *asking):
         return ()
-    return (f"nobody signs in with client '{item.subject}': those there are are {', '.join(sorted(CLIENTS))}",)
+    return (f"nobody asks models with client '{item.subject}': those there are are {', '.join(asking)}",)
 
 
 def _unpriced(caller: Caller, item: Limit) -> Sequence[str]:

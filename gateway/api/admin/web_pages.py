@@ -43,7 +43,7 @@ VERIFIER: Final = tuple(
     sorted(
         file.name
         for file in _FOLDER.joinpath("verifier").iterdir()
-        if file.name.endswith(".mjs") and file.name != "verify-cli.mjs"
+        if file.name.endswith(".mjs") and not file.name.endswith("-cli.mjs")
     )
 )
 """The second verifier's own files, as `docs/verify` has them: `verifier` leads there."""

@@ -54,7 +54,7 @@ async def test_a_subject_that_names_nothing_is_refused_by_name(world: World) -> 
         body = {**LIMIT, "name": f"of-{scope}", "scope": scope, "subject": subject}
         made = await world.ask("POST", LIMITS, json=body)
         assert made.status_code == 201
-        assert ("nobody signs in with client 'any-editor'" in made.headers.get("x-orgate-remark", "")) == (
+        assert ("nobody asks models with client 'any-editor'" in made.headers.get("x-orgate-remark", "")) == (
             scope == "client"
         )
 
@@ -124,7 +124,7 @@ async def test_a_header_has_no_more_remarks_than_it_can_hold(world: World) -> No
     assert len(said) == 9
     assert said[-1] == "and 3 more remarks"
     few = await world.ask("POST", LIMITS, json={**body, "name": "few", "amount": 1, "unit": "bytes"})
-    assert "nobody signs in with client '\\xe9diteur'" in few.headers["x-orgate-remark"]
+    assert "nobody asks models with client '\\xe9diteur'" in few.headers["x-orgate-remark"]
 
 
 async def test_what_the_platform_allows_less_of_is_remarked_too(world: World) -> None:
