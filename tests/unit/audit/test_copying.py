@@ -75,7 +75,7 @@ def test_a_copy_that_broke_off_is_gone_on_with(
     way: tuple[Backend, Backend], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target = way
-    fill(source, 600)
+    fill(source, 300)
     seen: list[int] = []
 
     def advance(done: int) -> None:
@@ -88,9 +88,9 @@ def test_a_copy_that_broke_off_is_gone_on_with(
         copy_log(opened(one.open(ACME)), opened(other.open(ACME)), ACME, KEY, advance)
     one.close()
     other.close()
-    assert 0 < copy(source, target) < 600
+    assert 0 < copy(source, target) < 300
     after = target.open()
-    assert OrgLog(after.open(ACME), ACME, SIGNER).size == 600
+    assert OrgLog(after.open(ACME), ACME, SIGNER).size == 300
     after.close()
 
 
