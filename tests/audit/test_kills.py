@@ -10,7 +10,8 @@ import pytest
 
 from gateway.audit.chain import Chain, ChainError
 from gateway.audit.entry import from_receipt
-from tests.audit.kills import ACKNOWLEDGED, ADMITTED, IN_MEMORY, House, Killed, Log
+from tests.audit.killed import ACKNOWLEDGED, ADMITTED, IN_MEMORY
+from tests.audit.kills import House, Killed, Log
 from tests.fakes.audit import ACME, SIGNER, receipt
 
 
