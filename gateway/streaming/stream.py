@@ -84,6 +84,7 @@ class Stream:
         self._next = 0
         self._passed: deque[tuple[int, float]] = deque()  # up to where, and when: not certain yet
         self._attempts = 0
+        self._full = False  # as much as goes at once was there: more is, probably
         self._most_bytes: float = inf  # that the receiver takes at once, as far as it said
 
     async def run(self) -> None:
@@ -110,7 +111,7 @@ class Stream:
         if await self._size() <= self._next:
             await self._wait(self._next, SETTLE_S if self._passed else IDLE_S)
             return
-        if self._sender.gather_s and await self._size() - self._next < self._sender.most:
+        if self._sender.gather_s and not self._full and await self._size() - self._next < self._sender.most:
             await self._sleep(self._sender.gather_s)
         found = await self._read(self._sender)
         if found is None:
@@ -128,6 +129,7 @@ class Stream:
                 raise
             self._most_bytes = found.size / 2
             return
+        self._full = found.size * 2 >= self._sender.most_bytes or len(found.records) == self._sender.most
         self._next = found.end
         self._count(len(found.records))
         if self._sender.certain:

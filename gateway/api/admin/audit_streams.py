@@ -105,7 +105,7 @@ async def test(caller: CallerDependency, key: FromPath[str]) -> StreamTest:
 
 @get(
     "/orgs/{org:str}/audit-streams-state",
-    tags=["Audit_streams"],
+    tags=["AuditStreams"],
     **operation(Operation.AUDIT_STREAM_READ, "getAuditStreamStates", summary="See how streams are"),
 )
 async def states(caller: CallerDependency) -> StreamStates:
