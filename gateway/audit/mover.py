@@ -82,11 +82,15 @@ class Mover:
         self._org = org
         self._writer = writer
         self._sizes = sizes
+        self._applied: Rule | None = None
 
     def move(self, rule: Rule, checkpoint: bytes, now_ms: int, begin: int, size: int) -> None:
         """What is due of a log whose entries [begin, size) are kept."""
-        self._hold(rule)
-        self._lengthen(rule, begin)
+        if rule != self._applied:  # what is written from then on has it from the beginning
+            self._applied = None
+            self._hold(rule)
+            self._lengthen(rule, begin)
+            self._applied = rule
         while (segment := self._due(size)) is not None:
             if checkpoint:
                 self._keep_checkpoint(rule, checkpoint, now_ms)

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway.audit.disk import Disk, replace_file
-from gateway.audit.log_store import DamagedError, FencedError, InUseError, Rule
+from gateway.audit.log_store import DamagedError, FencedError, InUseError, Rule, StoreAwayError
 from gateway.audit.mover import CHECKPOINTS, Mover, Sizes
 from gateway.audit.note import NoteError, parse_checkpoint
 from gateway.audit.objects import Objects, ObjectsError
@@ -354,14 +354,14 @@ class PostgresLog:
                 row = connection.execute(_OBJECT, told, binary=True).fetchone()
             if row is not None:
                 return row[3], self._object(Place(*row))
-        raise OSError(5, f"entry {at} is neither in PostgreSQL nor among the objects")
+        raise StoreAwayError(f"entry {at} is neither in PostgreSQL nor among the objects")
 
     def _object(self, place: Place) -> list[bytes]:
         found = self._lines.get(place.first)
         if found is None:
             data = self.objects.get(f"{self.org}/{place.name}", place.version)
             if sha256(data).digest() != place.sha256:
-                raise OSError(5, f"object {place.name} is not what was written")
+                raise StoreAwayError(f"object {place.name} is not what was written")
             found = [line + b"\n" for line in data.split(b"\n")[:-1]]
             self._lines[place.first] = found
             while len(self._lines) > OBJECTS:

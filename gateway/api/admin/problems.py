@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from gateway.api.admin.requestid import request_id
 from gateway.api.failure import bare
+from gateway.audit.log_store import StoreAwayError
 from gateway.errors import ForbiddenError, GatewayError, UnauthenticatedError
 from gateway.secrets.store import NoSuchSecretError, ReadOnlyError
 from gateway.secrets.store import StoreUnavailableError as KeysUnavailableError
@@ -99,8 +100,8 @@ def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Proble
     """The handler of every exception: nothing leaves the admin API that is not a problem."""
     said, headers = _describe(request, error)
     if said.status >= 500:
-        # What a store of keys says of itself holds no secret, and is what an operator needs to know.
-        told = error if isinstance(error, KeysUnavailableError) else bare(error)
+        # What a store says of itself holds no secret, and is what an operator needs to know.
+        told = error if isinstance(error, KeysUnavailableError | StoreAwayError) else bare(error)
         log.error("request %s answered %d: %s", request_id(request.scope), said.status, told)
     title = said.code.replace("-", " ").capitalize()
     problem = Problem(
@@ -125,6 +126,9 @@ def _describe(request: Request[Any, Any, Any], error: Exception) -> tuple[Proble
         case KeysUnavailableError():
             # The store's own words name paths on this machine: the log has its type, the caller a remedy.
             detail = "The store of upstream keys cannot be read or written now; nothing was changed."
+            return ProblemError(503, "unavailable", detail), {"Retry-After": str(RETRY_S)}
+        case StoreAwayError():
+            detail = "The audit log cannot be read now. What was acknowledged is kept where it is."
             return ProblemError(503, "unavailable", detail), {"Retry-After": str(RETRY_S)}
         case ReadOnlyError():
             return ProblemError(409, "keys-read-only", f"Nothing was changed: {error}."), {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.audit.log_store import StoreAwayError
 from gateway.audit_settings import AuditStoreSettings
 from policies.facts import Role
 from tests.integration.admin.world import ACME, World
@@ -79,6 +80,18 @@ async def test_a_hold_is_not_changed_by_whoever_changes_the_organization(world: 
     del current["audit_hold"]
     assert (await world.ask("PUT", "/orgs/acme", Role.OWNER, headers=ANY, json=current)).status_code == 200
     assert (await shown(world))["hold"] == "a case"
+
+
+async def test_a_store_that_is_away_is_told_and_shows_nothing_of_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(org: str) -> tuple[int, int]:
+        raise StoreAwayError("PostgreSQL: the server at db.internal is gone")
+
+    monkeypatch.setattr(world.deps.audit, "range", away)
+    answer = await world.ask("GET", HOLD, Role.AUDITOR)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert "db.internal" not in answer.text
 
 
 async def test_an_export_from_before_the_log_begins_says_where_it_begins(
