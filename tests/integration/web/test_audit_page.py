@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
@@ -179,34 +182,55 @@ def test_a_good_log_is_good_and_what_is_not_proven_is_said(house: House, auditor
     assert noted["detail"]["start"] == 0  # type: ignore[index]
 
 
-def test_with_a_key_from_elsewhere_that_key_decides(house: House, auditor: Page) -> None:
-    key = house.owner.admin("GET", "/admin/v1/orgs/acme/audit/key").text.strip()
+@pytest.fixture(scope="module")
+def pieces(house: House) -> dict[str, bytes]:
+    """What the verifier downloads, as it was at one moment."""
+    base = "/admin/v1/orgs/acme/audit/"
+    found = {name: house.owner.admin("GET", base + name).content for name in ("checkpoint", "key")}
+    end = found["checkpoint"].split(b"\n")[1].decode()
+    return {**found, "log": house.owner.admin("GET", base + "log", params={"start": 0, "end": end}).content}
+
+
+@pytest.fixture
+def serve(auditor: Page, pieces: dict[str, bytes]) -> Callable[..., None]:
+    """Somebody between server and browser, or a server that lies: the pieces, changed or with more headers."""
+
+    def now(more: Mapping[str, str] = MappingProxyType({}), **changed: bytes) -> None:
+        auditor.unroute_all()
+        for name, body in {**pieces, **changed}.items():
+            answer = {"body": body, "headers": {"content-type": "text/plain", **more}}
+            auditor.route(re.compile(rf"/audit/{name}(\?|$)"), partial(_fulfill, answer=answer))
+
+    return now
+
+
+def _fulfill(route: Route, answer: Any) -> None:
+    route.fulfill(**answer)
+
+
+def test_what_the_auditor_has_from_elsewhere_decides(
+    house: House, auditor: Page, serve: Callable[..., None], pieces: dict[str, bytes]
+) -> None:
     other = house.operator.admin("GET", "/admin/v1/orgs/platform/audit/key").text.strip()
+    note = pieces["checkpoint"].decode()
+    serve()
     auditor.goto(house.url())
-    box = auditor.get_by_label("The log's key, as you got it from elsewhere")
-    box.fill(key)
-    said = verify(auditor)
-    assert said.startswith("Good")
-    assert "the key came with the pack" not in said
-    box.fill(other)
-    assert "is not the key that was given" in verify(auditor)
-    box.fill("not a key")
-    assert "is not of the form name+id+base64" in verify(auditor)
-
-
-def test_a_checkpoint_that_was_kept_is_held_against_the_log(house: House, auditor: Page) -> None:
-    note = house.owner.admin("GET", "/admin/v1/orgs/acme/audit/checkpoint").text
-    auditor.goto(house.url())
-    auditor.get_by_label("A checkpoint that you kept").fill(note)
+    key = auditor.get_by_label("The log's key, as you got it from elsewhere")
+    kept = auditor.get_by_label("A checkpoint that you kept")
+    key.fill(pieces["key"].decode())
+    kept.fill(note)
     said = verify(auditor)
     assert said.startswith("Good")
     assert "the checkpoint that you kept" in said
-    auditor.get_by_label("A checkpoint that you kept").fill(note.replace("/audit/", "/other/"))
+    assert "the key came with the pack" not in said
+    kept.fill(note.replace("/audit/", "/other/"))
     assert verify(auditor).startswith("Wrong")
-
-
-def test_witnesses_who_did_not_sign_are_missed(house: House, auditor: Page) -> None:
-    auditor.goto(house.url())
+    kept.fill("")
+    key.fill(other)
+    assert "is not the key that was given" in verify(auditor)
+    key.fill("not a key")
+    assert "is not of the form name+id+base64" in verify(auditor)
+    key.fill("")
     auditor.get_by_label("Witnesses whom you trust").fill("quorum nobody")
     assert verify(auditor).startswith("Wrong")
 
@@ -221,50 +245,40 @@ TAMPERED: tuple[tuple[str, Callable[[bytes], bytes], str], ...] = (
     ("log", lambda body: body[: body.rindex(b"\n", 0, -1) + 1], "the manifest counts"),
     ("log", lambda body: body[: len(body) // 2], "not JSON"),
     ("log", lambda body: body.split(b"\n", 1)[1], "expected 0"),
+    ("log", lambda body: b"", "the manifest counts"),
     ("checkpoint", lambda body: body[:-9] + b"AAAAAAA=\n", "the signature"),
     ("key", lambda body: body.replace(b"+", b"+0", 1), "key"),
 )
 
 
-def tampered(change: Callable[[bytes], bytes]) -> Callable[[Route], None]:
-    """Somebody between server and browser, or the server itself."""
-
-    def handle(route: Route) -> None:
-        answer = route.fetch()
-        route.fulfill(response=answer, body=change(answer.body()))
-
-    return handle
-
-
-def test_what_was_tampered_with_is_said_in_words(house: House, auditor: Page) -> None:
+def test_what_was_tampered_with_is_said_in_words(
+    house: House, auditor: Page, serve: Callable[..., None], pieces: dict[str, bytes]
+) -> None:
     auditor.goto(house.url())
     for what, change, says in TAMPERED:
-        path = re.compile(rf"/audit/{what}(\?|$)")
-
-        auditor.route(path, tampered(change))
+        serve(**{what: change(pieces[what])})
         said = verify(auditor)
-        auditor.unroute(path)
         assert said.startswith("Wrong: the log of acme does not verify"), what
         assert says in said, (what, said)
-    assert verify(auditor).startswith("Good")
-
-
-def test_a_log_too_long_for_a_browser_is_not_begun(house: House, auditor: Page) -> None:
-    def long(route: Route) -> None:
-        answer = route.fetch()
-        lines = answer.text().split("\n")
-        route.fulfill(response=answer, body="\n".join([lines[0], "200001", *lines[2:]]))
-
-    auditor.route(re.compile("/audit/checkpoint"), long)
-    auditor.goto(house.url())
+    serve({"x-orgate-remark": "not cosigned since 5"})
     said = verify(auditor)
-    assert said == (
+    assert said.startswith("Good")
+    assert "not cosigned since 5" in said
+
+
+def test_what_a_browser_cannot_verify_it_does_not_begin(
+    house: House, auditor: Page, serve: Callable[..., None], pieces: dict[str, bytes]
+) -> None:
+    origin, _, *rest = pieces["checkpoint"].split(b"\n")
+    auditor.goto(house.url())
+    serve(checkpoint=b"\n".join([origin, b"200001", *rest]))
+    assert verify(auditor) == (
         "Not verified: The log has 200001 entries; a browser takes 200000."
         " Use orgate audit export and orgate audit verify."
     )
+    serve(checkpoint=b"<html>a proxy's page</html>")
+    assert verify(auditor) == "Not verified: The server's checkpoint cannot be understood."
 
-
-def test_a_log_whose_beginning_is_gone_is_not_begun_either(house: House, auditor: Page) -> None:
     def shortened(route: Route) -> None:
         answer = route.fetch()
         route.fulfill(response=answer, body=answer.text().replace('data-first="0"', 'data-first="7"'))
@@ -272,18 +286,6 @@ def test_a_log_whose_beginning_is_gone_is_not_begun_either(house: House, auditor
     auditor.route(house.url(), shortened)
     auditor.goto(house.url())
     assert verify(auditor).startswith("Not verified: Entries before 7 are past their retention")
-
-
-def test_what_the_server_remarks_of_its_checkpoint_is_shown(house: House, auditor: Page) -> None:
-    def remarked(route: Route) -> None:
-        answer = route.fetch()
-        route.fulfill(response=answer, headers={**answer.headers, "x-orgate-remark": "not cosigned since 5"})
-
-    auditor.route(re.compile("/audit/checkpoint"), remarked)
-    auditor.goto(house.url())
-    said = verify(auditor)
-    assert said.startswith("Good")
-    assert "not cosigned since 5" in said
 
 
 def test_a_download_that_breaks_off_proves_nothing(house: House, auditor: Page, browser: Browser) -> None:
