@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 SEGMENT_BYTES = 64 * 1024 * 1024
 _TIMESTAMP = re.compile(rb'\{"@timestamp":(\d+)')
 """How each line begins: no other name comes before it."""
+AHEAD_MS = 86_400_000
 STRIDE = 256
 """Entries between two remembered offsets of a segment."""
 
@@ -255,7 +256,9 @@ class FileLog:
         begin = self.begin
         for number, following in zip(sorted(self.firsts), sorted(self.firsts)[1:], strict=False):
             path = self.path(number)
-            if path.stat().st_mtime * 1000 >= before_ms or _newest(path) >= before_ms:
+            written_ms = path.stat().st_mtime * 1000
+            # An entry's time that is far ahead of its write is a clock's fault, and keeps nothing for ever.
+            if written_ms >= before_ms or min(_newest(path), written_ms + AHEAD_MS) >= before_ms:
                 break
             begin = self.firsts[following]
         return begin

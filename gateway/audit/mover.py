@@ -122,9 +122,9 @@ class Mover:
         return Segment(first, data.count(b"\n"), data, _checked(data, first))
 
     def _keep_segment(self, rule: Rule, segment: Segment, now_ms: int) -> None:
-        until = _until(rule, segment.newest_ms, now_ms)
-        kept = self._put(rule, segment.name, segment.data, until)
-        kept |= {"first": segment.first, "count": segment.entries, "newest_ms": segment.newest_ms}
+        newest_ms = min(segment.newest_ms, now_ms + AHEAD_MS)
+        kept = self._put(rule, segment.name, segment.data, _until(rule, newest_ms, now_ms))
+        kept |= {"first": segment.first, "count": segment.entries, "newest_ms": newest_ms}
         with self._server.use(self._org) as connection, connection.transaction():
             self._name(connection, kept)
             gone = connection.execute(
@@ -219,7 +219,7 @@ class Mover:
 
 def _until(rule: Rule, newest_ms: int, now_ms: int) -> int:
     """Unix seconds."""
-    return max((min(newest_ms, now_ms + AHEAD_MS) + rule.keep_ms) // 1000, now_ms // 1000 + LEAST_S)
+    return max((newest_ms + rule.keep_ms) // 1000, now_ms // 1000 + LEAST_S)
 
 
 def _checked(data: bytes, first: int) -> int:

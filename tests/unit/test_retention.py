@@ -17,11 +17,12 @@ from gateway.audit.files import FileLog
 from gateway.audit.reader import LogReader
 from gateway.audit.sequencer import Sequencer
 from gateway.audit_settings import AuditStoreSettings, audit_store_faults
+from gateway.exchange import SpooledReceipt, SpoolUp
 from gateway.retention import DAY_MS, Retention, rule_of
 from tenants.ids import OrgId
 from tenants.models import Org
 from tenants.store import Actor, NotFoundError
-from tests.fakes.audit import ACME, GLOBEX, SIGNER, FaultyDisk, up
+from tests.fakes.audit import ACME, GLOBEX, SIGNER, FaultyDisk, receipt, up
 
 WRITTEN = 1_763_690_000
 SETTINGS = AuditStoreSettings(retention_days=30, retention_floor_days=10)
@@ -104,6 +105,18 @@ async def test_what_is_past_its_time_goes_and_the_log_says_so(world: World) -> N
     assert (await reader.checkpoint(ACME), reader.verifier_key(ACME)) == (note, key)
     await world.retention().round()
     assert len(world.noted) == 1
+
+
+async def test_a_clock_that_was_far_ahead_keeps_nothing_for_ever(world: World) -> None:
+    wrong = SpooledReceipt(1, receipt(1, at_us=2**60))
+    await world.sequencer.append_receipts(SpoolUp("wrong", (wrong,)))
+    await world.fill()
+    world.now = WRITTEN + 30 * 86_400 + 3_600
+    await world.retention().round()
+    assert world.noted == []
+    world.now = WRITTEN + 32 * 86_400
+    await world.retention().round()
+    assert (await LogReader(world.sequencer).range(ACME))[0] > 1
 
 
 async def test_a_log_whose_beginning_went_goes_on_after_a_restart(world: World) -> None:
