@@ -207,13 +207,26 @@ class _Histogram:
         self.total_us += microseconds
 
 
+class _Day:
+    """What is counted for one organization and UTC day: by when a request began, as its entry says."""
+
+    __slots__ = ("completion_tokens", "nanodollars", "prompt_tokens", "requests")
+
+    def __init__(self) -> None:
+        self.requests = self.prompt_tokens = self.completion_tokens = self.nanodollars = 0
+
+
 class _Task:
-    """What is counted for one organization and task, whatever the outcome."""
+    """What is counted for one organization and task, whatever the outcome. `day`: where what begins from
+    `begins_us` up to `ends_us` is counted too, with the organization's other tasks."""
 
     __slots__ = (
+        "begins_us",
         "bytes_in",
         "bytes_out",
         "completion_tokens",
+        "day",
+        "ends_us",
         "first_byte",
         "nanodollars",
         "overhead",
@@ -223,16 +236,8 @@ class _Task:
 
     def __init__(self) -> None:
         self.bytes_in = self.bytes_out = self.prompt_tokens = self.completion_tokens = self.nanodollars = 0
+        self.day, self.begins_us, self.ends_us = _Day(), 0, 0
         self.whole, self.first_byte, self.overhead = _Histogram(), _Histogram(), _Histogram()
-
-
-class _Day:
-    """What is counted for one organization and UTC day: by when a request began, as its entry says."""
-
-    __slots__ = ("completion_tokens", "nanodollars", "prompt_tokens", "requests")
-
-    def __init__(self) -> None:
-        self.requests = self.prompt_tokens = self.completion_tokens = self.nanodollars = 0
 
 
 class _Cell:
@@ -285,9 +290,9 @@ class Counters:
         task.prompt_tokens += receipt.prompt_tokens
         task.completion_tokens += receipt.completion_tokens
         task.nanodollars += receipt.cost_nanodollars
-        day = self._days.get((receipt.org, receipt.at_us // DAY_US))
-        if day is None:
-            day = self._day(receipt)
+        if not task.begins_us <= receipt.at_us < task.ends_us:
+            self._turn(task, receipt)
+        day = task.day
         day.requests += 1
         day.prompt_tokens += receipt.prompt_tokens
         day.completion_tokens += receipt.completion_tokens
@@ -337,12 +342,13 @@ class Counters:
         refused = tuple((*key, count) for key, count in self._refused.items())
         return MetricsUp(worker, boot, counters, gauges, days, refused=refused)
 
-    def _day(self, receipt: Receipt) -> _Day:
-        """The first request of its organization and day: days that are over for long are forgotten."""
+    def _turn(self, task: _Task, receipt: Receipt) -> None:
+        """A request of another day than the one before it. Days that are over for long are forgotten."""
         made = receipt.at_us // DAY_US
         if made > max((number for _, number in self._days), default=-1):
             self._days = {key: day for key, day in self._days.items() if key[1] > made - DAYS_KEPT}
-        return self._days.setdefault((receipt.org, made), _Day())
+        task.begins_us, task.ends_us = made * DAY_US, (made + 1) * DAY_US
+        task.day = self._days.setdefault((receipt.org, made), _Day())
 
     def _cell(self, receipt: Receipt) -> _Cell:
         """The first request of its kind. Plain strings as keys: they live as long as this worker."""
