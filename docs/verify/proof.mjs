@@ -98,7 +98,8 @@ function judgeEntry(line, { index, hashes }, { origin, size, root }) {
   const entry = parseCanonical(utf8(line), line.length);
   const [own, org] = [entry.get("index"), entry.get("org")];
   insist(typeof own === "number" && BigInt(own) === index, `the entry calls itself another than entry ${index}`);
-  insist(origin.endsWith(`/audit/${org}`), `the entry belongs to another organization than the log ${quoted(origin)}`);
+  const fits = typeof org === "string" && origin.endsWith(`/audit/${org}`);
+  insist(fits, `the entry belongs to another organization than the log ${quoted(origin)}`);
 }
 
 /** The root that PATH(index, D[size]) leads to, as RFC 6962 section 2.1.1 splits the tree; null when it does not fit. */

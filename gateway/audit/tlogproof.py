@@ -166,8 +166,9 @@ def _included(verdict: ProofVerdict, proof: TlogProof, checkpoint: Checkpoint, l
     except CanonicalError as error:
         verdict.faults.append(f"what is in the log there is no entry: {error}")
         return
-    if entry.get("index") != proof.index:
-        verdict.faults.append(f"the entry calls itself entry {entry.get('index')!r}, and stands at {proof.index}")
-    if not checkpoint.origin.endswith(f"/audit/{entry.get('org')}"):
+    index, org = entry.get("index"), entry.get("org")
+    if type(index) is not int or index != proof.index:  # `true` equals 1 here, and nowhere else
+        verdict.faults.append(f"the entry calls itself entry {index!r}, and stands at {proof.index}")
+    if not (isinstance(org, str) and checkpoint.origin.endswith(f"/audit/{org}")):
         verdict.faults.append(f"the entry belongs to another organization than the log {checkpoint.origin!r}")
     verdict.entry = entry

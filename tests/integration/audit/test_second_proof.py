@@ -13,7 +13,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.audit import cosignature
+from gateway.audit.canonical import canonical
 from gateway.audit.merkle import HashTree, leaf_hash
+from gateway.audit.note import Checkpoint, VerifierKey, sign
 from gateway.audit.policy import parse_policy
 from gateway.audit.proofs import inclusion, root
 from gateway.audit.tlogproof import TlogProof, check_proof
@@ -113,6 +115,19 @@ def test_an_entry_that_stands_elsewhere_than_it_says_is_refused(tmp_path: Path) 
     (said,) = second(tmp_path, [text], "--key", str(KEY))
     assert said["faults"] == ["the entry calls itself another than entry 0"]
     assert not check_proof(text, key=KEY).ok
+
+
+@pytest.mark.parametrize(
+    "members", [{"index": True, "org": "7"}, {"index": 1, "org": 7}, {"index": 1, "org": ["7"]}]
+)
+def test_a_place_is_a_number_and_an_organization_a_text(tmp_path: Path, members: dict[str, object]) -> None:
+    wrong = [LINES[0], canonical(members)]
+    tree, origin = HashTree(map(leaf_hash, wrong)), "gateway.example/audit/7"
+    signed = sign(Checkpoint(origin, 2, root(tree, 2)).text(), origin, WITNESS)
+    text = TlogProof(1, inclusion(tree, 1, 2), signed, wrong[1]).text().encode()
+    key = VerifierKey(origin, WITNESS.public_key().public_bytes_raw())
+    (said,) = second(tmp_path, [text], "--key", str(key))
+    assert (said["ok"], check_proof(text, key=key).ok) == (False, False)
 
 
 @pytest.mark.parametrize("arguments", [[], ["p"], ["--key", "k"], ["--kex", "k", "p"], ["--key", "k", "absent"]])

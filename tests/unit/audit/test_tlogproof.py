@@ -9,8 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.audit import cosignature
+from gateway.audit.canonical import canonical
 from gateway.audit.merkle import HashTree, leaf_hash
-from gateway.audit.note import Checkpoint, sign
+from gateway.audit.note import Checkpoint, VerifierKey, sign
 from gateway.audit.policy import parse_policy
 from gateway.audit.proofs import inclusion, root
 from gateway.audit.signer import Signer
@@ -22,6 +23,7 @@ LINES, _ = lines(COUNT)
 TREE = HashTree(map(leaf_hash, LINES))
 NOTE = SIGNER.checkpoint(ACME, COUNT, root(TREE, COUNT))
 KEY = SIGNER.key(ACME)
+OWN = Ed25519PrivateKey.from_private_bytes(bytes(range(3, 35)))
 WITNESS = Ed25519PrivateKey.from_private_bytes(bytes(range(2, 34)))
 COSIGNED = NOTE + cosignature.cosign(NOTE.partition("\n\n")[0] + "\n", "witness.example", WITNESS, 1_763_690_000)
 POLICY = f"log {KEY}\nwitness w {cosignature.key_of('witness.example', WITNESS)}\nquorum w\n"
@@ -116,6 +118,24 @@ def test_an_entry_of_another_place_or_organization_is_told() -> None:
     ]
     assert said[2] == "the entry belongs to another organization than the log 'gateway.example/audit/acme'"
     assert said[3].startswith("what is in the log there is no entry: the line is not JSON")
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"index": True, "org": "acme"}, "calls itself entry True"),
+        ({"index": 1, "org": 7}, "another organization"),
+    ],
+)
+def test_a_place_is_a_number_and_an_organization_a_text(members: dict[str, object], says: str) -> None:
+    """Else what one verifier takes, another one refuses."""
+    wrong = [LINES[0], canonical(members)]
+    tree = HashTree(map(leaf_hash, wrong))
+    signer = KEY.name.replace("acme", str(members["org"]))
+    note = sign(Checkpoint(signer, 2, root(tree, 2)).text(), signer, OWN)
+    made = TlogProof(1, inclusion(tree, 1, 2), note, wrong[1]).text().encode()
+    (fault,) = check_proof(made, key=VerifierKey(signer, OWN.public_key().public_bytes_raw())).faults
+    assert says in fault
 
 
 def test_no_byte_of_a_proof_can_be_another() -> None:
