@@ -58,10 +58,13 @@ def printable(text: str) -> str:
 
 
 def instant(seconds: Any) -> str:
-    """Unix seconds as RFC 3339 in UTC; nothing for 0."""
+    """Unix seconds as RFC 3339 in UTC; nothing for 0. Of a year that has not four digits, the seconds."""
     if not seconds:
         return ""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return f"second {seconds}"
 
 
 def cell(value: Any) -> str:

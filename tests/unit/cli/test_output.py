@@ -103,6 +103,8 @@ def test_printable_and_instant() -> None:
     assert printable("a\x1bb\u202ec") == "a\\x1bb\\u202ec"
     assert instant(0) == ""
     assert instant(1_700_000_000) == "2023-11-14T22:13:20Z"
+    for beyond in (2**53 // 1000, 2**63 - 1):  # in a proof, or of a witness, anybody can write any time
+        assert instant(beyond) == f"second {beyond}"
 
 
 def test_verbose_tells_requests_and_no_secret(signed_in: Cli, plane: ControlPlane) -> None:
