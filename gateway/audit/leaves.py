@@ -6,6 +6,7 @@ another tree in it than the one of its root is found out, wherever it differs.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
@@ -103,8 +104,12 @@ class Leaves:
 
     def _file(self, level: int, number: int, width: int) -> bytes | None:
         path = tile_path(level, number, width)
+        place = self._folder / path
         try:
-            with (self._folder / path).open("rb") as file:
+            if not stat.S_ISREG(place.lstat().st_mode):  # a pipe without a writer would never open
+                self._fault(path, "is not a plain file")
+                return None
+            with place.open("rb") as file:
                 found = file.read(TILE_BYTES + 1)
         except FileNotFoundError:
             self._fault(path, _ABSENT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -236,6 +237,8 @@ def test_a_tile_that_was_changed_is_found_where_it_is(tiled: Path) -> None:
         (lambda f: (f / "tile/entries").mkdir(), "tile/entries: is not part of a pack"),
         (lambda f: (f / "tile/a/b/c/d/e/f/g/h/i/j/k").mkdir(parents=True), "tile/a/b/c/d/e/f/g/h/i: is not part"),
         (lambda f: linked(f / "tile/0/000"), "tile/0/000: is not a plain file"),
+        (lambda f: piped(f / "tile/0/000"), "tile/0/000: is not a plain file"),
+        (lambda f: piped(f / "tile/1/000.p/2"), "tile/1/000.p/2: is not a plain file"),
         (lambda f: linked(f / "tile/1"), "tile/1: is not part of a pack"),
         (lambda f: linked(f / "tile"), "tile: is not part of a pack"),
         (lambda f: (f / "witnesses").write_text("quorum none\n"), "witnesses: is not part of a pack"),
@@ -246,6 +249,12 @@ def test_the_tiles_are_those_of_the_tree_and_no_others(
 ) -> None:
     change(tiled)
     assert says in words(tiled)
+
+
+def piped(path: Path) -> None:
+    """A pipe that nobody writes into: whoever opens it waits for ever."""
+    path.unlink()
+    os.mkfifo(path)
 
 
 def linked(path: Path) -> None:
