@@ -69,6 +69,7 @@ class DailyAudit:
         self._counted: dict[OrgId, int] = {}
         self._agreed: dict[tuple[OrgId, int], bool] = {}
         self._looked: dict[tuple[OrgId, int], float] = {}
+        self._broken: dict[OrgId, float] = {}
         self._pruned = -1
 
     async def run(self) -> None:
@@ -82,7 +83,7 @@ class DailyAudit:
         """Count and reconcile what is due. Raises nothing for a store or a log that cannot be read: the next look
         does both."""
         yesterday = int((self._clock() - SETTLED_S) // DAY_S) - 1
-        for org in sorted(self._orgs()):
+        for org in sorted(org for org in self._orgs() if self._broken.get(org, 0) <= self._clock()):
             try:
                 if self._counted.get(org, -1) < yesterday:
                     await count_days(self._lines, self._days, org, yesterday)
@@ -91,6 +92,9 @@ class DailyAudit:
                     await self._reconcile(org, day)
             except (StoreError, OSError) as error:
                 log.warning("audit: the days of %s are not counted for now: %s", org, error)
+            except Exception:  # one log must not keep the others, or the process, from theirs
+                log.exception("audit: the days of %s cannot be counted; they are tried again in an hour", org)
+                self._broken[org] = self._clock() + AGAIN_S
         if yesterday != self._pruned:
             await self._prune(yesterday - KEPT_DAYS)
             self._pruned = yesterday

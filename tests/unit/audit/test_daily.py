@@ -473,6 +473,22 @@ async def test_a_webhook_is_told_until_it_has_heard(statuses: Sequence[int], don
     assert await Alarms(Hooks(None), Clock()).tell(ACME, KIND, "k", {})  # type: ignore[arg-type]  # as above
 
 
+async def test_a_log_that_cannot_be_read_keeps_no_other_from_being_counted(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bed.serve(*served(1), *served(1, org=GLOBEX))
+    size = bed.reader.size
+
+    async def broken(org: OrgId) -> int:
+        if org == ACME:
+            raise ValueError("a line of another program")
+        return await size(org)
+
+    monkeypatch.setattr(bed.reader, "size", broken)
+    await bed.daily.look()
+    assert (await bed.days.last(ACME), (await bed.days.last(GLOBEX)) is not None) == (None, True)
+
+
 async def test_a_verdict_that_says_the_same_is_no_second_entry(bed: Bed) -> None:
     for _ in range(2):
         await bed.days.judged(Verdict(ACME, DAY, 3), {"ok": False})
