@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -51,6 +52,8 @@ from tests.audit.run import (
 from tests.fakes.audit import ACME, SIGNER, change, lines, write_old_pack, write_pack
 
 MUTATIONS = 400
+HUGE = 3 * 1024**3
+"""Bytes, of holes: more than Node reads at once."""
 
 
 def both(folder: Path, key: str | None = KEYTEXT, mode: Mode = "alone") -> dict[str, Any]:
@@ -206,6 +209,8 @@ def test_it_says_in_words_what_is_wrong_and_where(
             lambda pack: _longer(pack / "entries.jsonl"),
             "entries.jsonl line 13 (entry 12): the line has 65537 bytes",
         ),
+        (lambda pack: os.truncate(pack / "manifest.json", HUGE), "manifest.json: is longer than 65536 bytes"),
+        (lambda pack: os.truncate(pack / "tile/0/000.p/12", HUGE), "tile/0/000.p/12: has not 12 hashes"),
     ],
 )
 def test_a_folder_that_is_no_pack_is_refused(pack: Path, change: Callable[[Path], object], says: str) -> None:
