@@ -471,8 +471,7 @@ class ControlPlane:
         if what == "actors":
             return 200, {"items": self.actors.get(seen.query["actor"], [])}, {}
         if what == "hold":
-            kept = {"hold": "", "retention_days": 2_555, "begin": self.begin, "size": len(self.lines)}
-            return 200, kept, {}
+            return 200, {"hold": "", "retention_days": 2_555, "begin": self.begin, "size": len(self.lines)}, {}
         return 200, {"checkpoint": self.checkpoint, "key": self.key, "policy": self.policy}[what], plain
 
 

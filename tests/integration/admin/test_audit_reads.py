@@ -15,8 +15,8 @@ from tests.integration.admin.world import ACME, GLOBEX, World
 from tests.isolation.test_route_tables import handlers
 
 ENTRIES = "/orgs/acme/audit/entries"
-WITHOUT_ENTRIES = {"/checkpoint", "/key", "/leaves", "/consistency"}
-OWN_ENTRY = {"/log", "/persons"}
+WITHOUT_ENTRIES = {"/checkpoint", "/key", "/leaves", "/consistency", "/hold"}
+OWN_ENTRY = {"/log", "/persons", "/export"}
 
 
 async def reads(world: World) -> list[dict[str, Any]]:
