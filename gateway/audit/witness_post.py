@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final, Protocol
 
 import httpx
@@ -33,7 +34,12 @@ class WitnessPost:
             timeout=TIMEOUT_S,
             follow_redirects=False,
             trust_env=False,
-            headers={"user-agent": "orgate", "content-type": "text/plain; charset=utf-8"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # else it could fill our memory with them
+            headers={
+                "user-agent": "orgate",
+                "content-type": "text/plain; charset=utf-8",
+                "accept-encoding": "identity",
+            },
         )
 
     async def ask(self, url: str, body: bytes) -> Reply:
@@ -49,7 +55,7 @@ class WitnessPost:
     async def _send(self, url: str, body: bytes) -> Reply:
         async with self._client.stream("POST", url, content=body) as response:
             found = bytearray()
-            async for piece in response.aiter_bytes():
+            async for piece in response.aiter_raw():  # as it came: a few bytes could be inflated to any number
                 found += piece
                 if len(found) > ANSWER_MAX:
                     raise WitnessError("its answer is too long")

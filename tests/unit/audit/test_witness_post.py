@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -72,6 +73,18 @@ async def test_a_redirect_is_an_answer_and_not_followed() -> None:
     async with server(response("302 Found", b"", "location: http://127.0.0.1:1/")) as (url, heard):
         assert (await post.ask(url, b"x")).status == 302
     assert len(heard) == 1
+    await post.aclose()
+
+
+async def test_an_answer_is_not_inflated_and_leaves_nothing_behind() -> None:
+    """Whoever answers could else fill our memory: at once with zeros, or with cookies little by little."""
+    post, bomb = WitnessPost(), gzip.compress(bytes(16 * 1024**2))
+    assert len(bomb) < ANSWER_MAX
+    async with server(response("200 OK", bomb, "content-encoding: gzip", "set-cookie: a=b")) as (url, heard):
+        for _ in range(2):
+            assert (await post.ask(url, b"x")).body == bomb
+    assert all(b"accept-encoding: identity\r\n" in head.lower() for head in heard)
+    assert not any(b"cookie" in head.lower() for head in heard)
     await post.aclose()
 
 
