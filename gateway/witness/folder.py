@@ -30,7 +30,8 @@ from gateway.audit.note import Checkpoint, NoteError, VerifierKey, base64, parse
 from gateway.audit.witness_wire import tree_head
 
 REFUSED_MAX = 32
-"""Of one log. Only who holds the log's key can make one, but they can make any number."""
+"""Of one log, and as many again that show two trees of one size. Those only the log's key can make; the others
+anybody can, of a checkpoint that is not cosigned yet and a wrong proof, and must not use up the room for those."""
 
 _PRIVATE = "PRIVATE+KEY+"
 
@@ -124,15 +125,19 @@ class WitnessFolder:
         """Remember a note with the cosignature under it: durable when this returns, and not before."""
         replace_file(self._folder(origin) / "checkpoint", note.encode(), self._disk)
 
-    def keep_refused(self, head: Checkpoint, note: str) -> Path | None:
-        """Keep a signed checkpoint that does not follow, once; None when there are enough already."""
-        folder = self._folder(head.origin)
-        path = folder / f"refused-{head.size}-{head.root.hex()[:16]}"
+    def keep_refused(self, head: Checkpoint, note: str, *, forked: bool) -> Path | None:
+        """Keep a signed checkpoint that does not follow, once; None when there are enough already. `forked`: it
+        has the size of the one known, and another root."""
+        path = self._refused(head)
         if not path.exists():
-            if len(list(folder.glob("refused-*"))) >= REFUSED_MAX:
+            if len(self.refused(head.origin)) >= (2 * REFUSED_MAX if forked else REFUSED_MAX):
                 return None
             replace_file(path, note.encode(), self._disk)
         return path
+
+    def drop_refused(self, head: Checkpoint) -> None:
+        """What has been cosigned does follow: only the proof was wrong that somebody sent with it before."""
+        self._refused(head).unlink(missing_ok=True)
 
     def refused(self, origin: str) -> list[Path]:
         return sorted(self._folder(origin).glob("refused-*"))
@@ -154,6 +159,9 @@ class WitnessFolder:
             os.close(fd)
 
     # -- files ----------------------------------------------------------------------------------------------
+
+    def _refused(self, head: Checkpoint) -> Path:
+        return self._folder(head.origin) / f"refused-{head.size}-{head.root.hex()[:16]}"
 
     def _folder(self, origin: str) -> Path:
         return self.path / "logs" / sha256(origin.encode()).hexdigest()

@@ -99,12 +99,13 @@ class Witness:
         line = cosign(text, self._folder.name, self._folder.private, at)
         # Only the log's own signatures are kept beside ours: others were not looked at.
         self._folder.save(head.origin, f"{text}\n{_signatures(asked.note, self._folder.keys(head.origin))}{line}")
+        self._folder.drop_refused(head)
         log.info("%s: cosigned %d after %d", head.origin, head.size, size)
         return Answer(200, line)
 
     def _keep(self, asked: Submission, head: Checkpoint, fault: str) -> None:
         """The log signed what does not fit: perhaps a wrong proof, perhaps another history."""
-        kept = self._folder.keep_refused(head, asked.note)
+        kept = self._folder.keep_refused(head, asked.note, forked=fault == _FORKED)
         where = f"kept in {kept}" if kept else "not kept: there are enough of its kind"
         log.error("%s: refused size %d: %s; %s", head.origin, head.size, fault, where)
 

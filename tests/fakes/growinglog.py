@@ -13,7 +13,8 @@ LOG_PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
 class GrowingLog:
-    """`size` leaves; from leaf `forked` on they are others than those of a log that was not forked."""
+    """`size` leaves; from leaf `forked` on they are others than those of a log that was not forked; `leaf` says
+    which ones."""
 
     def __init__(
         self,
@@ -21,11 +22,14 @@ class GrowingLog:
         origin: str = "gateway.example/audit/acme",
         forked: int | None = None,
         private: Ed25519PrivateKey = LOG_PRIVATE,
+        leaf: int = 1,
     ) -> None:
         self.origin = origin
         self._private = private
         other = size if forked is None else forked
-        self._tree = HashTree(leaf_hash(b"%s %d %d" % (origin.encode(), n, n >= other)) for n in range(size))
+        self._tree = HashTree(
+            leaf_hash(b"%s %d %d" % (origin.encode(), n, leaf * (n >= other))) for n in range(size)
+        )
 
     @property
     def key(self) -> VerifierKey:

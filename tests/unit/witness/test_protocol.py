@@ -304,6 +304,27 @@ def test_evidence_is_bounded(tmp_path: Path) -> None:
     assert len(kept.refused(ACME.origin)) == REFUSED_MAX
 
 
+def test_strangers_neither_accuse_a_log_nor_use_up_the_room_for_evidence(tmp_path: Path) -> None:
+    """Whoever reads a checkpoint before the witness has it can post it with a wrong proof."""
+    made, kept = at_20(tmp_path / "w"), WitnessFolder(tmp_path / "w")
+    grown = GrowingLog(21 + REFUSED_MAX)
+    for size in range(21, 21 + REFUSED_MAX):
+        assert made.judge(submission(20, [], grown.note(size))).status == 422
+    assert made.judge(submission(20, [], CUT.note(20))).status == 422
+    assert CUT.note(20) in [path.read_text() for path in kept.refused(ACME.origin)]
+    assert made.judge(grown.submission(20, 30)).status == 200
+    assert grown.note(30) not in [path.read_text() for path in kept.refused(ACME.origin)]
+
+
+def test_evidence_of_two_trees_is_bounded_too(tmp_path: Path) -> None:
+    made, kept = at_20(tmp_path / "w"), WitnessFolder(tmp_path / "w")
+    for forked in range(20):
+        for leaf in range(1, 6):
+            other = GrowingLog(20, forked=forked, leaf=leaf)
+            assert made.judge(submission(20, [], other.note(20))).status == 422
+    assert len(kept.refused(ACME.origin)) == 2 * REFUSED_MAX
+
+
 @pytest.mark.parametrize(
     "left", ["", "nonsense", ACME.note(20), ACME.note(20).replace("\n20\n", "\n21\n")], ids=range(4)
 )
