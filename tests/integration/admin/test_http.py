@@ -17,7 +17,7 @@ from tests.integration.admin.world import UPSTREAM, World
 
 JSON = {"content-type": "application/json"}
 
-WITHOUT_VERSION = ("/key", "/key/schedule", "/cert", "/webhook", "/members/{member}")
+WITHOUT_VERSION = ("/key", "/key/schedule", "/cert", "/webhook", "/secret", "/hold", "/members/{member}")
 """What has no version that somebody could have changed meanwhile, or is set as a whole."""
 
 
