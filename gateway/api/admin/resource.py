@@ -212,9 +212,7 @@ def collection(kind: Kind[T, B], *more: Any) -> Router:
             )(typed(replace, data=body, **{"return": one})),
             delete(
                 "/{key:str}",
-                **operation(
-                    needs["delete"], f"delete{kind.title}", conditional=True, summary=f"Delete a {noun}"
-                ),
+                **operation(needs["delete"], f"delete{kind.title}", conditional=True, summary=f"Delete a {noun}"),
             )(remove),
             *more,
         ],
