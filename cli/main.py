@@ -156,7 +156,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    from cli.output import harmless  # what a message quotes may be somebody else's
+
+    sys.stderr.write(harmless(text) + "\n")
 
 
 if __name__ == "__main__":

@@ -57,6 +57,11 @@ def printable(text: str) -> str:
     )
 
 
+def harmless(text: str) -> str:
+    """`text` with its lines and tabs, and nothing else in it that steers a terminal."""
+    return text.translate(_STEERING)
+
+
 def instant(seconds: Any) -> str:
     """Unix seconds as RFC 3339 in UTC; nothing for 0. Of a year that has not four digits, the seconds."""
     if not seconds:
@@ -102,7 +107,7 @@ class Printer:
 
     def say(self, message: str) -> None:
         """A word to the person, on stderr."""
-        self._stderr.write(message + "\n")
+        self._stderr.write(harmless(message) + "\n")
         self._stderr.flush()
 
     def line(self, text: str) -> None:

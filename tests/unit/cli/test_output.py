@@ -8,8 +8,11 @@ import json
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from cli.errors import RefusedError
+from cli.main import main
 from cli.output import Column, Format, Printer, csv_cell, instant, printable
 from tests.fakes.control_plane import ControlPlane
 from tests.unit.cli.conftest import Cli
@@ -118,6 +121,21 @@ def test_status_and_whoami(signed_in: Cli) -> None:
     assert json.loads(signed_in("status", "-o", "json").out)["workers"] == [{"worker": "w1", "version": 7}]
     assert "w1" in signed_in("status").out
     assert json.loads(signed_in("whoami", "-o", "json").out)["roles"] == ["owner"]
+
+
+def test_a_message_that_quotes_others_cannot_steer_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen = io.StringIO()
+    Printer(Format.TABLE, stdout=screen, stderr=screen).say("a\x1b[2Jb\tc\nd")
+    assert screen.getvalue() == "a\\u001b[2Jb\tc\nd\n"
+
+    def fail(**_: object) -> None:
+        raise RefusedError("no \x9b2J", "try \x1b[2J\u202e")
+
+    monkeypatch.setattr(typer.main, "get_command", lambda _: fail)
+    assert main([]) == 1
+    assert capsys.readouterr().err == "orgate: no \\u009b2J\n  → try \\u001b[2J\\u202e\n"
 
 
 class _Terminal(io.StringIO):
