@@ -49,6 +49,8 @@ class WitnessPost:
                 return await self._send(f"{url.rstrip('/')}/add-checkpoint", body)
         except TimeoutError:
             raise WitnessError(f"no answer in {TIMEOUT_S:g} s") from None
+        except (httpx.InvalidURL, UnicodeError):  # said of this witness, for the others are asked all the same
+            raise WitnessError("its URL names no host") from None
         except httpx.HTTPError as error:
             raise WitnessError(_why(error)) from None
 

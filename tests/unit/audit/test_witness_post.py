@@ -105,6 +105,14 @@ async def test_what_is_no_answer_is_said_in_our_words(answer: Answer, said: str)
     await post.aclose()
 
 
+@pytest.mark.parametrize("url", ["https://xn--/", "https://-ä-/", "https://[v1.a]/"])
+async def test_a_url_that_names_no_host_is_a_fault_of_that_witness(url: str) -> None:
+    post = WitnessPost()
+    with pytest.raises(WitnessError, match="its URL names no host"):
+        await post.ask(url, b"x")
+    await post.aclose()
+
+
 async def test_an_answer_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(witness_post, "TIMEOUT_S", 0.05)
     gone = asyncio.Event()
