@@ -34,6 +34,8 @@ KEPT = 16
 """Full tiles that were verified and are remembered: 128 KiB a log that is read."""
 
 _PATH = re.compile(r"(entries|[0-9]|[1-5][0-9]|6[0-3])/((?:x[0-9]{3}/)*)([0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
+PATH_MAX = 64
+"""Characters of a tile's path: the largest tree that anybody asks about has 2**53 entries."""
 
 Lines = Callable[[int, int], Iterator[bytes]]
 """The lines of entries [start, end), each with its newline."""
@@ -57,7 +59,7 @@ class TamperedError(OSError):
 def parse_path(path: str) -> Address | None:
     """Read what follows `tile/`: `<L>/<N>[.p/<W>]` or `entries/<N>[.p/<W>]`. None unless in its one spelling."""
     found = _PATH.fullmatch(path)
-    if found is None:
+    if found is None or len(path) > PATH_MAX:
         return None
     level = None if found[1] == "entries" else int(found[1])
     number, width = int(found[2].replace("x", "").replace("/", "") + found[3]), int(found[4] or WIDTH)

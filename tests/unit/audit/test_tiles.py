@@ -88,7 +88,7 @@ NO_ADDRESS = """\
 0/000.p/ 0/000.p 0/000/ /0/000 0//000 0/../000 entries entries/ data/000 0/٠٠٠ 0/x1000/000 1/000.p/999"""
 
 
-@pytest.mark.parametrize("path", [*NO_ADDRESS.split(), "", "0/000\n", "0/ 000"])
+@pytest.mark.parametrize("path", [*NO_ADDRESS.split(), "", "0/000\n", "0/ 000", f"0/{'x999/' * 1_500}999"])
 def test_no_other_spelling_is_an_address(path: str) -> None:
     assert parse_path(path) is None
 
