@@ -153,7 +153,9 @@ async def key(caller: CallerDependency) -> str:
 async def persons(caller: CallerDependency, after: After = "", limit: PageLimit = 100) -> Page[AuditPerson]:
     """Members of this organization whose actions are in a log, those who have been erased left out."""
     found, following = await caller.deps.people.page(caller.org, after, limit)
-    if not after:
+    if after:  # a page of a question, or somebody who begins anywhere but at the beginning: a read in any case
+        await caller.deps.reads.note(caller.store, caller.actor, "/audit/persons", (), caller.deps.clock())
+    else:
         await caller.store.note("audit.export", caller.org, caller.actor, {"persons": True})
     return Page(tuple(AuditPerson(*one) for one in found), following)
 
