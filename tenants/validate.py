@@ -210,7 +210,8 @@ def _is_host(url: SplitResult) -> bool:
     try:
         ip_address(host)
     except ValueError:
-        return is_dns_name(host)
+        # In brackets nothing but an address (RFC 3986's IPvFuture is one that nobody can dial).
+        return "[" not in url.netloc and is_dns_name(host)
     return True
 
 

@@ -11,7 +11,10 @@ from gateway.upstream.addresses import Network, refusal
 
 def url_fault(url: str, allowed: Iterable[Network]) -> str | None:
     """What is wrong with `url` as a target, or None. Names are not resolved here: they may change later."""
-    host = urlsplit(url).hostname or ""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:  # brackets that do not close, characters that normalize to others (NFKC)
+        return "is not a URL"
     try:
         address = ip_address(host)
     except ValueError:

@@ -178,6 +178,7 @@ def test_a_base_url_is_accepted(url: str) -> None:
         "https://example.com:99999",
         "https://example.com:x",
         "https://[::1",
+        "https://[v1.x]",
         "https://-a.example",
         "https://1.2.3",
         "https://0x7f.1",

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstream.addresses import judge, refusal
+from gateway.upstream.urls import url_fault
 
 
 @pytest.mark.parametrize(
@@ -82,3 +83,14 @@ def test_an_ipv4_address_fares_the_same_in_ipv6_clothes(address: object) -> None
     plain = refusal(ip_address(str(address)))
     assert refusal(ip_address(f"::ffff:{address}")) == plain
     assert refusal(ip_address(f"64:ff9b::{address}")) == plain
+
+
+@pytest.mark.parametrize("url", ["https://[::1/", "https://a]b/", "https://h\u2100.example/"])
+def test_what_cannot_be_taken_apart_is_no_url(url: str) -> None:
+    """It comes here from a body that nothing has looked at yet."""
+    assert url_fault(url, ()) == "is not a URL"
+
+
+def test_a_url_is_judged_by_its_host() -> None:
+    assert "loopback" in (url_fault("https://[::1]/", ()) or "")
+    assert url_fault("https://api.example.com/", ()) is None
