@@ -139,9 +139,10 @@ def _local(text: str) -> str:
     """A time as `datetime-local` takes it, in UTC; whatever else was given reads as an empty field."""
     try:
         found = datetime.fromtimestamp(int(text), UTC) if text.isdecimal() else datetime.fromisoformat(text)
+        found = found if found.tzinfo is None else found.astimezone(UTC)  # of the year 1 or 9999: there is no such
     except (ValueError, OverflowError, OSError):
         return ""
-    return (found if found.tzinfo is None else found.astimezone(UTC)).strftime("%Y-%m-%dT%H:%M")
+    return found.strftime("%Y-%m-%dT%H:%M")
 
 
 def _stretch(wanted: Filter, found: Found) -> str:
