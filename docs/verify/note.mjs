@@ -196,8 +196,8 @@ function asRefusal(error) {
 }
 
 function instant(seconds) {
-  const time = new Date(Number(seconds) * 1000);
-  return Number.isNaN(time.getTime()) ? `second ${seconds}` : time.toISOString().replace(".000Z", "Z");
+  if (seconds >= 253402300800n) return `second ${seconds}`; // beyond the year 9999
+  return new Date(Number(seconds) * 1000).toISOString().replace(".000Z", "Z");
 }
 
 // -- bytes and texts --------------------------------------------------------------------------------------------------

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.audit.canonical import canonical
 from gateway.audit.chain import Chain
+from gateway.audit.cosignature import cosign, key_of
 from gateway.audit.entry import from_change
 from gateway.audit.merkle import leaf_hash
 from gateway.audit.pack import PackWriter, Plan
@@ -340,6 +342,29 @@ BAD_POLICIES = (
     ),
     f"{ONE}group g 1000000 one\nquorum g".encode(),
 )
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (1, "1970-01-01T00:00:01Z"),
+        (253_402_300_799, "9999-12-31T23:59:59Z"),
+        (253_402_300_800, "second 253402300800"),
+        (2**63 - 1, "second 9223372036854775807"),
+    ],
+)
+def test_times_that_witnesses_say_are_told_alike(tmp_path: Path, at: int, said: str) -> None:
+    private = Ed25519PrivateKey.from_private_bytes(bytes(range(4, 36)))
+    note = honest(whole(3))["checkpoint"].decode()
+    note += cosign(note.partition("\n\n")[0] + "\n", "w.example", private, at)
+    policy = f"witness w {key_of('w.example', private)}\nquorum w\n".encode()
+    found = both(
+        put(
+            tmp_path / "pack",
+            mended({**honest(whole(3)), "checkpoint": note.encode(), "witnesses": policy}, whole(3)),
+        )
+    )
+    assert found["proven"][0] == f"the quorum w is met: w at {said}"
 
 
 def test_policies_that_are_none_are_refused_alike(tmp_path: Path) -> None:
