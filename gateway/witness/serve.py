@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings, HTTP2Settings
+from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from gateway.hardening import keep_memory_private
@@ -102,12 +102,13 @@ async def _serve(app: Callable[..., object], address: Address) -> None:
         app,
         address=address.host,
         port=address.port,
-        http=HTTPModes.auto,
+        # Of a connection on which nothing was said it cannot be told yet which protocol it is, and the server
+        # would wait for ever, as for the next request of HTTP/2: CONNECTIONS of them kept everybody else out.
+        http=HTTPModes.http1,
         interface=Interfaces.ASGINL,
         websockets=False,
         backpressure=CONNECTIONS,
         http1_settings=HTTP1Settings(header_read_timeout=10_000, max_buffer_size=64 * 1024),
-        http2_settings=HTTP2Settings(max_concurrent_streams=32, max_headers_size=16_384),
         log_enabled=False,
         ssl_cert=address.certificate,
         ssl_key=address.key,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import signal
+import socket
 import threading
 from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -82,6 +84,16 @@ async def test_over_tls_it_is_asked_as_a_gateway_asks(tmp_path: Path) -> None:
             await strange.ask(w1.url, ACME.submission(33, 40))
     await ours.aclose()
     await strange.aclose()
+
+
+def test_it_speaks_the_protocol_in_which_nobody_can_wait_for_ever(tmp_path: Path) -> None:
+    """A connection without a request counts as one that is served: in HTTP/1.1 it is closed after 10 s."""
+    with witness(tmp_path / "w", logs=[ACME.key]) as w1:
+        where = urlsplit(w1.url)
+        with socket.create_connection((str(where.hostname), int(where.port or 0)), timeout=30) as opened:
+            opened.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+            assert opened.recv(9)[:5] in (b"", b"HTTP/")
+        assert w1.post(ACME.submission(0, 20))[0] == 200
 
 
 def follow(w1: RunningWitness, seen: list[str]) -> None:
