@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -70,23 +71,25 @@ async def entries(
     from_ms, to_ms = milliseconds("since", since), milliseconds("until", until)
     audit, loop = caller.deps.audit, asyncio.get_running_loop()
     deadline = loop.time() + wait_s
-    while True:
-        items, following = await audit.entries(
-            caller.org,
-            after=after,
-            limit=limit,
-            action=action,
-            actor=actor,
-            outcome=outcome,
-            model=model,
-            client=client,
-            since=from_ms,
-            until=to_ms,
-        )
-        left = deadline - loop.time()
-        if items or (following == after and (left <= 0 or not await audit.wait(caller.org, after, left))):
-            return Entries(items, following)
-        after = following
+    polls, by = caller.deps.long_polls, caller.principal
+    with polls.one(by.org, by.member) if wait_s else nullcontext():
+        while True:
+            items, following = await audit.entries(
+                caller.org,
+                after=after,
+                limit=limit,
+                action=action,
+                actor=actor,
+                outcome=outcome,
+                model=model,
+                client=client,
+                since=from_ms,
+                until=to_ms,
+            )
+            left = deadline - loop.time()
+            if items or (following == after and (left <= 0 or not await audit.wait(caller.org, after, left))):
+                return Entries(items, following)
+            after = following
 
 
 @get(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+from gateway.api.admin.longpolls import LongPolls
 from gateway.api.admin.reads import ReadNotes
 from gateway.audit.erase import Erasure
 from gateway.audit.log import AuditReader
@@ -195,6 +196,7 @@ class AdminDependencies:
     count_rotation: Callable[[OrgId, str, str], None] = lambda *_: None
     key_used_at: Callable[[OrgId, str], int] = lambda *_: 0
     reads: ReadNotes = field(default_factory=ReadNotes)
+    long_polls: LongPolls = field(default_factory=LongPolls)
     simulating: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by the one simulation of a limit that may run: it reads much of the audit log."""
     reconciling: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from gateway.api.admin.longpolls import OF_A_MEMBER, OF_AN_ORG
 from gateway.audit import note
+from gateway.errors import LimitExceededError
 from policies.facts import Role
-from tests.integration.admin.world import ACME, UPSTREAM, World
+from tenants.ids import OrgId
+from tests.integration.admin.world import ACME, GLOBEX, UPSTREAM, World
+from tests.kit.wait import eventually
 
 ENTRIES = "/orgs/acme/audit/entries"
 
@@ -71,6 +76,38 @@ async def test_a_tail_waits_for_the_next_entry_that_matches(world: World) -> Non
         found = await waiting
     assert [item["action"] for item in found["items"]] == ["rule.create"]
     assert found["next"] == found["items"][0]["index"] + 1
+
+
+async def test_only_so_many_wait_at_once_of_a_member_and_of_an_organization(world: World) -> None:
+    """Each holds a connection of a listener that other organizations need, too."""
+    end, polls = (await read(world))["next"], world.deps.long_polls
+    query = {"after": end, "action": "rule.create", "wait_s": 0.01}
+
+    async def ask(role: Role, org: OrgId = ACME, **changes: Any) -> int:
+        path = f"/orgs/{org}/audit/entries"
+        return (await world.ask("GET", path, role, org=org, params={**query, **changes})).status_code
+
+    def full() -> bool:
+        try:
+            with polls.one(ACME, world.members[ACME, Role.OWNER].id):
+                return False
+        except LimitExceededError:
+            return True
+
+    with ExitStack() as others:
+        for _ in range(OF_A_MEMBER - 1):
+            others.enter_context(polls.one(ACME, world.members[ACME, Role.OWNER].id))
+        assert await ask(Role.OWNER) == 200
+        waiting = asyncio.create_task(ask(Role.OWNER, wait_s=25))
+        await eventually(full, "the last place is taken")
+        assert [await ask(Role.OWNER), await ask(Role.OWNER, wait_s=0), await ask(Role.AUDITOR)] == [429, 200, 200]
+        for number in range(OF_AN_ORG - OF_A_MEMBER):
+            others.enter_context(polls.one(ACME, f"mem_{number}"))
+        assert [await ask(Role.AUDITOR), await ask(Role.OWNER, GLOBEX, after=0)] == [429, 200]
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert await ask(Role.AUDITOR) == 200
+    assert await ask(Role.OWNER) == 200
 
 
 async def test_a_wait_that_ends_without_one_is_an_empty_page(world: World) -> None:
