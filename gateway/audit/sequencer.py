@@ -308,8 +308,9 @@ class Sequencer:
             grown.set()
 
     async def _catch_up(self, org: OrgId, state: OrgState, size: int) -> None:
-        """Save checkpoints until one is over `size` entries, or fails."""
-        while state.log.signed_size < size and await self._publish(org, state, APART_S):
+        """Save checkpoints until one is over `size` entries and their tiles are there, or one fails."""
+        log = state.log
+        while min(log.signed_size, log.tiles.size) < size and await self._publish(org, state, APART_S):
             pass
 
     async def _publish(self, org: OrgId, state: OrgState, apart_s: float) -> bool:

@@ -19,6 +19,7 @@ from gateway.api.admin.problems import invalid
 from gateway.api.admin.routing import operation
 from gateway.audit.tiles import parse_path
 from gateway.audit.tree_reader import ID
+from gateway.errors import UnavailableError
 from tenants.roles import Operation
 
 MAX_INDEX = 2**53 - 1
@@ -148,12 +149,18 @@ async def find(
 
 async def _size(caller: Caller, field: str, asked: int | None) -> int:
     """The tree that is asked for. One that no checkpoint is over yet is not: its hashes would be worth nothing."""
-    if asked is None:
-        await caller.deps.audit.checkpoint(caller.org)
-    size = await caller.deps.audit.tree.proven_size(caller.org)
-    if asked is not None and asked > size:
-        raise invalid((field, f"is at most {size}, the entries of the newest checkpoint"))
-    return size if asked is None else asked
+    audit = caller.deps.audit
+    size = await audit.tree.proven_size(caller.org)
+    if asked is not None and asked <= size:
+        return asked
+    # Tiles that were lost, or not copied along, are made before a checkpoint is given.
+    signed = int((await audit.checkpoint(caller.org)).split("\n", 2)[1])
+    size = await audit.tree.proven_size(caller.org)
+    if asked is None or asked <= size:
+        return size if asked is None else asked
+    if asked <= signed:
+        raise UnavailableError("the audit log's hash tiles are being made anew", retry_after_s=1)
+    raise invalid((field, f"is at most {size}, the entries of the newest checkpoint"))
 
 
 def _texts(hashes: Sequence[bytes]) -> list[str]:

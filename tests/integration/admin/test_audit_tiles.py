@@ -181,6 +181,19 @@ async def test_a_question_that_means_nothing_is_refused_by_name(world: World) ->
     assert (missing.status_code, "'index'" in missing.json()["detail"]) == (422, True), missing.text
 
 
+async def test_tiles_that_are_not_made_yet_are_made_before_a_proof(
+    world: World,
+) -> None:
+    """A log that was copied here, or lost its tiles: its checkpoint is older than they are."""
+    old, new = 5, (await signed(world)).size
+    log = (await world.sequencer.opened(ACME)).log
+    log.tiles = Tiles(log.store.blobs, log.store.lines)
+    assert log.tiles.size == 0
+    answer = await get(world, f"consistency?old={old}&new={new}")
+    assert answer.status_code == 200, answer.text
+    assert log.tiles.size >= new
+
+
 async def test_an_empty_log_has_no_tile_and_no_proof(world: World) -> None:
     at = {"org": GLOBEX}
     for path, status in (
