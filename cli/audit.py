@@ -13,6 +13,7 @@ from msgspec import Struct, json
 from cli import (
     audit_consistency,
     audit_export,
+    audit_key,
     audit_prove,
     audit_stats,
     audit_store,
@@ -28,7 +29,7 @@ from cli.output import Column, Format, instant, printable
 from cli.session import Session
 
 app = typer.Typer(
-    help="The audit log: follow, query, export, verify, prove; erase a person.",
+    help="The audit log: follow, query, export, verify, prove; witnesses, streams, holds; erase a person.",
     epilog=examples(
         "orgate audit tail -f",
         "orgate audit query --outcome refused --since 7d",
@@ -41,13 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(audit_witness.app, name="witness")
-audit_stats.register(app)
 app.add_typer(audit_stream.app, name="stream")
-audit_store.register(app)
-audit_export.register(app)
-audit_verify.register(app)
-audit_prove.register(app)
-audit_consistency.register(app)
 
 LONG_POLL_S = 25
 PAGE = 500
@@ -90,12 +85,10 @@ def tail(
     *,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new entries as they come.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", help="How many of the last.", min=0, max=10_000)] = 10,
-    action: Annotated[str | None, typer.Option(help="Only this action, e.g. completion.create.")] = None,
-    actor: Annotated[str | None, typer.Option(help="Only this member's (mem_...).")] = None,
-    since: Annotated[
-        str | None, typer.Option(help="From then on: 2026-01-31, a time in RFC 3339, or 30m, 2h, 7d ago.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(help="Until then; the same forms.")] = None,
+    action: Action = None,
+    actor: Actor = None,
+    since: Since = None,
+    until: Until = None,
 ) -> None:
     """Show the last entries of the audit log, and with -f those that come.
 
@@ -163,6 +156,16 @@ def query(
             session.out.say(f"there are more than {limit}: narrow it down, or give a higher --limit")
             break
     session.out.items(found[:limit], COLUMNS, empty="no such entries")
+
+
+# In the order in which the help lists them: look, prove, people.
+audit_stats.register(app)
+audit_export.register(app)
+audit_key.register(app)
+audit_verify.register(app)
+audit_prove.register(app)
+audit_consistency.register(app)
+audit_store.register(app)
 
 
 @command(app, examples("orgate audit persons", "orgate audit persons --output json > acme-persons.json"))

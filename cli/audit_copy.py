@@ -1,4 +1,4 @@
-"""What `orgate audit copy` does: logs from one store to another, while the server stands."""
+"""What `orgate audit copy` does: logs from one store to another, while the server is stopped."""
 
 from __future__ import annotations
 

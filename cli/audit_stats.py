@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import date
 from typing import Annotated, Any, Final
 
 import typer
@@ -10,7 +11,7 @@ from msgspec import Struct
 
 from cli.audit_log import Since, Until, bounds, path
 from cli.command import command
-from cli.errors import RefusedError
+from cli.errors import RefusedError, UsageError
 from cli.examples import examples
 from cli.output import Column, Format, instant, printable
 from cli.session import Session
@@ -148,6 +149,8 @@ def register(app: typer.Typer) -> None:
 
         Exit code 1, and what differs, when they do not agree.
         """
+        if day is not None and not _is_day(day):
+            raise UsageError(f"--day {printable(day)} is no day", "write 2026-01-31")
         params: dict[str, str | int] = {"day": day} if day else {}
         found = session.client.read(path(session, "reconcile"), what="the audit log", params=params).decode(
             Reconciliation
@@ -156,6 +159,13 @@ def register(app: typer.Typer) -> None:
         if not found.ok:
             faults = [printable(text) for text in found.faults]
             raise RefusedError("\n  ".join([f"the figures of {found.day} do not agree", *faults]))
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _sum_up(session: Session, times: dict[str, int]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from cli.session import Session
 
 hold = typer.Typer(
     help="The legal hold: while there is one, no entry is dropped, however old.",
+    short_help="The legal hold: while there is one, no entry is dropped.",
     epilog=examples("orgate audit hold set --reason 'case 2026-114'", "orgate audit hold show"),
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -97,7 +98,7 @@ def copy(
     ] = "",
     settings: SettingsOption = None,
 ) -> None:
-    """Copy the audit logs from one store to the other, and verify them there. The server must stand."""
+    """Copy the audit logs from one store to the other, and verify them there. Stop the server first."""
     from cli.audit_copy import copy as move
 
     if {source, target} != {"files", "postgres+s3"}:

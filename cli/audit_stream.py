@@ -21,6 +21,7 @@ from tenants.streams import FORMATS, AuditStream, StreamFormat, StreamKind
 
 app = typer.Typer(
     help="Send the log to a SIEM as it grows: syslog over TLS, Splunk, HTTP, OpenTelemetry, S3.",
+    short_help="Send the log to a SIEM as it grows.",
     epilog=examples(
         "orgate audit stream set siem --kind splunk --url https://splunk.example:8088 --secret-from token",
         "orgate audit stream set syslog --kind syslog --url tls://logs.example:6514 --receiver-ca ca.pem",
@@ -144,7 +145,7 @@ def set_(
 ) -> None:
     """Make a stream, or change what is given of one; then set its secret, if one is given.
 
-    What it shows to its receiver is never an argument and never shown again.
+    The secret is read from a file or stdin, never from an argument, and never shown again.
     """
     if (cert is None) != (key is None):
         raise UsageError("--cert and --key belong together", "give both")
@@ -179,7 +180,11 @@ def set_(
         made = streams.change(name, lambda now: structs.replace(now, **given)) if given else current
     if secret is not None:
         session.client.write("PUT", streams.at(name, "secret"), secret, what=f"the secret of stream '{name}'")
+        if made is not None:
+            made, _ = streams.get(name)  # with the version of its secret
     if made is not None:
+        if session.out.form is Format.TABLE and made.ca_pem:
+            made = structs.replace(made, ca_pem="set")
         session.wrote(made, f"stream '{name}' set; next: `orgate audit stream test {name}`")
 
 
@@ -202,6 +207,8 @@ def show(session: Session, name: Name) -> None:
     shown = {**structs.asdict(stream), **({} if state is None else structs.asdict(state))}
     if session.out.form is Format.TABLE:
         shown["ca_pem"] = "set" if stream.ca_pem else ""
+        if state is not None:
+            shown["failing_since"] = instant(state.failing_since) if state.failing_since else ""
     session.out.item(shown)
 
 

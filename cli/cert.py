@@ -19,6 +19,7 @@ SET = "orgate upstream cert set vllm --cert gateway.pem --key gateway.key"
 
 app = typer.Typer(
     help="Client certificates: what the gateway shows to an upstream that asks for one.",
+    short_help="Client certificates for upstreams.",
     epilog=examples(SET, "orgate upstream cert show vllm"),
     no_args_is_help=True,
     rich_markup_mode=None,

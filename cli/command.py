@@ -80,10 +80,17 @@ def command(
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         kind = _Secretive if secretive else TyperCommand
-        app.command(name or function.__name__.rstrip("_").replace("_", "-"), epilog=epilog, cls=kind)(run)
+        shown = name or function.__name__.rstrip("_").replace("_", "-")
+        app.command(shown, epilog=epilog, cls=kind, short_help=_summary(function))(run)
         return function
 
     return register
+
+
+def _summary(function: Callable[..., Any]) -> str:
+    """The first sentence of a command's help, whole: what its group lists would be cut off otherwise."""
+    first = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
+    return first.partition(". ")[0].rstrip(".") + "."
 
 
 _SHARED: tuple[tuple[str, Any, Any, Any], ...] = (

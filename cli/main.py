@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "limit": ("cli.limit", "", "Limits and budgets of requests, tokens, bytes, money and concurrency."),
     "price": ("cli.price", "", "What models cost, for limits of spend."),
     "policy": ("cli.policy", "", "Rules that say who may use which model for what."),
-    "audit": ("cli.audit", "", "The audit log: follow, query, export, verify, prove; erase a person."),
+    "audit": ("cli.audit", "", "The audit log: follow, query, export, verify, prove."),
 }
 """Command → (module, the command's name in that module's `app` or '' for the whole group, help)."""
 

@@ -125,3 +125,10 @@ def test_moments() -> None:
     for text in ("yesterday", "-1h", "3w", ""):
         with pytest.raises(UsageError):
             moment(text, 0)
+
+
+def test_what_is_no_day_is_wrong_usage(signed_in: Cli) -> None:
+    for day in ("yesterday", "2026-02-30", "20260131"):
+        said = signed_in("audit", "reconcile", "--day", day)
+        assert said.code == 2
+        assert f"--day {day} is no day" in said.err

@@ -244,3 +244,12 @@ def test_what_is_no_checkpoint_of_the_log_is_told_apart(
     logged.checkpoint = WRONG.checkpoint(ACME, COUNT, bytes(32))
     said = signed_in("audit", "consistency", "old", "--key", key)
     assert (said.code, "today's checkpoint: the note is not signed" in said.err) == (1, True)
+
+
+def test_the_key_is_printed_as_verifiers_take_it(signed_in: Cli, logged: ControlPlane) -> None:
+    said = signed_in("audit", "key")
+    assert (said.code, said.out) == (0, f"{logged.key}\n"), said.err
+    logged.key = "no key"
+    refused = signed_in("audit", "key")
+    assert refused.code == 1
+    assert "the server's key cannot be understood" in refused.err

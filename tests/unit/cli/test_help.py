@@ -34,6 +34,12 @@ def test_help_has_a_usage_and_an_example(cli: Cli, path: list[str]) -> None:
     assert " ".join(["orgate", *path]) in example or path == []
 
 
+@pytest.mark.parametrize("path", _paths(), ids=lambda path: " ".join(path) or "orgate")
+def test_what_a_group_says_of_its_commands_is_not_cut_off(cli: Cli, path: list[str]) -> None:
+    listed = cli(*path, "--help").out.partition("Commands:")[2].partition("Examples:")[0]
+    assert not [line for line in listed.splitlines() if line.endswith("...")]
+
+
 def test_the_table_of_the_root_says_what_each_command_says_of_itself() -> None:
     for name, command in LazyCommands().items():
         own = (command.help or "").splitlines()[0]
