@@ -11,6 +11,7 @@ from msgspec import Struct
 from gateway.api.admin.audit import OUTCOMES, End, Index, Instant, Text, milliseconds
 from gateway.api.admin.caller import Caller, CallerDependency
 from gateway.api.admin.problems import invalid
+from gateway.api.admin.reads import kept
 from gateway.api.admin.routing import operation
 from gateway.audit.selection import Selection
 from tenants.ids import is_member_id
@@ -67,7 +68,8 @@ async def export(
         end = max(after, (await caller.deps.audit.range(caller.org))[1])
     if end < after:
         raise invalid(("end", "is not before 'after'"))
-    detail: dict[str, str | int | bool] = {"after": after, "end": end, **chosen.asked()}
+    asked = {name: kept(value) if isinstance(value, str) else value for name, value in chosen.asked().items()}
+    detail: dict[str, str | int | bool] = {"after": after, "end": end, **asked}
     # Written down before the first byte: an export that is not in the log does not begin.
     await caller.store.note("audit.export", caller.org, caller.actor, {**detail})
     lines = caller.deps.audit.matching(caller.org, chosen, after, end)

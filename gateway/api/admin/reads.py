@@ -29,6 +29,7 @@ FILTERS_MAX: Final = 16
 _PLACES: Final = frozenset({"after", "limit", "wait_s", "start", "end", "index", "size", "old", "new"})
 """Where in the log, and how much of it at once: pages of one question."""
 _NAME: Final = re.compile(r"[a-z_]{1,32}")
+_EMAIL: Final = re.compile(r"[^\s,@]+@[^\s,@]*")
 _WHAT: Final = re.compile(r"/audit/([a-z_-]{1,32})")
 
 Question = tuple[OrgId, OrgId, str, str, tuple[tuple[str, str], ...]]
@@ -66,8 +67,12 @@ class ReadNotes:
 def filters(query: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """What was asked for, in one order, without what says which page of it."""
     asked = [
-        (name, value[:TEXT_MAX])
-        for name, value in query
-        if value and name not in _PLACES and _NAME.fullmatch(name)
+        (name, kept(value)) for name, value in query if value and name not in _PLACES and _NAME.fullmatch(name)
     ]
     return tuple(sorted(asked)[:FILTERS_MAX])
+
+
+def kept(text: str) -> str:
+    """`text` as an entry may hold it: what stays for years, and cannot be erased, has no e-mail address in it that
+    somebody typed where a member's id was asked for."""
+    return _EMAIL.sub("(e-mail)", text[:TEXT_MAX])

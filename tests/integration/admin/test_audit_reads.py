@@ -58,6 +58,17 @@ async def test_whoever_goes_on_reading_is_written_down_once_an_hour(world: World
     assert len(await reads(world)) == 2
 
 
+async def test_an_address_that_somebody_asked_for_is_in_no_entry(world: World) -> None:
+    """It could not be erased there. Members are asked for by their ids."""
+    typed = {"actor": "ann.thrope@people.example,mem_1", "model": "ann+x@people.example"}
+    for path in (ENTRIES, "/orgs/acme/audit/export", "/orgs/acme/audit/actors"):
+        assert (await world.ask("GET", path, Role.AUDITOR, params=typed)).status_code in (200, 422)
+    assert [entry["detail"]["actor"] for entry in await reads(world)] == ["(e-mail),mem_1"] * 2
+    stored = b"".join([piece async for piece in world.deps.audit.raw(ACME, 0, 99)])
+    assert b"audit.export" in stored
+    assert b"people.example" not in stored
+
+
 async def test_nobody_reads_who_is_behind_pseudonyms_from_the_middle_unseen(world: World) -> None:
     """Whatever `after` says, the first page that it gives may have everybody in it."""
     for _ in range(2):
