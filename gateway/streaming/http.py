@@ -88,6 +88,8 @@ _CODES: Final = {
     14: "acknowledgements are disabled",
 }
 """In our words: what a receiver sends is not repeated."""
+CODE_MAX: Final = 999
+"""A number is the receiver's word, too: one with thousands of digits stays out of states, logs and webhooks."""
 
 ACK_S: Final = 1.0
 ACK_LOOKS: Final = 120
@@ -123,7 +125,7 @@ class SplunkSender(HttpSender):
         answer = await self._ask(self._events, b"\n".join(self._event(record) for record in batch.records))
         said = _decoded(answer, _Said)
         if not answer.good or said.code > 0:
-            raise refused(answer, _CODES.get(said.code, f"code {said.code}" if said.code > 0 else ""))
+            raise refused(answer, _CODES.get(said.code, f"code {said.code}" if 0 < said.code <= CODE_MAX else ""))
         if self._stream.ack:
             await self._acknowledged(said.ack_id)
         return 0

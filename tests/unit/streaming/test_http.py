@@ -104,6 +104,15 @@ async def test_splunk_refuses_in_our_words(
     assert (await bed.place()).failure == ""
 
 
+async def test_a_number_that_is_no_code_of_splunks_is_not_repeated(bed: Bed) -> None:
+    """It would be the receiver's text in states, logs and webhooks, in digits."""
+    with receiving(lambda *_: (400, {"code": 10**2_000})) as siem:
+        await bed.add(StreamKind.SPLUNK, siem.url, secret=TOKEN)
+        await bed.log(1)
+        bed.run()
+        assert (await bed.failing("status 400")).failure == "the receiver answered status 400"
+
+
 async def test_a_busy_splunk_is_waited_for(bed: Bed) -> None:
     with receiving(busy) as siem:
         await bed.add(StreamKind.SPLUNK, siem.url, secret=TOKEN)
