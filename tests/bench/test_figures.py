@@ -167,7 +167,8 @@ def test_every_stage_says_what_is_in_it() -> None:
 def test_a_trees_threads_are_told_apart() -> None:
     threads = threads_cpu_s([os.getpid()])
     assert (os.getpid(), threading.get_native_id()) in threads
-    assert 0 < sum(threads.values()) <= time.process_time() + 0.1
+    # Ticks of a hundredth of a second are what the kernel tells of a thread: not exact.
+    assert 0 < sum(threads.values()) <= 1.1 * time.process_time() + 0.1
 
 
 def test_the_redis_that_counts_limits_is_shown_apart() -> None:

@@ -55,13 +55,14 @@ class World:
         return int(note.splitlines()[1])
 
     def audit(self, after: int, count: int) -> list[dict[str, Any]]:
-        """The `count` entries after the first `after`, waited for."""
+        """The `count` entries after the first `after`, waited for; those that say that we look are left out."""
         found: list[dict[str, Any]] = []
         while len(found) < count:
-            asked: dict[str, str | int] = {"after": after + len(found), "limit": count - len(found), "wait_s": 20}
-            page = self.owner.admin("GET", "/admin/v1/orgs/acme/audit/entries", params=asked).json()["items"]
-            assert page, f"{len(found)} entries of {count} after 20 s"
-            found += page
+            asked: dict[str, str | int] = {"after": after, "limit": count - len(found), "wait_s": 20}
+            page = self.owner.admin("GET", "/admin/v1/orgs/acme/audit/entries", params=asked).json()
+            assert page["items"], f"{len(found)} entries of {count} after 20 s"
+            found += [entry for entry in page["items"] if entry["action"] != "audit.read"]
+            after = page["next"]
         return found
 
     def llama_busy(self) -> int:
