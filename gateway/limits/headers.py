@@ -42,7 +42,7 @@ def standings(claims: Sequence[Claim], left: Sequence[int], now_ms: int) -> tupl
             said[other[1]] = _standing(claim, units, now_ms)
         if claim.notify_at and (claim.amount - units) * 100 >= claim.notify_at * claim.amount:
             told.append(_standing(claim, units, now_ms, claim.limit))
-    return (*said, *told)
+    return (*said, *told) if told else tuple(said)
 
 
 def _standing(claim: Claim, left: int, now_ms: int, budget: str = "") -> Standing:
