@@ -262,10 +262,9 @@ def _costed(permit: Permit, platform: Tenant | None, ready: Ready, tokens: Token
     untouched = False
     for n in differing:
         claim = claims[n]
-        if claim.unit is _TOKENS and claim.on_end is _FINISH:  # nearly all are
-            if cost := min(prompt + answer, MOST):
-                costed[n] = costing(claim, cost)
-                continue
+        if claim.unit is _TOKENS and claim.on_end is _FINISH and 0 < (cost := prompt + answer) <= MOST:
+            costed[n] = costing(claim, cost)  # nearly all are such
+            continue
         cost, sent, step = _cost(permit, platform, claim, prompt, answer)
         if not cost:
             untouched = True
