@@ -39,11 +39,10 @@ async def read(stream: AsyncStream[ChatCompletionChunk]) -> None:
 def about_answers(world: World, after: int) -> list[dict[str, Any]]:
     """The next two entries that name the limit. What came just before may still be on its way into the log."""
     found: list[dict[str, Any]] = []
+    count = 1
     while len(found) < 2:
-        (entry,) = world.audit(after, 1)
-        after += 1
-        if entry.get("limit") == "answers":
-            found.append(entry)
+        count += 1
+        found = [entry for entry in world.audit(after, count) if entry.get("limit") == "answers"]
     return found
 
 

@@ -113,4 +113,4 @@ def test_entries_are_counted_and_a_day_is_reconciled(
     )
     assert "model.list" in orgate("audit", "stats")
     assert "prompt_tokens" in orgate("audit", "reconcile", "--day", today)
-    assert "is a day" in orgate("audit", "reconcile", "--day", "2026-02-30", expect=1)
+    assert "is no day" in orgate("audit", "reconcile", "--day", "2026-02-30", expect=2)
