@@ -40,7 +40,7 @@ format: $(INSTALLED)
 
 test: lint
 	@$(PACKAGES) curl gcc libc6-dev libnghttp2-dev libssl-dev haproxy redis-server nodejs postgresql git chromium rsyslog rsyslog-openssl
-	$(BIN)/python -m pytest -n auto --maxprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest
 
 # SIZE=small ends in about a minute.
 bench: $(INSTALLED)
