@@ -135,7 +135,7 @@ class Bed:
 
         task = asyncio.create_task(look())
         try:
-            await eventually(lambda: here[0] >= position, f"the stream is at {position}, not {here[0]}")
+            await eventually(lambda: here[0] >= position, f"the stream is at {position}, not {here[0]}", 60)
         finally:
             task.cancel()
 
