@@ -31,8 +31,11 @@ Witnesses = Annotated[
 
 def log_key(given: str | None) -> VerifierKey | None:
     """The key of `--key`. Raises `UsageError`."""
-    if given is None:
-        return None
+    return None if given is None else read_key(given, "--key ")
+
+
+def read_key(given: str, option: str = "") -> VerifierKey:
+    """A log's key, or that of a file; `option` stands before it in what is said. Raises `UsageError`."""
     from gateway.audit.note import NoteError, parse_key
 
     path = Path(given)
@@ -40,14 +43,13 @@ def log_key(given: str | None) -> VerifierKey | None:
         is_file = path.is_file()
         text = path.read_text(encoding="utf-8").strip() if is_file else given
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--key {printable(given)}: cannot be read: {error}") from None
+        raise UsageError(f"{option}{printable(given)}: cannot be read: {error}") from None
     try:
         return parse_key(text)
     except NoteError as error:
         wrong = str(error) if is_file or "+" in given else "there is no such file, and it is no key"
-        raise UsageError(
-            f"--key {printable(given)}: {wrong}", "give the log's key, name+id+base64, or the file that holds it"
-        ) from None
+        fix = "give the log's key, name+id+base64, or the file that holds it: a pack has one, called key"
+        raise UsageError(f"{option}{printable(given)}: {wrong}", fix) from None
 
 
 def policy(path: Path | None) -> Policy | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from msgspec import Struct
 
+from cli.audit_evidence import read_key
 from cli.audit_log import path
 from cli.command import command
 from cli.errors import RefusedError, UsageError
@@ -18,7 +19,6 @@ from cli.profiles import config_folder
 from cli.session import Session
 
 if TYPE_CHECKING:
-    from gateway.audit.note import VerifierKey
     from gateway.witness.folder import WitnessFolder
 
 T = TypeVar("T")
@@ -135,7 +135,7 @@ def serve(
 
     host, port = _address(listen)
     where = _place(folder)
-    keys = [_log_key(one) for one in log or []]
+    keys = [read_key(one) for one in log or []]
     address = Address(host, port, tls_cert, tls_key, plain_http)
 
     def opened() -> WitnessFolder:
@@ -166,7 +166,7 @@ def add(
     folder: FolderOption = None,
 ) -> None:
     """Serve another log; also while the witness runs. A log that changes its key has two for a time."""
-    given = _log_key(log)
+    given = read_key(log)
     added = _folder(lambda: _read(_place(folder)).add(given))
     session.out.say(f"{given.name} {'is served now' if added else 'was served already'}")
 
@@ -289,20 +289,3 @@ def _address(text: str) -> tuple[str, int]:
     if not colon or not bare or not 0 < number < 65_536:
         raise UsageError(f"--listen {text!r} is no address and port", "write 127.0.0.1:8446 or [::1]:8446")
     return bare, number
-
-
-def _log_key(given: str) -> VerifierKey:
-    from gateway.audit.note import NoteError, parse_key
-
-    file = Path(given)
-    try:
-        is_file = file.is_file()
-        text = file.read_text(encoding="utf-8").strip() if is_file else given
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{printable(given)}: cannot be read: {error}") from None
-    try:
-        return parse_key(text)
-    except NoteError as error:
-        wrong = str(error) if is_file or "+" in given else "there is no such file, and it is no key"
-        fix = "give the log's key, name+id+base64, or the file that holds it: a pack has one, called key"
-        raise UsageError(f"{printable(given)}: {wrong}", fix) from None

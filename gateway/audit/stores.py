@@ -5,7 +5,6 @@ What speaks to PostgreSQL and S3 is half a second of imports and 20 MB: it is lo
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from gateway.audit.files import FileLogs
 from gateway.audit.log_store import LogStores, StoreAwayError
 from gateway.audit_settings import AuditStoreSettings
 from gateway.secret import Secret
+from gateway.secret_source import SecretSourceError, read_secret
 
 if TYPE_CHECKING:
     from gateway.audit.objects import Objects
@@ -71,23 +71,8 @@ def _objects(settings: AuditStoreSettings, home: Path) -> Objects:
 
 
 def read_source(name: str, source: str, home: Path) -> Secret | None:
-    """`source` is a file of mode 0600, `env:NAME`, or '' for none. Raises `StoreAwayError`, without the secret."""
-    if not source:
-        return None
-    if source.startswith("env:"):
-        value = os.environ.get(source.removeprefix("env:"), "")
-        if not value:
-            raise StoreAwayError(f"{name}: the environment has no {source.removeprefix('env:')}, or it is empty")
-        return Secret(value)
-    path = home / source
+    """As `read_secret`; `name` is the setting's. Raises `StoreAwayError`, without the secret."""
     try:
-        if path.stat().st_mode & 0o077:
-            raise StoreAwayError(f"{name}: {path} can be read by others: chmod 600 {path}")
-        found = path.read_bytes().strip()
-    except FileNotFoundError:
-        raise StoreAwayError(f"{name}: there is no file {path}") from None
-    except PermissionError:
-        raise StoreAwayError(f"{name}: {path} cannot be read") from None
-    if not found:
-        raise StoreAwayError(f"{name}: {path} is empty")
-    return Secret(found)
+        return read_secret(source, home)
+    except SecretSourceError as error:
+        raise StoreAwayError(f"{name}: {error}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from gateway.limits.redis_server import Server, Times
 from gateway.limits.redis_wire import Address, Login, shown_address
 from gateway.limits_settings import LimitsSettings, LimitsSettingsError
 from gateway.secret import Secret
+from gateway.secret_source import SecretSourceError, read_secret
 
 
 def open_slices(limits: LimitsSettings, home: Path) -> RedisSlices:
@@ -50,24 +50,11 @@ def _route(limits: LimitsSettings, login: Login, sentinel: Login, text: Library)
 
 
 def read_password(source: str, home: Path) -> Secret | None:
-    """`source` is a file of mode 0600, `env:NAME`, or '' for none. Raises `LimitsSettingsError`."""
-    if not source:
-        return None
-    if source.startswith("env:"):
-        value = os.environ.get(source.removeprefix("env:"), "")
-        if not value:
-            raise LimitsSettingsError(f"the environment has no {source.removeprefix('env:')}, or it is empty")
-        return Secret(value)
-    path = home / source
+    """As `read_secret`. Raises `LimitsSettingsError`."""
     try:
-        if path.stat().st_mode & 0o077:
-            raise LimitsSettingsError(f"{path} can be read by others: chmod 600 {path}")
-        found = path.read_bytes().strip()
-    except OSError as error:
-        raise LimitsSettingsError(f"{path} cannot be read ({error.strerror})") from None
-    if not found:
-        raise LimitsSettingsError(f"{path} is empty")
-    return Secret(found)
+        return read_secret(source, home)
+    except SecretSourceError as error:
+        raise LimitsSettingsError(str(error)) from None
 
 
 def _tls(limits: LimitsSettings, home: Path) -> ssl.SSLContext | None:
