@@ -29,6 +29,8 @@ def read_secret(source: str, home: Path) -> Secret | None:
         if path.stat().st_mode & 0o077:
             raise SecretSourceError(f"{path} can be read by others: chmod 600 {path}")
         found = path.read_bytes().strip()
+    except FileNotFoundError:
+        raise SecretSourceError(f"{path} cannot be read: there is no file of that name") from None
     except OSError as error:
         raise SecretSourceError(f"{path} cannot be read ({error.strerror})") from None
     if not found:
