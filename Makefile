@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run
 INSTALLED := $(VENV)/.installed
 PACKAGES := tests/kit/debian-packages.sh
+NODE_MODULES := tests/npm/node_modules/.package-lock.json
 
 check: test
 
@@ -25,6 +26,11 @@ $(INSTALLED): $(RUN) requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
+# The npm packages of the tests, with the Node.js that dev.txt pins.
+$(NODE_MODULES): $(INSTALLED) tests/npm/package-lock.json
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --prefix tests/npm --silent
+	@touch $@
+
 demo: $(RUN)
 	$(BIN)/orgate demo
 
@@ -38,7 +44,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint
+test: lint $(NODE_MODULES)
 	@$(PACKAGES) curl gcc libc6-dev libnghttp2-dev libssl-dev haproxy redis-server nodejs postgresql git chromium rsyslog rsyslog-openssl
 	$(BIN)/python -m pytest
 
