@@ -38,11 +38,13 @@ from gateway.oauth.store import (
 )
 from tenants.ids import MemberId, OrgId
 from tenants.sql.dialect import READ_ONLY, unavailable
+from tenants.sql.migrate import migrate
 
 KEEP_S: Final = 86_400
 """How long what has ended is kept, so that a late replay is still told what happened to it."""
 
 metadata = MetaData()
+"""A column that is added later has a `server_default`: what rows that were written before it mean."""
 
 passwords = Table(
     "oauth_passwords",
@@ -128,10 +130,11 @@ class SqlOAuthStore:
 
     @classmethod
     async def open(cls, engine: AsyncEngine) -> SqlOAuthStore:
-        """Make the tables where they are missing. `engine` is `SqlControlStore.engine`; who made it closes it."""
+        """Make the tables, and what an older Orgate's lack. `engine` is `SqlControlStore.engine`; who made it closes
+        it. A crash in the middle leaves what stood before: it is one transaction."""
         with unavailable():
             async with engine.begin() as connection:
-                await connection.run_sync(metadata.create_all)
+                await connection.run_sync(migrate, metadata)
         return cls(engine)
 
     async def password(self, org: OrgId, member: str) -> str | None:

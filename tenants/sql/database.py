@@ -191,5 +191,5 @@ class Database:
                 else:
                     refuse_newer(found)
                     if found < SCHEMA_VERSION:
-                        await connection.run_sync(migrate)
+                        await connection.run_sync(migrate, tables.metadata)
                         await connection.execute(update(tables.schema).values(version=SCHEMA_VERSION))
