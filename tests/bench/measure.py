@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple
 
+from tests.bench.limits import LimitsCost
 from tests.bench.processes import core_busy_s, tree_cpu_s
 from tests.bench.rig import (
     BURST,
@@ -37,10 +38,11 @@ class Size(NamedTuple):
     requests: int
     cancel_seconds: float
     cancel_rate: float
+    limit_rounds: int = 9
 
 
 FULL = Size(rounds=3, seconds=3, latency_rounds=9, requests=500, cancel_seconds=4, cancel_rate=100)
-SMALL = Size(rounds=3, seconds=0.5, latency_rounds=7, requests=50, cancel_seconds=0.8, cancel_rate=100)
+SMALL = Size(3, 0.5, latency_rounds=7, requests=50, cancel_seconds=0.8, cancel_rate=100, limit_rounds=3)
 
 
 class CpuRow(NamedTuple):
@@ -79,6 +81,7 @@ class Results:
     cancels: dict[tuple[str, str, int], Cancelled] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     where: Where | None = None
+    limits: LimitsCost | None = None
 
     def note(self, target: Target, what: str, figures: Figures) -> None:
         """Remembers what should not have happened in one run of the load."""

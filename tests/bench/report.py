@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.limits import LimitsCost
 from tests.bench.measure import SHAPES, Results, cancel_quantile
 from tests.bench.rig import JSON, PACED, quantile
 from tests.bench.where import WHAT, Where
@@ -23,6 +25,8 @@ def print_tables(results: Results, console: Console) -> None:
     console.print(_cpu_table(results))
     if results.where is not None:
         console.print(_where_table(results.where))
+    if results.limits is not None:
+        console.print(_limits_table(results.limits))
     console.print(_latency_table(results))
     console.print(_cancel_table(results))
     for error in results.errors:
@@ -61,6 +65,9 @@ def summary(results: Results) -> str:
         figures |= {f"stage_{stage}_us": cost for stage, cost in results.where.stages.items()}
         figures["stage_rest_us"] = results.where.rest
         figures |= results.where.durability
+    if results.limits is not None:
+        figures |= {f"limits_{name}_us": cost for name, cost in asdict(results.limits).items()}
+        figures["limits_evalsha_x"] = results.limits.evalsha / max(results.limits.busy, 0.1)
     figures["errors"] = len(results.errors)
     return json.dumps({key: _plain(value) for key, value in figures.items()})
 
@@ -152,6 +159,15 @@ def _where_table(where: Where) -> Table:
             f" 32 at a time: {costs['audit_strict_32_us']:.0f} and {costs['audit_strict_32_wait_us']:.0f}."
         )
         table.caption_justify = "left"
+    return table
+
+
+def _limits_table(cost: LimitsCost) -> Table:
+    table = Table(title="What two limits add to a JSON request's CPU in the gateway, µs", title_justify="left")
+    for heading in ("half used, in Redis", "nothing added (control)", "one EVALSHA a request", "times as much"):
+        table.add_column(heading, justify="right")
+    ratio = _number(cost.evalsha / max(cost.busy, 0.1), 1)
+    table.add_row(_number(cost.busy, 1), _number(cost.control, 1), _number(cost.evalsha, 1), ratio)
     return table
 
 

@@ -18,10 +18,11 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
+from tests.bench.limits import measure_limits
 from tests.bench.measure import FULL, SMALL, Bench, Results
 from tests.bench.processes import choose_cores
 from tests.bench.report import print_tables, summary
-from tests.bench.rig import RigError, running
+from tests.bench.rig import JSON, RigError, running
 from tests.bench.targets import MissingPackageError, direct_target, gateway_target, haproxy_target
 from tests.bench.where import measure_where
 from tests.kit.certs import make_pki
@@ -61,8 +62,8 @@ def _measure(progress: Console, *, with_gateway: bool, limits: str) -> Results:
             stack.enter_context(haproxy_target(folder / "haproxy", rig.upstream_port, pki, cores)),
         ]
         if with_gateway:
-            gateway = gateway_target(folder / "gateway", rig.upstream_port, pki, cores, limits=limits)
-            targets.append(stack.enter_context(gateway))
+            opened = gateway_target(folder / "gateway", rig.upstream_port, pki, cores, limits=limits)
+            targets.append(stack.enter_context(opened))
         # The load's few milliseconds of Python belong to the rig's core too.
         os.sched_setaffinity(0, {cores.rig})
 
@@ -73,4 +74,16 @@ def _measure(progress: Console, *, with_gateway: bool, limits: str) -> Results:
         if with_gateway:
             say("where the microseconds go")
             results.where = measure_where(rig, targets[-1], folder, pki, size.seconds)
+            gateway, rate = targets[-1], results.cpu[targets[-1].name, JSON.name].rps
+            if gateway.owner is not None and gateway.store:
+                say(f"what limits cost, {size.limit_rounds} rounds")
+                results.limits = measure_limits(
+                    rig,
+                    gateway,
+                    gateway.owner,
+                    gateway.store,
+                    rate=rate,
+                    rounds=size.limit_rounds,
+                    seconds=size.seconds / 2,
+                )
         return results

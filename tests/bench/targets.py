@@ -24,7 +24,7 @@ from tests.kit.certs import Pki
 from tests.kit.ports import free_port
 
 if TYPE_CHECKING:
-    from tests.kit.gateway import RunningGateway
+    from tests.kit.gateway import RunningGateway, Session
 
 PATIENCE_S = 30
 TOKEN_LIFETIME_S = 3600
@@ -37,7 +37,8 @@ class MissingPackageError(Exception):
 @dataclass(frozen=True)
 class Target:
     """`pids`: roots of the process trees whose CPU counts; maybe none. `ca`: PEM, what the load trusts. `redis`:
-    process of the Redis that it asks, whose CPU is shown beside; 0: none."""
+    process of the Redis that it asks, whose CPU is shown beside; 0: none. `store`: its address, `owner`: who
+    administers the organization; both of a gateway alone."""
 
     name: str
     port: int
@@ -45,6 +46,8 @@ class Target:
     token: str
     ca: Path
     redis: int = 0
+    store: str = ""
+    owner: Session | None = None
 
 
 def direct_target(upstream_port: int, pki: Pki) -> Target:
@@ -90,11 +93,12 @@ def gateway_target(
 
     settings = {"ORGATE_UPSTREAMS__ALLOW_NETWORKS": "127.0.0.0/8"}
     with ExitStack() as stack:
-        redis = 0
+        redis, address = 0, ""
         if limits == "redis":
             with pinned(cores.rig):
                 store = stack.enter_context(redis_server())
-            settings |= {"ORGATE_LIMITS__STORE": "redis", "ORGATE_LIMITS__ADDRESSES": store.address}
+            address = store.address
+            settings |= {"ORGATE_LIMITS__STORE": "redis", "ORGATE_LIMITS__ADDRESSES": address}
             redis = store.process.pid if store.process else 0
         gateway = RunningGateway(folder, workers=1, settings=settings)
         stack.callback(gateway.http.close)
@@ -113,7 +117,8 @@ def gateway_target(
         wait_served(gateway, owner.access_token)
         if gateway.process is None:
             raise RuntimeError("the gateway ended")
-        yield Target("gateway", gateway.public_port, (gateway.process.pid,), owner.access_token, gateway.ca, redis)
+        pids, token = (gateway.process.pid,), owner.access_token
+        yield Target("gateway", gateway.public_port, pids, token, gateway.ca, redis, address, owner)
 
 
 def wait_served(gateway: RunningGateway, token: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.bench.limits import LimitsCost
 from tests.bench.measure import Added, CpuRow, Results, cancel_quantile
 from tests.bench.processes import core_busy_s, parse_stat, pinned, threads_cpu_s, tree_cpu_s
 from tests.bench.report import print_tables, summary
@@ -180,3 +181,14 @@ def test_the_redis_that_counts_limits_is_shown_apart() -> None:
     console = Console(width=160, record=True, file=io.StringIO())
     print_tables(found, console)
     assert "on the other core, µs a request: json 2.5" in console.export_text()
+
+
+def test_what_limits_add_is_shown_beside_one_evalsha() -> None:
+    found = results()
+    assert "limits_busy_us" not in json.loads(summary(found))
+    found.limits = LimitsCost(busy=12.5, control=-1.0, evalsha=75.0)
+    figures = json.loads(summary(found))
+    assert (figures["limits_busy_us"], figures["limits_control_us"], figures["limits_evalsha_x"]) == (12.5, -1, 6)
+    console = Console(width=120, record=True, file=io.StringIO())
+    print_tables(found, console)
+    assert "6.0" in console.export_text()
