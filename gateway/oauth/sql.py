@@ -8,21 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import (
-    Column,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    delete,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -36,85 +22,13 @@ from gateway.oauth.store import (
     Family,
     StoredInvitation,
 )
+from gateway.oauth.tables import attempts, codes, devices, families, invitations, metadata, passwords
 from tenants.ids import MemberId, OrgId
 from tenants.sql.dialect import READ_ONLY, unavailable
 from tenants.sql.migrate import migrate
 
 KEEP_S: Final = 86_400
 """How long what has ended is kept, so that a late replay is still told what happened to it."""
-
-metadata = MetaData()
-"""A column that is added later has a `server_default`: what rows that were written before it mean."""
-
-passwords = Table(
-    "oauth_passwords",
-    metadata,
-    Column("org", String(40), primary_key=True),
-    Column("member", String(64), primary_key=True),
-    Column("hash", Text, nullable=False),
-)
-attempts = Table(
-    "oauth_attempts",
-    metadata,
-    Column("account", String(64), primary_key=True),
-    Column("failures", Integer, nullable=False),
-    Column("retry_at", Float, nullable=False),
-    Column("at", Float, nullable=False, index=True),
-)
-invitations = Table(
-    "oauth_invitations",
-    metadata,
-    Column("digest", String(64), primary_key=True),
-    Column("org", String(40), nullable=False),
-    Column("member", String(64), nullable=False),
-    Column("expires_at", Integer, nullable=False),
-    Index("oauth_invitations_member", "org", "member"),
-)
-devices = Table(
-    "oauth_devices",
-    metadata,
-    Column("digest", String(64), primary_key=True),
-    Column("user_code_digest", String(64), nullable=False, unique=True),
-    Column("client", String(64), nullable=False),
-    Column("resource", Text, nullable=False),
-    Column("scope", Text, nullable=False),
-    Column("expires_at", Float, nullable=False, index=True),
-    Column("interval", Float, nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("org", String(40), nullable=False),
-    Column("member", String(64), nullable=False),
-    Column("polled_at", Float, nullable=False),
-)
-codes = Table(
-    "oauth_codes",
-    metadata,
-    Column("digest", String(64), primary_key=True),
-    Column("client", String(64), nullable=False),
-    Column("redirect_uri", Text, nullable=False),
-    Column("resource", Text, nullable=False),
-    Column("scope", Text, nullable=False),
-    Column("challenge", String(64), nullable=False),
-    Column("org", String(40), nullable=False),
-    Column("member", String(64), nullable=False),
-    Column("expires_at", Float, nullable=False, index=True),
-    Column("family", String(64), nullable=False),
-    Column("token_id", String(128), nullable=False),
-    Index("oauth_codes_member", "org", "member"),
-)
-families = Table(
-    "oauth_families",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("org", String(40), nullable=False),
-    Column("member", String(64), nullable=False),
-    Column("client", String(64), nullable=False),
-    Column("current", String(64), nullable=False),
-    Column("created_at", Float, nullable=False),
-    Column("expires_at", Float, nullable=False, index=True),
-    Column("recent", Text, nullable=False),
-    Column("ended_at", Float, nullable=False),
-    Index("oauth_families_member", "org", "member"),
-)
 
 
 class SqlOAuthStore:
@@ -130,8 +44,8 @@ class SqlOAuthStore:
 
     @classmethod
     async def open(cls, engine: AsyncEngine) -> SqlOAuthStore:
-        """Make the tables, and what an older Orgate's lack. `engine` is `SqlControlStore.engine`; who made it closes
-        it. A crash in the middle leaves what stood before: it is one transaction."""
+        """Make the tables, and what an older Orgate's lack. `engine` is `SqlControlStore.engine`; who made it
+        closes it. A crash in the middle leaves what stood before: it is one transaction."""
         with unavailable():
             async with engine.begin() as connection:
                 await connection.run_sync(migrate, metadata)
@@ -261,7 +175,15 @@ class SqlOAuthStore:
             )
 
     async def decide(
-        self, user_code_digest: str, status: DeviceStatus, org: OrgId, member: MemberId, now: float
+        self,
+        user_code_digest: str,
+        status: DeviceStatus,
+        org: OrgId,
+        member: MemberId,
+        now: float,
+        *,
+        amr: str = "",
+        auth_time: int = 0,
     ) -> DeviceGrant | None:
         table = devices.c
         async with self._write() as connection:
@@ -272,7 +194,7 @@ class SqlOAuthStore:
                     table.status == DeviceStatus.PENDING.value,
                     table.expires_at > now,
                 )
-                .values(status=status.value, org=org, member=member)
+                .values(status=status.value, org=org, member=member, amr=amr, auth_time=auth_time)
                 .returning(devices)
             )
             row = decided.first()
