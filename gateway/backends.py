@@ -1,14 +1,12 @@
-"""The concrete backends that settings ask for: beside `gateway.app`, the only module that names them.
+"""The concrete backends of the control process that settings ask for.
 
-Each function makes one part from the settings; what is made where, and in which order, is in `gateway.app`.
+Each function makes one part from the settings; what is made where, and in which order, is in `gateway.control`.
 """
 
 from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable
-from pathlib import Path
 
 from gateway.audit.persons import Persons
 from gateway.audit.sequencer import Sequencer
@@ -21,7 +19,6 @@ from gateway.limits.accounts import LimitOwner
 from gateway.limits.counter import SliceCounter
 from gateway.limits.keeper import BudgetKeeper
 from gateway.limits.redis import RedisSlices
-from gateway.limits.redis_open import open_slices
 from gateway.limits.store import SliceAdmin, SliceStore
 from gateway.limits.undertaker import Undertaker
 from gateway.oauth.service import OAuthService
@@ -31,73 +28,18 @@ from gateway.oauth.tokens import TokenSigner
 from gateway.oauth.web import WebSessions
 from gateway.ownkeys import Unlocked
 from gateway.retention import Retention
-from gateway.secrets.certs import CertLeases
 from gateway.secrets.datakeys import DataKeys
-from gateway.secrets.lease import KeyLeases
-from gateway.secrets.masterkey import read_master_key
-from gateway.secrets.sealed import SealedCerts, SealedFile, SealedWebhooks
-from gateway.secrets.sources import EnvironmentKeys, MountedKeys, SourceLeases
-from gateway.secrets.store import ReadOnlyKeys, SystemSecrets, UpstreamKeys
+from gateway.secrets.sealed import SealedFile, SealedWebhooks
+from gateway.secrets.store import SystemSecrets
 from gateway.settings import Settings
-from gateway.upstream.auth.grant import TokenEndpoints
-from gateway.upstream.auth.tokens import ClientTokens
-from gateway.upstream.transport import TransportPool
 from gateway.webhooks import WebhookPost, Webhooks
+from gateway.workerparts import limit_books, slices_in_redis
 from tenants.budgets import Notice
-from tenants.ids import OrgId
 from tenants.sql.store import SqlControlStore
-
-
-def data_audience(settings: Settings) -> str:
-    return settings.server.url + "/v1"
 
 
 def admin_audience(settings: Settings) -> str:
     return settings.server.url + "/admin"
-
-
-def sealed_file(settings: Settings) -> SealedFile:
-    return SealedFile(
-        settings.path(settings.secrets.path), read_master_key(settings.secrets.master_key, settings.home)
-    )
-
-
-def upstream_keys(settings: Settings, clock: Clock) -> UpstreamKeys:
-    match settings.secrets.upstream_keys:
-        case "sealed-file":
-            return sealed_file(settings)
-        case "mounted-files":
-            return MountedKeys(settings.path(settings.secrets.mounted))
-        case "environment":
-            return EnvironmentKeys()
-    # hvac and requests take 0.3 s of CPU to import, and 19 MB: only who uses them pays for them.
-    from gateway.secrets.vault import VaultKeys  # noqa: PLC0415
-
-    return VaultKeys(settings.vault, settings.home, sealed_file(settings), lambda: clock.monotonic_us() / 1e6)
-
-
-def key_leases(
-    keys: UpstreamKeys, clock: Clock, tell: Callable[[OrgId, str, int], None]
-) -> KeyLeases | SourceLeases:
-    """What a worker keeps of the keys: announced by the control process, or looked for by itself."""
-    if isinstance(keys, ReadOnlyKeys):
-        return SourceLeases(keys, lambda: clock.monotonic_us() / 1e6)
-    return KeyLeases(keys, lambda: clock.monotonic_us() / 1e6, tell=tell)
-
-
-def transport_pool(settings: Settings, clock: Clock) -> TransportPool:
-    certs = CertLeases(SealedCerts(sealed_file(settings)), lambda: clock.monotonic_us() / 1e6)
-    return TransportPool(allowed=settings.upstreams.networks(), identity=certs)
-
-
-def client_tokens(settings: Settings, clock: Clock) -> ClientTokens:
-    endpoints = TokenEndpoints(allowed=settings.upstreams.networks())
-    return ClientTokens(endpoints.ask, lambda: clock.monotonic_us() / 1e6)
-
-
-def slices_in_redis(settings: Settings) -> RedisSlices | None:
-    """The store of the limits that several nodes share; None: the control process of this one has them."""
-    return open_slices(settings.limits, settings.home) if settings.limits.store == "redis" else None
 
 
 def limit_stores(settings: Settings, clock: Clock) -> tuple[LimitOwner, LimitOwner | RedisSlices, Counter | None]:
@@ -107,10 +49,6 @@ def limit_stores(settings: Settings, clock: Clock) -> tuple[LimitOwner, LimitOwn
     if (shared := slices_in_redis(settings)) is None:
         return owner, owner, None
     return owner, shared, SliceCounter(shared)
-
-
-def limit_books(settings: Settings) -> Path:
-    return settings.bus_socket.parent / "limits"
 
 
 def undertaker(settings: Settings, limits: SliceStore, hub: Hub) -> Undertaker:
@@ -124,16 +62,6 @@ async def limits_state(buckets: object) -> str:
         return "embedded"
     wrong = await buckets.state()
     return f"redis: {wrong}" if wrong else "redis"
-
-
-async def warm_store(buckets: object) -> None:
-    if isinstance(buckets, RedisSlices):
-        await buckets.warm()
-
-
-async def leave_store(buckets: object) -> None:
-    if isinstance(buckets, RedisSlices):
-        await buckets.aclose()
 
 
 async def budgets(
@@ -180,10 +108,6 @@ async def audit_log(
 
 def retention(settings: Settings, store: SqlControlStore, sequencer: Sequencer, clock: Clock) -> Retention:
     return Retention(sequencer, store.orgs, store.for_org, settings.audit, clock.now)
-
-
-def spool_folder(settings: Settings) -> Path:
-    return settings.path(settings.audit.path) / "spool"
 
 
 async def open_oauth(

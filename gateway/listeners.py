@@ -1,6 +1,6 @@
 """How Granian is started: the public tree of workers, and the control process's two embedded servers.
 
-Read by `gateway.app` alone. Facts that decide the options are in docs/design/.
+Read by `gateway.app` and `gateway.control` alone. Facts that decide the options are in docs/design/.
 """
 
 from __future__ import annotations

@@ -14,12 +14,13 @@ from typing import Any
 
 import httpx
 
-from gateway.backends import admin_audience, data_audience
+from gateway.backends import admin_audience
 from gateway.oauth.signing import SigningKeys
 from gateway.pki import make_ca
 from gateway.secrets.masterkey import read_master_key
 from gateway.secrets.sealed import SealedFile
 from gateway.settings import load
+from gateway.workerparts import data_audience
 from tests.kit.client_certs import issue, texts
 from tests.kit.gateway import RunningGateway, Session
 

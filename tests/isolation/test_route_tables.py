@@ -15,9 +15,9 @@ from gateway.api.admin.caller import OPERATION, PUBLIC
 from gateway.api.admin.dependencies import AdminDependencies
 from gateway.api.data.routes import ROUTES
 from gateway.api.relay_control import RELAYED
-from gateway.app import worker
 from gateway.install import initialize
 from gateway.serve import SETTINGS_VARIABLE
+from gateway.worker import worker
 from policies.facts import Role
 from tenants.roles import ALLOWED, Operation
 
@@ -38,7 +38,7 @@ def public(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Litestar:
         tmp_path / "home", operator_email="o@orgate.test", org="acme", owner_email="o@acme.test"
     )
     monkeypatch.setenv(SETTINGS_VARIABLE, str(installed.settings))
-    monkeypatch.setattr("gateway.app.configure_logging", lambda level: None)
+    monkeypatch.setattr("gateway.begin.configure_logging", lambda level: None)
     return worker()
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from gateway.audit.note import Checkpoint, VerifierKey, parse_checkpoint, split_note
 from gateway.audit.policy import judge, parse_policy
-from gateway.backends import sealed_file
 from gateway.clock import SystemClock
 from gateway.ownkeys import OwnKeys
 from gateway.settings import load
+from gateway.workerparts import sealed_file
 from tenants.ids import OrgId
 from tests.kit.gateway import PASSWORD, RunningGateway, Session
 from tests.kit.orgate import Orgate
