@@ -12,6 +12,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from gateway.oauth.sql_sessions import SqlSessions
 from gateway.oauth.store import (
     Attempts,
     AuthorizationCode,
@@ -41,6 +42,7 @@ class SqlOAuthStore:
         self._engine = engine
         self._reading = engine.execution_options(**READ_ONLY)
         self._writer = asyncio.Lock()
+        self.sessions = SqlSessions(self._read, self._write)
 
     @classmethod
     async def open(cls, engine: AsyncEngine) -> SqlOAuthStore:
