@@ -47,8 +47,6 @@ devices = Table(
     Column("polled_at", Float, nullable=False),
     Column("amr", Text, nullable=False, server_default=""),
     Column("auth_time", BigInteger, nullable=False, server_default="0"),
-    Column("amr", Text, nullable=False, server_default=""),
-    Column("auth_time", Integer, nullable=False, server_default="0"),
 )
 codes = Table(
     "oauth_codes",
@@ -66,8 +64,6 @@ codes = Table(
     Column("token_id", String(128), nullable=False),
     Column("amr", Text, nullable=False, server_default=""),
     Column("auth_time", BigInteger, nullable=False, server_default="0"),
-    Column("amr", Text, nullable=False, server_default=""),
-    Column("auth_time", Integer, nullable=False, server_default="0"),
     Index("oauth_codes_member", "org", "member"),
 )
 families = Table(
@@ -84,7 +80,5 @@ families = Table(
     Column("ended_at", Float, nullable=False),
     Column("amr", Text, nullable=False, server_default=""),
     Column("auth_time", BigInteger, nullable=False, server_default="0"),
-    Column("amr", Text, nullable=False, server_default=""),
-    Column("auth_time", Integer, nullable=False, server_default="0"),
     Index("oauth_families_member", "org", "member"),
 )
