@@ -9,6 +9,7 @@ from typing import NewType
 
 OrgId = NewType("OrgId", str)
 MemberId = NewType("MemberId", str)
+ServiceId = NewType("ServiceId", str)
 
 PLATFORM = OrgId("platform")
 """The organization of the platform's operators. It has members and an audit log, and no models."""
@@ -17,6 +18,7 @@ _SLUG = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 _MEMBER = re.compile(r"mem_[0-9a-z]{1,40}")
 _MEMBERS = re.compile(r"\bmem_[0-9a-z]{1,40}\b")
+_SERVICE = re.compile(r"svc_[0-9a-z]{1,40}")
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing that reads like something else
 
 SLUG_RULE = (
@@ -28,6 +30,7 @@ NAME_RULE = (
     "without two dots in a row"
 )
 MEMBER_RULE = "'mem_' and 1 to 40 lower-case letters and digits"
+SERVICE_RULE = "'svc_' and 1 to 40 lower-case letters and digits"
 
 
 class InvalidIdError(ValueError):
@@ -72,3 +75,19 @@ def rename_members(text: str, name: Callable[[str], str]) -> str:
 def new_member_id() -> MemberId:
     """A fresh pseudonym, 100 random bits: it appears in tokens and audit entries instead of an e-mail."""
     return MemberId("mem_" + "".join(secrets.choice(_ALPHABET) for _ in range(20)))
+
+
+def service_id(text: str) -> ServiceId:
+    """Parse a service account's id. It stands where a member's does, in tokens and in the log, and is nobody's
+    pseudonym: there is no person behind it."""
+    if not _SERVICE.fullmatch(text):
+        raise InvalidIdError(f"a service account's id is {SERVICE_RULE}")
+    return ServiceId(text)
+
+
+def is_service_id(text: str) -> bool:
+    return _SERVICE.fullmatch(text) is not None
+
+
+def new_service_id() -> ServiceId:
+    return ServiceId("svc_" + "".join(secrets.choice(_ALPHABET) for _ in range(20)))

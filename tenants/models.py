@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from policies.facts import Action, Role
 from policies.rules import Effect, Rule
-from tenants.ids import MemberId, OrgId
+from tenants.ids import MemberId, OrgId, ServiceId
 
 
 class State(StrEnum):
@@ -25,6 +25,15 @@ class Durability(StrEnum):
 
     BUFFERED = "buffered"
     STRICT = "strict"
+
+
+class Dpop(StrEnum):
+    """Whether access tokens are bound to a key of who asks for them (RFC 9449): never, when a client wants it, or
+    always, and then a token alone opens nothing."""
+
+    OFF = "off"
+    OPTIONAL = "optional"
+    REQUIRED = "required"
 
 
 class Org(Struct, frozen=True):
@@ -49,6 +58,7 @@ class Org(Struct, frozen=True):
     durability: Durability = Durability.BUFFERED
     audit_retention_days: int = 0
     audit_hold: str = ""
+    dpop: Dpop = Dpop.OFF
     created_at: int = 0
     version: int = 1
 
@@ -64,6 +74,20 @@ class Member(Struct, frozen=True):
     email: str
     name: str
     roles: tuple[Role, ...]
+    state: State = State.ACTIVE
+    not_before: int = 0
+    created_at: int = 0
+    version: int = 1
+
+
+class Service(Struct, frozen=True):
+    """A service account: a program that asks in its own name, with a client of its organization. Not a person: no
+    e-mail, no password, no sign-in. `not_before` as of a member."""
+
+    org: OrgId
+    id: ServiceId
+    name: str
+    roles: tuple[Role, ...] = (Role.MEMBER,)
     state: State = State.ACTIVE
     not_before: int = 0
     created_at: int = 0

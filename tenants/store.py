@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from msgspec import Struct
 
 from tenants.budgets import BudgetUse, Notice, Webhook
+from tenants.clients import ClientSecret, OAuthClient
 from tenants.ids import MemberId, OrgId
 from tenants.models import (
     Limit,
@@ -17,6 +18,7 @@ from tenants.models import (
     OrgRule,
     Price,
     Revocation,
+    Service,
     Team,
     TeamMember,
     Upstream,
@@ -161,6 +163,21 @@ class TeamRepository(Repository[Team], Protocol):
         """Errors: `NotFoundError`."""
 
 
+class ClientRepository(Repository[OAuthClient], Protocol):
+    """The clients an organization has registered, with the digests of their secrets. A client that does not use a
+    secret any more loses those it had, in the same transaction."""
+
+    async def secrets(self, name: str) -> tuple[ClientSecret, ...]:
+        """Those that have not expired, the newest first. Errors: `NotFoundError`."""
+
+    async def add_secret(self, name: str, digest: str, overlap_s: int, by: Actor) -> ClientSecret:
+        """Another one from now on; the one in force is good for `overlap_s` more, any older one is gone.
+        Errors: `NotFoundError`; `InvalidItemError` for a client that has no secret."""
+
+    async def drop_secrets(self, name: str, by: Actor) -> int:
+        """End an overlap now: only the newest stays. Returns how many went. Errors: `NotFoundError`."""
+
+
 class PriceBook(Protocol):
     """The price tables of one organization. A version is never changed and never deleted but with it.
 
@@ -202,6 +219,12 @@ class OrgStore(Protocol):
     def prices(self) -> PriceBook: ...
     @property
     def audit_streams(self) -> Repository[AuditStream]: ...
+    @property
+    def clients(self) -> ClientRepository: ...
+    @property
+    def services(self) -> Repository[Service]:
+        """As with members, a write that takes something away revokes the account's access tokens too. Deleting one
+        that a client or a limit names raises `InUseError`."""
 
     async def record(self) -> TenantRecord: ...
     async def revoke(self, revocation: Revocation, by: Actor) -> None:

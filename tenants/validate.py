@@ -19,7 +19,9 @@ from policies.facts import Action, Role
 from policies.holds import HoldError
 from policies.holds import parse as parse_hold
 from tenants.budgets import Webhook
-from tenants.ids import PLATFORM, InvalidIdError, member_id, org_id, resource_name
+from tenants.clientrules import client_faults
+from tenants.clients import OAuthClient
+from tenants.ids import PLATFORM, InvalidIdError, is_service_id, member_id, org_id, resource_name, service_id
 from tenants.models import (
     Limit,
     LimitScope,
@@ -30,6 +32,7 @@ from tenants.models import (
     Org,
     OrgRule,
     Price,
+    Service,
     State,
     Team,
     Upstream,
@@ -72,6 +75,8 @@ _MOST: Final = {
     LimitUnit.CONCURRENCY: MAX_IN_FLIGHT,
 }
 _PLATFORM_ROLES: Final = frozenset({Role.OPERATOR, Role.AUDITOR})
+SERVICE_ROLES: Final = frozenset({Role.MEMBER, Role.AUDITOR, Role.ADMIN})
+"""Not owner: who an organization belongs to is people."""
 
 
 def validate(item: Struct) -> list[Fault]:
@@ -136,6 +141,18 @@ def _member(item: Member) -> Iterator[Fault]:
             yield "roles", f"cannot be '{role}' in the platform's own organization: operator or auditor"
         if item.org != PLATFORM and role is Role.OPERATOR:
             yield "roles", "cannot be 'operator' outside the platform's own organization"
+    yield from _range("not_before", item.not_before, 0, MAX_TIME)
+
+
+def _service(item: Service) -> Iterator[Fault]:
+    yield from _identifier("id", item.id, service_id)
+    yield from _named(item.org, item.name)
+    if not item.roles:
+        yield "roles", "are at least one"
+    yield from _each_once("roles", item.roles)
+    for role in item.roles:
+        if role not in SERVICE_ROLES:
+            yield "roles", f"cannot be '{role}' of a service account: {', '.join(sorted(SERVICE_ROLES))}"
     yield from _range("not_before", item.not_before, 0, MAX_TIME)
 
 
@@ -274,7 +291,7 @@ def _limit_subject(item: Limit) -> Iterator[Fault]:
             yield from _identifier("subject", item.subject, org_id)
         case LimitScope.ORG:
             yield "subject", "is empty: an organization has one bucket"
-        case LimitScope.MEMBER:
+        case LimitScope.MEMBER if not is_service_id(item.subject):
             yield from _identifier("subject", item.subject, member_id)
         case LimitScope.UPSTREAM if item.org == PLATFORM:
             if not _ORIGIN.fullmatch(item.subject):
@@ -439,4 +456,6 @@ _RULES: Final[dict[type[Struct], Callable[[Any], Iterator[Fault]]]] = {
     Webhook: _webhook,
     OrgRule: _rule,
     AuditStream: _audit_stream,
+    OAuthClient: client_faults,
+    Service: _service,
 }

@@ -12,7 +12,7 @@ from docs.build.markdown import code, codes, page, table, words
 from gateway.api.oauth import csrf, forms
 from gateway.api.relay_control import MAX_BODY, RELAYED
 from gateway.oauth import accounts, authorization, device, passwords
-from gateway.oauth.clients import CLIENTS, SCOPES, GrantType, Plane
+from gateway.oauth.clients import BUILT_IN, SCOPES, GrantType, Plane
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.service import OAuthConfig
 from gateway.oauth.tokens import AccessTokens, TokenSigner
@@ -145,7 +145,7 @@ def render() -> str:
                     codes(f"<server.url>/{plane}" for plane in c.planes),
                     codes(f"<server.admin_url>{uri}" if uri.startswith("/") else uri for uri in c.redirect_uris),
                 )
-                for c in CLIENTS.values()
+                for c in BUILT_IN.values()
             ],
         ),
         "They are public: they have no secret, and one that sends a secret is refused. `orgate-web` is the gateway"

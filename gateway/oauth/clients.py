@@ -1,42 +1,81 @@
-"""The pre-registered public clients (RFC 6749 section 2.1): no secret, so none is ever asked for or accepted."""
+"""The programs that may ask for tokens (RFC 6749 section 2.1): built-in ones, and organizations' own.
+
+The built-in ones are public, so no secret is ever asked of them or accepted. An organization's own are in the
+control store as `<org>.<name>`, and let in nobody but its people.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Final
 
 from msgspec import Struct
 
-from gateway.oauth.errors import InvalidClientError, InvalidScopeError, InvalidTargetError
+from gateway.oauth.errors import (
+    InvalidClientError,
+    InvalidScopeError,
+    InvalidTargetError,
+    UnauthorizedClientError,
+)
+from tenants.clients import SECRET_METHODS, AuthMethod, ClientSecret, GrantType, OAuthClient, Plane, org_of
+from tenants.ids import OrgId
+from tenants.models import State
+from tenants.store import ControlStore, NotFoundError
 
-
-class GrantType(StrEnum):
-    AUTHORIZATION_CODE = "authorization_code"
-    DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
-    REFRESH_TOKEN = "refresh_token"  # noqa: S105 -- the standard's word, not a secret
-
-
-class Plane(StrEnum):
-    """What an access token can open: one plane each, so an editor's token opens nothing else."""
-
-    DATA = "v1"
-    ADMIN = "admin"
-
+__all__ = [
+    "BUILT_IN",
+    "SCOPES",
+    "WEB",
+    "Audiences",
+    "AuthMethod",
+    "Client",
+    "ClientRegistry",
+    "GrantType",
+    "Plane",
+    "scope_of",
+]
 
 SCOPES: Final[Mapping[Plane, str]] = {Plane.DATA: "inference", Plane.ADMIN: "admin"}
 """One scope a plane: what a member may do within it is decided by roles and rules, not by scopes."""
 
+UNKNOWN: Final = "client_id is missing or not registered"
+"""Said of a client that does not exist, is suspended, or is another organization's."""
+
 
 class Client(Struct, frozen=True):
     """`name` is what the pages show. `redirect_uris` are matched exactly, loopback ones on any port; one that
-    begins with a slash is beneath the admin URL. `own`: part of this server; nobody else may speak for it."""
+    begins with a slash is beneath the admin URL. `own`: part of this server; nobody else may speak for it. `org`:
+    whose it is, '' for everybody's. The rest is as in `tenants.clients.OAuthClient`."""
 
     id: str
     name: str
     planes: tuple[Plane, ...]
     redirect_uris: tuple[str, ...] = ()
     own: bool = False
+    org: OrgId = OrgId("")
+    grant_types: tuple[GrantType, ...] = (
+        GrantType.AUTHORIZATION_CODE,
+        GrantType.DEVICE_CODE,
+        GrantType.REFRESH_TOKEN,
+    )
+    auth_method: AuthMethod = AuthMethod.NONE
+    secrets: tuple[ClientSecret, ...] = ()
+    jwks: str = ""
+    service: str = ""
+    require_par: bool = False
+
+    @property
+    def confidential(self) -> bool:
+        return self.auth_method is not AuthMethod.NONE
+
+    def lets_in(self, org: OrgId) -> bool:
+        """Whether people of `org` may sign in with it."""
+        return self.org in ("", org)
+
+    def require(self, grant: GrantType) -> None:
+        """Raises `UnauthorizedClientError` when it is not registered for `grant`."""
+        if grant not in self.grant_types:
+            raise UnauthorizedClientError(f"this client is not registered for the grant {grant}")
 
 
 LOOPBACK: Final = ("http://127.0.0.1/callback", "http://[::1]/callback")
@@ -46,7 +85,7 @@ WEB: Final = Client("orgate-web", "the audit log's page", (Plane.ADMIN,), ("/sig
 """The pages of the admin listener: `gateway.oauth.web`."""
 
 
-CLIENTS: Final[Mapping[str, Client]] = {
+BUILT_IN: Final[Mapping[str, Client]] = {
     client.id: client
     for client in (
         Client("orgate-cli", "the Orgate command line", (Plane.DATA, Plane.ADMIN), LOOPBACK),
@@ -56,15 +95,62 @@ CLIENTS: Final[Mapping[str, Client]] = {
 }
 
 
-def client_of(form: Mapping[str, str]) -> Client:
-    """The client a request names. Raises `InvalidClientError`, also for a client that sends a secret, and for one
-    of our own, whose requests come over no network."""
-    if "client_secret" in form or "client_assertion" in form:
-        raise InvalidClientError("this client is public: it has no secret")
-    client = CLIENTS.get(form.get("client_id", ""))
-    if client is None or client.own:
-        raise InvalidClientError("client_id is missing or not registered")
-    return client
+class ClientRegistry:
+    """Reads the control store at each call: a client suspended now is unknown from the next request on. Errors of
+    all methods: `tenants.store.StoreUnavailableError`."""
+
+    def __init__(self, control: ControlStore) -> None:
+        self._control = control
+
+    async def find(self, client_id: str) -> Client | None:
+        """The client of that id. None when there is none, or it or its organization is suspended."""
+        if (built_in := BUILT_IN.get(client_id)) is not None:
+            return built_in
+        org = org_of(client_id)
+        if not org:
+            return None
+        store = self._control.for_org(org)
+        try:
+            found = await store.clients.get(client_id.removeprefix(f"{org}."))
+            if found.state is not State.ACTIVE or (await self._control.orgs.get(org)).state is not State.ACTIVE:
+                return None
+            secrets = await store.clients.secrets(found.name) if found.auth_method in SECRET_METHODS else ()
+        except NotFoundError:
+            return None
+        return _registered(found, secrets)
+
+    async def get(self, client_id: str) -> Client:
+        """As `find`; raises `InvalidClientError` where that returns None."""
+        found = await self.find(client_id)
+        if found is None:
+            raise InvalidClientError(UNKNOWN)
+        return found
+
+    async def asking(self, form: Mapping[str, str]) -> Client:
+        """The client a request names. Raises `InvalidClientError`, also for a client that sends a secret, and for
+        one of our own, whose requests come over no network."""
+        if "client_secret" in form or "client_assertion" in form:
+            raise InvalidClientError("this client is public: it has no secret")
+        client = await self.get(form.get("client_id", ""))
+        if client.own:
+            raise InvalidClientError(UNKNOWN)
+        return client
+
+
+def _registered(found: OAuthClient, secrets: tuple[ClientSecret, ...]) -> Client:
+    return Client(
+        id=found.client_id,
+        name=found.title,
+        planes=found.planes,
+        redirect_uris=found.redirect_uris,
+        org=found.org,
+        grant_types=found.grant_types,
+        auth_method=found.auth_method,
+        secrets=secrets,
+        jwks=found.jwks,
+        service=found.service,
+        require_par=found.require_par,
+    )
 
 
 class Audiences:

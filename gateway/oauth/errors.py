@@ -52,6 +52,12 @@ class InvalidGrantError(OAuthError):
     code = "invalid_grant"
 
 
+class UnauthorizedClientError(OAuthError):
+    """The client is not registered for what it asks."""
+
+    code = "unauthorized_client"
+
+
 class UnsupportedGrantTypeError(OAuthError):
     code = "unsupported_grant_type"
 
@@ -97,6 +103,13 @@ class AccessDeniedError(OAuthError):
 class SignInRefusedError(AccessDeniedError):
     """Organization, e-mail and password do not go together, or the account may not sign in."""
 
+    status = 403
+
+
+class SecondFactorError(OAuthError):
+    """The password is right, and a second factor is due that a program cannot show (RFC 9470 section 3)."""
+
+    code = "insufficient_user_authentication"
     status = 403
 
 

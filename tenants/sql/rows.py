@@ -18,8 +18,9 @@ S = TypeVar("S", bound=Struct)
 Detail = Mapping[str, str | int | bool | Sequence[str]]
 
 _SERVER_SET: Final = frozenset({"org", "id", "version", "created_at"})
-_UNSHOWN: Final = frozenset({"email", "ca_pem"})
-"""Fields an audit entry names but never quotes: a person's data must stay erasable; a CA is pages long."""
+_UNSHOWN: Final = frozenset({"email", "ca_pem", "jwks"})
+"""Fields an audit entry names but never quotes: a person's data must stay erasable; a CA is pages long, and so are
+public keys."""
 
 
 def email_key(email: str) -> str:

@@ -10,12 +10,13 @@ import msgspec
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tenants.ids import OrgId
+from tenants.ids import OrgId, is_service_id
 from tenants.models import Revocation
 from tenants.snapshot import TenantRecord
 from tenants.sql import orgs, rows, tables
 from tenants.sql.auditdays import SqlAuditDays
 from tenants.sql.budgets import SqlBudgetBook, SqlWebhookBook
+from tenants.sql.clients import Clients
 from tenants.sql.database import Database, uninterrupted
 from tenants.sql.dialect import create_engine, sqlite_url
 from tenants.sql.keybook import SqlKeyBook
@@ -24,6 +25,7 @@ from tenants.sql.persons import SqlPersonBook
 from tenants.sql.prices import Prices
 from tenants.sql.refusals import SqlRefusals
 from tenants.sql.repository import ScopedRepository, T
+from tenants.sql.services import Services
 from tenants.sql.streams import AuditStreams, SqlStreamBook
 from tenants.sql.teams import Teams
 from tenants.store import Actor, Change, InvalidItemError, InvalidQueryError
@@ -64,6 +66,8 @@ class SqlOrgStore:
         self._rules = Rules(database, org)
         self._prices = Prices(database, org)
         self._audit_streams = AuditStreams(database, org)
+        self._clients = Clients(database, org)
+        self._services = Services(database, org)
 
     @property
     def org(self) -> OrgId:
@@ -98,6 +102,14 @@ class SqlOrgStore:
         return self._audit_streams
 
     @property
+    def clients(self) -> Clients:
+        return self._clients
+
+    @property
+    def services(self) -> Services:
+        return self._services
+
+    @property
     def prices(self) -> Prices:
         return self._prices
 
@@ -127,7 +139,8 @@ class SqlOrgStore:
         async with self._database.write() as transaction:
             await orgs.find(transaction.connection, self._org)
             if revocation.member and not revocation.token_id:
-                await self._members.bar(transaction, revocation.member, revocation.not_before)
+                who = self._services if is_service_id(revocation.member) else self._members
+                await who.bar(transaction, revocation.member, revocation.not_before)
             await transaction.revoke(revocation)
             noun = "token" if revocation.token_id else "member" if revocation.member else "org"
             target = revocation.token_id or revocation.member or self._org

@@ -10,8 +10,21 @@ from typing import Any, Protocol
 from policies.facts import Action, Role
 from policies.rules import Effect
 from tenants.budgets import BudgetUse, Notice
-from tenants.ids import PLATFORM, MemberId, OrgId
-from tenants.models import Limit, LimitScope, LimitUnit, Member, ModelAlias, Org, OrgRule, Price, Team, Upstream
+from tenants.clients import OAuthClient
+from tenants.ids import PLATFORM, MemberId, OrgId, ServiceId
+from tenants.models import (
+    Limit,
+    LimitScope,
+    LimitUnit,
+    Member,
+    ModelAlias,
+    Org,
+    OrgRule,
+    Price,
+    Service,
+    Team,
+    Upstream,
+)
 from tenants.sql.store import SqlControlStore, open_store, sqlite_url
 from tenants.store import Actor
 
@@ -67,6 +80,16 @@ def member(of: str, key: str = "mem_1", **changes: object) -> Member:
 
 def team(of: str, name: str = "core", **changes: object) -> Team:
     return Team(org=OrgId(of), name=name, **{"title": "The Core", **changes})  # type: ignore[arg-type]
+
+
+def service(of: str, key: str = "svc_1", **changes: object) -> Service:
+    values = {"name": "ci", "roles": (Role.MEMBER, Role.AUDITOR), **changes}
+    return Service(org=OrgId(of), id=ServiceId(key), **values)  # type: ignore[arg-type]
+
+
+def client(of: str, name: str = "ide", **changes: object) -> OAuthClient:
+    values = {"title": "An Editor", "redirect_uris": ("http://127.0.0.1/cb",), **changes}
+    return OAuthClient(org=OrgId(of), name=name, **values)  # type: ignore[arg-type]
 
 
 def upstream(of: str, name: str = "main", **changes: object) -> Upstream:

@@ -26,7 +26,19 @@ from tenants.store import (
     Repository,
     VersionMismatchError,
 )
-from tests.contract.control_store import NOW, OPERATOR, limit, member, model, org, rule, team, upstream
+from tests.contract.control_store import (
+    NOW,
+    OPERATOR,
+    client,
+    limit,
+    member,
+    model,
+    org,
+    rule,
+    service,
+    team,
+    upstream,
+)
 
 # collection → (how to make one, its key, another value of one of its fields)
 KINDS: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
@@ -36,6 +48,8 @@ KINDS: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
     "models": (model, "code", {"max_tokens": 77}),
     "limits": (limit, "each", {"amount": 5}),
     "rules": (rule, "no-embeddings", {"models": ("*",)}),
+    "services": (service, "svc_1", {"roles": (Role.MEMBER, Role.AUDITOR, Role.ADMIN)}),
+    "clients": (client, "ide", {"title": "Another"}),
 }
 kinds = pytest.mark.parametrize("collection", sorted(KINDS))
 

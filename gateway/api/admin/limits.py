@@ -13,7 +13,8 @@ from gateway.api.admin.problems import invalid
 from gateway.api.admin.resource import Kind, collection
 from gateway.api.admin.usage import below_limits
 from gateway.limits.refusal import OF_PLATFORM
-from gateway.oauth.clients import CLIENTS, Plane
+from gateway.oauth.clients import BUILT_IN, Plane
+from tenants.clients import MOST_CLIENTS
 from tenants.ids import PLATFORM
 from tenants.models import Limit, LimitScope, LimitUnit, ModelAlias
 from tenants.overlap import remarks
@@ -67,7 +68,13 @@ async def _remarks(caller: Caller, item: Limit) -> Sequence[str]:
             break
     mine = remarks(item, others)
     theirs = (said for said in remarks(item, _of_platform(caller)) if said.startswith(f"limit '{item.name}'"))
-    return [*mine, *theirs, *_unpriced(caller, item), *_unregistered(item), *await _own_prices(caller, item)]
+    return [
+        *mine,
+        *theirs,
+        *_unpriced(caller, item),
+        *await _unregistered(caller, item),
+        *await _own_prices(caller, item),
+    ]
 
 
 def _of_platform(caller: Caller) -> Sequence[Limit]:
@@ -86,11 +93,16 @@ def _of_platform(caller: Caller) -> Sequence[Limit]:
     ]
 
 
-def _unregistered(item: Limit) -> Sequence[str]:
+async def _unregistered(caller: Caller, item: Limit) -> Sequence[str]:
     """Clients come with releases, so one that is not known may be meant for the next."""
-    asking = sorted(client.id for client in CLIENTS.values() if Plane.DATA in client.planes)
-    if item.scope is not LimitScope.CLIENT or item.subject in ("", *asking):
+    if item.scope is not LimitScope.CLIENT or not item.subject:
         return ()
+    own, _ = await caller.store.clients.page(limit=MOST_CLIENTS)
+    asking = [client.id for client in BUILT_IN.values() if Plane.DATA in client.planes]
+    asking += [client.client_id for client in own if Plane.DATA in client.planes]
+    if item.subject in asking:
+        return ()
+    asking.sort()
     return (f"nobody asks models with client '{item.subject}': those there are are {', '.join(asking)}",)
 
 

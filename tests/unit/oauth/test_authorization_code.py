@@ -36,14 +36,14 @@ REQUEST = {
 WHO = {"org": "acme", "email": "ada@acme.example", "password": PASSWORD, "action": "approve"}
 
 
-def asked(bench: Bench, **changes: str) -> AuthorizationRequest:
+async def asked(bench: Bench, **changes: str) -> AuthorizationRequest:
     form = {name: value for name, value in {**REQUEST, **changes}.items() if value}
-    return bench.service.authorization_request(bench.service.authorization(form), form)
+    return bench.service.authorization_request(await bench.service.authorization(form), form)
 
 
 async def answered(bench: Bench, request: dict[str, str] | None = None, **who: str) -> dict[str, str]:
     """The parameters that the browser carries back to the client."""
-    url = await bench.service.authorize(asked(bench, **(request or {})), {**WHO, **who}, HERE)
+    url = await bench.service.authorize(await asked(bench, **(request or {})), {**WHO, **who}, HERE)
     assert url.startswith(REDIRECT + "?")
     return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
 
@@ -112,16 +112,16 @@ async def test_the_resource_asked_for_is_the_one_that_is_given(bench: Bench) -> 
         ({"state": "a\nb"}, InvalidRequestError),
     ],
 )
-def test_what_must_not_be_redirected_is_refused_before_anything_is(
+async def test_what_must_not_be_redirected_is_refused_before_anything_is(
     bench: Bench, changes: dict[str, str], error: type[OAuthError]
 ) -> None:
     with pytest.raises(error):
-        bench.service.authorization({name: value for name, value in {**REQUEST, **changes}.items() if value})
+        await bench.service.authorization({n: value for n, value in {**REQUEST, **changes}.items() if value})
 
 
 @pytest.mark.parametrize("uri", [REDIRECT, "http://[::1]:8123/callback", "http://127.0.0.1/callback"])
-def test_a_loopback_address_may_have_any_port(bench: Bench, uri: str) -> None:
-    assert bench.service.authorization({**REQUEST, "redirect_uri": uri}).redirect_uri == uri
+async def test_a_loopback_address_may_have_any_port(bench: Bench, uri: str) -> None:
+    assert (await bench.service.authorization({**REQUEST, "redirect_uri": uri})).redirect_uri == uri
 
 
 @pytest.mark.parametrize(
@@ -144,11 +144,11 @@ def test_a_loopback_address_may_have_any_port(bench: Bench, uri: str) -> None:
         ({"resource": "https://evil.example/v1"}, InvalidTargetError),
     ],
 )
-def test_what_is_wrong_with_the_rest_is_said_to_the_client(
+async def test_what_is_wrong_with_the_rest_is_said_to_the_client(
     bench: Bench, changes: dict[str, str], error: type[OAuthError]
 ) -> None:
     with pytest.raises(error):
-        asked(bench, **changes)
+        await asked(bench, **changes)
 
 
 async def test_who_says_no_gives_no_code(bench: Bench) -> None:

@@ -26,7 +26,7 @@ def web(bench: Bench) -> WebSessions:
 async def came_back(bench: Bench, url: str, **changes: str) -> dict[str, str]:
     """What the browser is sent back with by the sign-in page that `url` leads to."""
     form = {**dict(parse_qsl(urlsplit(url).query)), **WHO, **changes}
-    asked = bench.service.authorization_request(bench.service.authorization(form), form)
+    asked = bench.service.authorization_request(await bench.service.authorization(form), form)
     return dict(parse_qsl(urlsplit(await bench.service.authorize(asked, form, HERE)).query))
 
 
@@ -131,7 +131,7 @@ async def test_only_the_one_redirect_uri_is_registered(bench: Bench, web: WebSes
     _, url = web.begin()
     form = {**dict(parse_qsl(urlsplit(url).query)), "redirect_uri": uri}
     with pytest.raises(InvalidRequestError):
-        bench.service.authorization({name: value for name, value in form.items() if value})
+        await bench.service.authorization({name: value for name, value in form.items() if value})
 
 
 async def test_a_session_that_is_not_used_ends(bench: Bench, web: WebSessions) -> None:
