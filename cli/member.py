@@ -10,6 +10,8 @@ from msgspec import Struct, structs
 from cli.command import command
 from cli.errors import NotFoundError, UsageError
 from cli.examples import examples
+from cli.offboarding import Step
+from cli.offboarding import show as show_steps
 from cli.output import Column, Format, instant
 from cli.resources import Resource
 from cli.session import Session
@@ -178,27 +180,12 @@ def invite(session: Session, member: Who) -> None:
         session.out.item(made.invitation)
 
 
-class Step(Struct, frozen=True):
-    """`ms` since the call began."""
-
-    what: str
-    ms: float
-    count: int | None = None
-
-
 class Offboarded(Struct, frozen=True):
     """What offboarding a member answers."""
 
     member: Member
     steps: list[Step]
     fenced: list[str]
-
-
-STEPS = [
-    Column("STEP", "what"),
-    Column("COUNT", "count", lambda n: "" if n is None else str(n)),
-    Column("MS", "ms"),
-]
 
 
 @command(app, examples("orgate member offboard ann@acme.example --yes"), writes=True)
@@ -208,14 +195,8 @@ def offboard(session: Session, member: Who, yes: Yes = False) -> None:
     key = _id(members, member)
     session.confirm(f"Shut out member '{member}' for good?", yes=yes)
     told: Offboarded | None = members.act(key, "offboard", Offboarded)
-    if told is None:
-        return
-    if session.out.form is not Format.TABLE:
-        session.out.item(told)
-        return
-    session.out.items(told.steps, STEPS, empty="nothing to do")
-    for worker in told.fenced:
-        session.out.say(f"worker {worker} did not answer and serves nobody until it has caught up")
+    if told is not None:
+        show_steps(session, told, told.steps, told.fenced)
 
 
 @command(app, examples("orgate member revoke ann@acme.example --yes"), writes=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from msgspec import structs
+from msgspec import Struct, structs
 
 from cli.command import command
 from cli.errors import UsageError
 from cli.examples import examples
+from cli.offboarding import Step
+from cli.offboarding import show as show_steps
 from cli.output import Column, instant
 from cli.resources import Resource
 from cli.session import Session
@@ -195,16 +197,30 @@ def set_(
     session.wrote(_orgs(session).change(key, edit), f"organization '{key}' changed")
 
 
+class SuspendedOrg(Struct, frozen=True):
+    """What suspending an organization answers."""
+
+    org: Org
+    steps: list[Step]
+    fenced: list[str]
+
+
 @command(app, examples("orgate org suspend acme --yes"), writes=True)
 def suspend(
     session: Session,
     which: Annotated[str, typer.Argument(help="The organization.", metavar="ORG")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Stop everything an organization does, within a second (operators only)."""
+    """Stop everything an organization does, within a second, and print each step with its time (operators only).
+
+    Sessions and personal tokens end for good: after `org resume` people sign in again.
+    """
     key = _id(session, which)
     session.confirm(f"Suspend organization '{key}'? Its members' completions end at once.", yes=yes)
-    session.wrote(_orgs(session).act(key, "suspend", Org), f"organization '{key}' suspended")
+    told: SuspendedOrg | None = _orgs(session).act(key, "suspend", SuspendedOrg)
+    if told is not None:
+        show_steps(session, told, told.steps, told.fenced)
+        session.out.say(f"organization '{key}' suspended")
 
 
 @command(app, examples("orgate org resume acme"), writes=True)

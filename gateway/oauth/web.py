@@ -156,6 +156,17 @@ class WebSessions:
         """Sign out: forget the session and end its refresh family. Harmless when there is none."""
         await self._drop(_digest(name), caller)
 
+    def forget(self, org: str, member: str = "") -> int:
+        """Forget the sessions of `org`, or of one member; how many there were. Their families end elsewhere."""
+        theirs = [
+            key
+            for key, one in self._sessions.items()
+            if one.member[0] == org and (not member or one.member[1] == member)
+        ]
+        for key in theirs:
+            del self._sessions[key]
+        return len(theirs)
+
     async def _renew(self, key: str, session: _Session, caller: Caller) -> None:
         form = {
             "grant_type": "refresh_token",

@@ -276,8 +276,11 @@ class ControlPlane:
                 )
             case ["orgs"]:
                 return self._collection(seen, "", "orgs", "id", body)
-            case ["orgs", org, ("suspend" | "resume") as verb]:
-                return self._state("", "orgs", org, verb)
+            case ["orgs", org, "suspend"]:
+                _, made, _ = self._state("", "orgs", org, "suspend")
+                return 200, {"org": made, "steps": [{"what": "suspended", "ms": 1.5}], "fenced": []}, {}
+            case ["orgs", org, "resume"]:
+                return self._state("", "orgs", org, "resume")
             case ["orgs", org]:
                 return self._item(seen, "", "orgs", org, body)
             case ["orgs", org, "audit", what]:

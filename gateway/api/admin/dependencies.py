@@ -18,11 +18,14 @@ from gateway.audit.reconciler import Reconciles
 from gateway.audit.witnesses import Witnesses
 from gateway.audit_settings import AuditStoreSettings
 from gateway.bus.hub import WorkerStatus
+from gateway.dpop import Presented
 from gateway.errors import UnavailableError
 from gateway.exchange import Credential, Principal
 from gateway.limits.protocol import Standings
 from gateway.limits.store import SliceAdmin
+from gateway.oauth.offboard import Offboarding
 from gateway.oauth.published import SigningKey
+from gateway.oauth.sessions import LoginSessions
 from gateway.oauth.throttle import Throttle
 from gateway.oauth.web import WebSessions
 from gateway.secret import Secret
@@ -43,7 +46,9 @@ from tenants.streams import AuditStream
 class Verifier(Protocol):
     """Verifies access tokens for the admin audience (`gateway.authn.verify.Authenticator`)."""
 
-    def authenticate(self, authorization: bytes | None, host: str, snapshot: Snapshot) -> Principal:
+    def authenticate(
+        self, authorization: bytes | None, host: str, snapshot: Snapshot, presented: Presented | None = None
+    ) -> Principal:
         """Raises `UnauthenticatedError`, or `SuspendedError` for a good token of a suspended organization."""
 
 
@@ -69,6 +74,13 @@ class Sessions(Protocol):
 
     async def end_sessions(self, org: OrgId, member_id: MemberId) -> int:
         """Kill the member's families of refresh tokens; returns how many. Access tokens are not its business."""
+
+    async def end_org(self, org: OrgId) -> int:
+        """The same of everybody in `org`, invitations included."""
+
+    @property
+    def sessions(self) -> LoginSessions:
+        """Sessions to be looked at, and ended one by one."""
 
     async def drop_member(self, org: OrgId, member_id: MemberId) -> None:
         """Forget everything about a member who is gone: password, invitations, sessions."""
@@ -221,4 +233,16 @@ class AdminDependencies:
             commands=self.commands,
             count=self.count_rotation,
             clock=self.clock,
+        )
+
+    @cached_property
+    def offboarding(self) -> Offboarding:
+        """All that shuts a member or an organization out: the admin API's and SCIM's."""
+        return Offboarding(
+            control=self.store,
+            logins=self.sessions,
+            web=self.web,
+            workers=self.streams,
+            clock=self.clock,
+            turn=self.turn,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -15,15 +16,16 @@ from gateway.api.admin.preconditions import IfMatch, expected_version
 from gateway.api.admin.problems import ProblemError
 from gateway.api.admin.resource import After, Page, PageLimit, answer, page, with_filters
 from gateway.api.admin.routing import operation
+from gateway.oauth.offboard import ATTEMPTS, BusyError, Step
 from policies.facts import Role
-from tenants.ids import PLATFORM, MemberId, new_member_id
+from tenants.ids import MemberId, new_member_id
+from tenants.lastone import keep_one
 from tenants.models import Member, State
 from tenants.revocations import revoke_tokens
 from tenants.roles import Operation
 from tenants.store import VersionMismatchError
 
 FILTERS = ("id", "email", "name", "roles", "state")
-_ATTEMPTS = 5
 
 
 class InvitationBody(Struct, frozen=True):
@@ -37,14 +39,6 @@ class InvitationBody(Struct, frozen=True):
 class Invited(Struct, frozen=True):
     member: Member
     invitation: InvitationBody
-
-
-class Step(Struct, frozen=True):
-    """`ms` since the call began; `count`: of what, where there is something to count."""
-
-    what: str
-    ms: float
-    count: int | None = None
 
 
 class Offboarded(Struct, frozen=True):
@@ -107,7 +101,7 @@ async def replace(
     expected = expected_version(if_match, current.version)
     item = to_item(Member, data, current, key="id", org=caller.org)
     async with AsyncExitStack() as stack:
-        await _keep_one(stack, caller, current, item)
+        await keep_one(stack, caller.deps.turn, caller.store, current, item)
         if Role.OWNER in set(item.roles) - set(current.roles):
             await stack.enter_async_context(caller.deps.turn)
             # A crash here leaves somebody without an invitation, who is no owner yet.
@@ -130,7 +124,7 @@ async def remove(caller: CallerDependency, key: FromPath[str], if_match: IfMatch
     await caller.require_manage(current.roles, ())
     expected = expected_version(if_match, current.version)
     async with AsyncExitStack() as stack:
-        await _keep_one(stack, caller, current, None)
+        await keep_one(stack, caller.deps.turn, caller.store, current, None)
         await caller.store.members.delete(key, expected, caller.actor)
     # A crash here leaves a password hash and refresh tokens of nobody: a refresh looks the member up first.
     await caller.deps.sessions.drop_member(caller.org, MemberId(key))
@@ -159,7 +153,7 @@ async def invite(caller: CallerDependency, key: FromPath[str]) -> Invited:
 )
 async def suspend(caller: CallerDependency, key: FromPath[str]) -> Response[Member]:
     """Tokens stop within a second, sessions end, streams in flight are reset. Harmless when repeated."""
-    made = await _set_state(caller, key, State.SUSPENDED)
+    made = await caller.deps.offboarding.suspend(caller.org, MemberId(key), caller.actor, _manageable(caller))
     # A crash here leaves streams in flight and refresh tokens that are refused: repeating it finishes it.
     await caller.deps.sessions.end_sessions(caller.org, MemberId(key))
     await caller.shut_out(key)
@@ -174,24 +168,10 @@ async def suspend(caller: CallerDependency, key: FromPath[str]) -> Response[Memb
 async def offboard(caller: CallerDependency, key: FromPath[str]) -> Offboarded:
     """What `suspend` does, and the invitation too, with the time that each step took. Harmless when repeated; a
     crash between two steps leaves the later ones undone: repeat it."""
-    steps: list[Step] = []
-    began = caller.deps.clock()
-
-    def done(what: str, count: int | None = None) -> None:
-        steps.append(Step(what, round((caller.deps.clock() - began) * 1_000, 1), count))
-
-    member = await _set_state(caller, key, State.SUSPENDED)
-    done("suspended: no token of theirs is renewed")
-    await caller.deps.sessions.uninvite(caller.org, member.id)
-    done("sessions ended", await caller.deps.sessions.end_sessions(caller.org, member.id))
-    caller.deps.streams.reset(caller.org, key)
-    done("streams in flight told to end")
-    late = await caller.live()
-    done("access refused by every worker", len(caller.deps.streams.workers()))
-    caller.deps.streams.reset(caller.org, key)
-    done("streams that began meanwhile told to end")
-    await caller.store.note("member.offboard", key, caller.actor, {"fenced": len(late)})
-    return Offboarded(member, tuple(steps), tuple(late))
+    member, done = await caller.deps.offboarding.member(
+        caller.org, MemberId(key), caller.actor, _manageable(caller)
+    )
+    return Offboarded(member, done.steps, done.fenced)
 
 
 @post(
@@ -201,7 +181,7 @@ async def offboard(caller: CallerDependency, key: FromPath[str]) -> Offboarded:
 )
 async def resume(caller: CallerDependency, key: FromPath[str]) -> Response[Member]:
     """They sign in again."""
-    made = await _set_state(caller, key, State.ACTIVE)
+    made = await _resumed(caller, key)
     await caller.live()
     return answer(made)
 
@@ -228,36 +208,25 @@ async def _invite(caller: Caller, member: Member) -> InvitationBody:
     return InvitationBody(made.code, made.expires_at, made.url)
 
 
-async def _set_state(caller: Caller, key: FromPath[str], state: State) -> Member:
-    for _ in range(_ATTEMPTS):
+def _manageable(caller: Caller) -> Callable[[Member], Awaitable[None]]:
+    async def judge(member: Member) -> None:
+        await caller.require_manage(member.roles, member.roles)
+
+    return judge
+
+
+async def _resumed(caller: Caller, key: str) -> Member:
+    for _ in range(ATTEMPTS):
         current = await caller.store.members.get(key)
         await caller.require_manage(current.roles, current.roles)
-        if current.state is state:
+        if current.state is State.ACTIVE:
             return current
-        item = structs.replace(current, state=state)
+        item = structs.replace(current, state=State.ACTIVE)
         try:
-            async with AsyncExitStack() as stack:
-                await _keep_one(stack, caller, current, item)
-                return await caller.store.members.replace(item, current.version, caller.actor)
+            return await caller.store.members.replace(item, current.version, caller.actor)
         except VersionMismatchError:
             continue
-    raise ProblemError(409, "busy", "The member keeps being changed by somebody else; try again.")
-
-
-async def _keep_one(stack: AsyncExitStack, caller: Caller, before: Member, after: Member | None) -> None:
-    """Refuse to take the last active owner of an organization (operator of the platform): nobody could undo it.
-
-    Enters a lock into `stack` until the write is done. It is this process's own; there is one control process.
-    """
-    role = Role.OPERATOR if caller.org == PLATFORM else Role.OWNER
-    if role not in before.roles or before.state is not State.ACTIVE:
-        return
-    if after is not None and role in after.roles and after.state is State.ACTIVE:
-        return
-    await stack.enter_async_context(caller.deps.turn)
-    found, _ = await caller.store.members.page(limit=2, filters={"roles": role, "state": State.ACTIVE})
-    if all(member.id == before.id for member in found):
-        raise ProblemError(409, "last-one", f"This is the last active {role}: make another one first.")
+    raise BusyError("The member keeps being changed by somebody else; try again.")
 
 
 def router() -> Router:

@@ -7,19 +7,29 @@ from typing import Any
 
 from litestar import Request, Response, Router, delete, get, post, put
 from litestar.params import RequestBody
-from msgspec import structs
+from msgspec import Struct, structs
 
 from gateway.api.admin.bodies import OrgBody, to_item
 from gateway.api.admin.caller import Caller, CallerDependency
 from gateway.api.admin.preconditions import IfMatch, expected_version
-from gateway.api.admin.problems import ProblemError, invalid
+from gateway.api.admin.problems import invalid
 from gateway.api.admin.resource import After, Page, PageLimit, answer, page, with_filters
 from gateway.api.admin.routing import operation
+from gateway.oauth.offboard import BusyError, Step
 from gateway.secrets.store import NoSuchSecretError, ReadOnlyError
 from tenants.ids import MemberId, OrgId
-from tenants.models import Org, State
+from tenants.models import Dpop, Org, State
 from tenants.roles import Operation
 from tenants.store import VersionMismatchError
+
+
+class SuspendedOrg(Struct, frozen=True):
+    """`fenced`: workers that did not answer within a second, and serve nobody until they have caught up."""
+
+    org: Org
+    steps: tuple[Step, ...]
+    fenced: tuple[str, ...]
+
 
 FILTERS = ("id", "name", "state", "hosts")
 _ATTEMPTS = 5
@@ -69,6 +79,10 @@ async def replace(caller: CallerDependency, data: RequestBody[OrgBody], if_match
         raise invalid(("audit_retention_days", f"is {floor} or more on this platform, or 0 for what it says"))
     if set(item.hosts) != set(current.hosts) or item.weight != current.weight:
         await caller.require(Operation.ORG_HOSTS)
+    if item.dpop is Dpop.REQUIRED is not current.dpop and caller.own_org and not caller.principal.jkt:
+        # Their next request would be refused, and who could take it back?
+        text = "is 'required' only by who has such a token: make it optional, then `orgate login --dpop`"
+        raise invalid(("dpop", text))
     made = await caller.deps.store.orgs.replace(item, expected, caller.actor)
     await caller.live()
     return answer(made)
@@ -107,11 +121,11 @@ async def remove(caller: CallerDependency, if_match: IfMatch = "") -> None:
     status_code=200,
     **operation(Operation.ORG_SUSPEND, "suspendOrg", conflict=True, summary="Suspend an organization"),
 )
-async def suspend(caller: CallerDependency) -> Response[Org]:
-    """Every token of its members stops within a second, what is in flight is reset. Harmless when repeated."""
-    made = await _set_state(caller, State.SUSPENDED)
-    await caller.shut_out()
-    return answer(made)
+async def suspend(caller: CallerDependency) -> Response[SuspendedOrg]:
+    """Every token of its members stops within a second, what is in flight is reset, sessions and personal tokens
+    end; with the time that each step took. Harmless when repeated."""
+    made, done = await caller.deps.offboarding.organization(caller.org, caller.actor)
+    return answer(made, body=SuspendedOrg(made, done.steps, done.fenced))
 
 
 @post(
@@ -120,23 +134,23 @@ async def suspend(caller: CallerDependency) -> Response[Org]:
     **operation(Operation.ORG_RESUME, "resumeOrg", conflict=True, summary="Resume an organization"),
 )
 async def resume(caller: CallerDependency) -> Response[Org]:
-    """Its members renew their tokens and go on."""
-    return answer(await _set_state(caller, State.ACTIVE))
+    """Its members sign in again; services, whose credentials stay, go on."""
+    return answer(await _resumed(caller))
 
 
-async def _set_state(caller: Caller, state: State) -> Org:
+async def _resumed(caller: Caller) -> Org:
     orgs = caller.deps.store.orgs
     for _ in range(_ATTEMPTS):
         current = await orgs.get(caller.org)
-        if current.state is state:
+        if current.state is State.ACTIVE:
             return current
         try:
-            made = await orgs.replace(structs.replace(current, state=state), current.version, caller.actor)
+            made = await orgs.replace(structs.replace(current, state=State.ACTIVE), current.version, caller.actor)
         except VersionMismatchError:
             continue
         await caller.live()
         return made
-    raise ProblemError(409, "busy", "The organization keeps being changed by somebody else; try again.")
+    raise BusyError("The organization keeps being changed by somebody else; try again.")
 
 
 async def _everything(caller: Caller) -> tuple[list[MemberId], list[str]]:

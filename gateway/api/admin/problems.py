@@ -11,12 +11,15 @@ from litestar.exceptions import HTTPException, NotFoundException, ValidationExce
 from msgspec import Struct
 
 from gateway.api.admin.requestid import request_id
+from gateway.api.challenge import challenge
 from gateway.api.failure import bare
 from gateway.audit.log_store import StoreAwayError
 from gateway.errors import ForbiddenError, GatewayError, UnauthenticatedError
+from gateway.oauth.offboard import BusyError
 from gateway.secrets.store import NoSuchSecretError, ReadOnlyError
 from gateway.secrets.store import StoreUnavailableError as KeysUnavailableError
 from tenants.ids import InvalidIdError
+from tenants.lastone import LastOneError
 from tenants.store import (
     AlreadyExistsError,
     InUseError,
@@ -76,6 +79,7 @@ _STORE: Final[Mapping[type[StoreError], tuple[int, str]]] = {
     NotFoundError: (404, "not-found"),
     AlreadyExistsError: (409, "already-exists"),
     InUseError: (409, "in-use"),
+    LastOneError: (409, "last-one"),
     VersionMismatchError: (412, "version-mismatch"),
     InvalidItemError: (422, "invalid-value"),
     InvalidQueryError: (422, "invalid-value"),
@@ -130,6 +134,8 @@ def _describe(request: Request[Any, Any, Any], error: Exception) -> tuple[Proble
         case StoreAwayError():
             detail = "The audit log cannot be read now. What was acknowledged is kept where it is."
             return ProblemError(503, "unavailable", detail), {"Retry-After": str(RETRY_S)}
+        case BusyError():
+            return ProblemError(409, "busy", str(error)), {}
         case ReadOnlyError():
             return ProblemError(409, "keys-read-only", f"Nothing was changed: {error}."), {}
         case NoSuchSecretError() | NotFoundException():
@@ -152,7 +158,7 @@ def _of_gateway(request: Request[Any, Any, Any], error: GatewayError) -> tuple[P
     if isinstance(error, UnauthenticatedError):
         # RFC 6750 section 3.1: a request without any credentials is told the scheme and no error code.
         given = "authorization" in request.headers
-        headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if given else "Bearer"
+        headers["WWW-Authenticate"] = challenge(error) if given else "Bearer"
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
     faults = [(error.param, error.message)] if error.param else []

@@ -149,7 +149,7 @@ async def test_offboarding_says_what_it_did_and_when(world: World) -> None:
     assert (told["member"]["state"], told["fenced"]) == ("suspended", [])
     assert [step["count"] for step in told["steps"] if step["count"] is not None] == [2, 0]
     assert [step["ms"] for step in told["steps"]] == sorted(step["ms"] for step in told["steps"])
-    assert world.sessions.calls == [("uninvite", "acme", member), ("end", "acme", member)]
+    assert world.sessions.calls == [("end", "acme", member), ("uninvite", "acme", member)]
     assert world.streams.shut_out("acme", member)
     assert (await world.client.get("/admin/v1/me", headers=bearer)).status_code == 401
     assert (await world.actions())[-1] == "member.offboard"

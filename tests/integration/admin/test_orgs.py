@@ -46,7 +46,11 @@ async def test_an_owner_renames_and_only_an_operator_moves_host_names(world: Wor
 async def test_a_suspended_organization_is_shut_and_resumes(world: World) -> None:
     assert (await world.ask("POST", "/orgs/acme/suspend")).status_code == 403
     answer = await world.ask("POST", "/orgs/acme/suspend", Role.OPERATOR)
-    assert (answer.status_code, answer.json()["state"]) == (200, "suspended")
+    told = answer.json()
+    assert (answer.status_code, told["org"]["state"], told["fenced"]) == (200, "suspended", [])
+    assert [step["count"] for step in told["steps"] if step["count"] is not None] == [2, 0]
+    assert [step["ms"] for step in told["steps"]] == sorted(step["ms"] for step in told["steps"])
+    assert world.sessions.calls == [("end", "acme", "")]
     assert world.streams.shut_out("acme", "")
     world.clock.seconds += 2
     shut = await world.ask("GET", "/me")

@@ -27,6 +27,8 @@ from gateway.exchange import Credential
 from gateway.limits.accounts import LimitOwner
 from gateway.metrics import Metrics
 from gateway.oauth.published import KeyUse, SigningKey
+from gateway.oauth.sessions import LoginSessions
+from gateway.oauth.sql import SqlOAuthStore
 from gateway.oauth.throttle import MemoryThrottle
 from gateway.secret import Secret
 from gateway.secrets.datakeys import DataKeys
@@ -69,9 +71,11 @@ class FakeInvitation(Struct, frozen=True):
 class FakeSessions:
     """Accounts that note what was asked of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, control: SqlControlStore, clock: FakeClock) -> None:
         self.calls: list[tuple[str, str, str]] = []
         self.open = 2
+        self.store = SqlOAuthStore(control.engine)
+        self.sessions = LoginSessions(self.store.sessions, self.store.end_family, control, clock.now)
         self.no_rotation: Exception | None = None
 
     async def invite(self, org: OrgId, member_id: MemberId) -> FakeInvitation:
@@ -87,6 +91,10 @@ class FakeSessions:
 
     async def drop_member(self, org: OrgId, member_id: MemberId) -> None:
         self.calls.append(("drop", org, member_id))
+
+    async def end_org(self, org: OrgId) -> int:
+        self.calls.append(("end", org, ""))
+        return self.open
 
     def signing_keys(self) -> tuple[SigningKey, ...]:
         return (SigningKey("k1", KeyUse.CURRENT, 5), SigningKey("k2", KeyUse.NEXT, 6))
@@ -163,7 +171,7 @@ class World:
         self.hub = Hub(clock)
         self.publisher = Publisher(store, self.hub, clock, lambda: tokens.jwks("server"))
         self.streams = SpiedStreams(self.hub, self.publisher)
-        self.sessions = FakeSessions()
+        self.sessions = FakeSessions(store, clock)
         self.writes = MemoryThrottle(1_200, 60, lambda: self.clock.seconds)
         self.probe = FakeProbe()
         self.receiver = FakeReceiver()
