@@ -16,7 +16,7 @@ from urllib.parse import urlencode, urlsplit
 
 from msgspec import Struct
 
-from gateway.oauth.clients import CLIENTS, Audiences, Client, scope_of
+from gateway.oauth.clients import UNKNOWN, Audiences, Client, ClientRegistry, GrantType, scope_of
 from gateway.oauth.digests import sha256
 from gateway.oauth.errors import (
     InvalidClientError,
@@ -25,8 +25,8 @@ from gateway.oauth.errors import (
     OAuthError,
     UnsupportedResponseTypeError,
 )
+from gateway.oauth.signin import SignedIn, joined
 from gateway.oauth.store import AuthorizationCode, Family, OAuthStore
-from tenants.models import Member
 
 CODE_S: Final = 60.0
 """RFC 6749 section 4.1.2 allows ten minutes; a browser that is sent on needs a moment."""
@@ -64,8 +64,9 @@ class Return(Struct, frozen=True):
 
     @property
     def origin(self) -> str:
+        """As a content security policy names it: a scheme alone where nothing but that is known."""
         parts = urlsplit(self.redirect_uri)
-        return f"{parts.scheme}://{parts.netloc}"
+        return f"{parts.scheme}://{parts.netloc}" if parts.netloc else f"{parts.scheme}:"
 
 
 class AuthorizationRequest(Struct, frozen=True):
@@ -85,20 +86,20 @@ class AuthorizationCodes:
         clock: Callable[[], float],
         random: Callable[[int], bytes],
         audiences: Audiences,
+        registry: ClientRegistry,
         admin_url: str = "",
     ) -> None:
+        self._registry = registry
         self._store = store
         self._clock = clock
         self._random = random
         self._audiences = audiences
         self._admin_url = admin_url
 
-    def back(self, form: Mapping[str, str]) -> Return:
+    async def back(self, form: Mapping[str, str]) -> Return:
         """Who asks and where the answer goes. What this refuses must not be redirected (RFC 6749 section 4.1.2.1):
         raises `InvalidClientError`, `InvalidRequestError`."""
-        client = CLIENTS.get(form.get("client_id", ""))
-        if client is None:
-            raise InvalidClientError("client_id is missing or not registered")
+        client = await self._registry.get(form.get("client_id", ""))
         uri = form.get("redirect_uri", "")
         if not any(_matches(registered, uri, self._admin_url) for registered in client.redirect_uris):
             raise InvalidRequestError("redirect_uri is missing or not registered for this client")
@@ -110,6 +111,7 @@ class AuthorizationCodes:
 
     def checked(self, back: Return, form: Mapping[str, str]) -> AuthorizationRequest:
         """The rest of the request. What this refuses is redirected: raises `OAuthError`."""
+        back.client.require(GrantType.AUTHORIZATION_CODE)
         if form.get("response_type", "") != "code":
             raise UnsupportedResponseTypeError("response_type is code")
         if form.get("code_challenge_method", "") != "S256":  # left out it would be `plain`: refused too
@@ -126,8 +128,12 @@ class AuthorizationCodes:
             back, self._audiences.of(plane), scope_of(plane, form.get("scope", "")), challenge
         )
 
-    async def grant(self, request: AuthorizationRequest, member: Member) -> str:
-        """A code for `member`, who has just signed in and said yes."""
+    async def grant(self, request: AuthorizationRequest, who: SignedIn) -> str:
+        """A code for `who`, who has just signed in and said yes. Raises `InvalidClientError` when the client is
+        another organization's: in the words for one that does not exist."""
+        member = who.member
+        if not request.back.client.lets_in(member.org):
+            raise InvalidClientError(UNKNOWN)
         code = "ogc_" + urlsafe_b64encode(self._random(32)).rstrip(b"=").decode()
         now = self._clock()
         made = AuthorizationCode(
@@ -140,6 +146,8 @@ class AuthorizationCodes:
             org=member.org,
             member=member.id,
             expires_at=now + CODE_S,
+            amr=joined(who.amr),
+            auth_time=who.auth_time,
         )
         await self._store.add_code(made, now)
         return code
@@ -190,7 +198,8 @@ def _matches(registered: str, uri: str, admin_url: str) -> bool:
         port = given.port
     except ValueError:
         return False
-    if known.hostname not in _LOOPBACK or not port:
+    if known.scheme != "http" or known.hostname not in _LOOPBACK or not port:
         return False
     host = f"[{known.hostname}]" if ":" in known.hostname else known.hostname
-    return uri == f"{known.scheme}://{host}:{port}{known.path}"
+    query = f"?{known.query}" if known.query else ""
+    return uri == f"{known.scheme}://{host}:{port}{known.path}{query}"

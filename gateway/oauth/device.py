@@ -18,8 +18,10 @@ from gateway.oauth.errors import (
     SlowDownError,
     TemporarilyUnavailableError,
 )
+from gateway.oauth.signin import SignedIn, joined
 from gateway.oauth.store import DeviceGrant, DeviceStatus, DuplicateUserCodeError, Family, OAuthStore
 from gateway.oauth.throttle import Throttles
+from tenants.clients import org_of
 from tenants.models import Member
 
 ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 section 6.1: no vowels, no digits, 34.5 bits in eight letters
@@ -108,16 +110,26 @@ class DeviceFlow:
         key = f"{member.org}/{member.id}"
         await self._wrong.check(key)
         found = await self._store.device_of(self.digest_of(user_code), self._clock())
-        if found is None:
+        if found is None or org_of(found.client) not in ("", member.org):
             raise await self._unknown(key)
         return found
 
-    async def decide(self, user_code: str, member: Member, *, approve: bool) -> DeviceGrant:
-        """`member`, who has just signed in, says yes or no. Raises `InvalidGrantError`, `TooManyAttemptsError`."""
+    async def decide(self, user_code: str, who: SignedIn, *, approve: bool) -> DeviceGrant:
+        """`who`, who has just signed in, says yes or no. Raises `InvalidGrantError`, `TooManyAttemptsError`. The
+        code of another organization's client is as unknown as one that never was."""
+        member = who.member
         key = f"{member.org}/{member.id}"
-        await self._wrong.check(key)
+        await self.asked(user_code, member)
         status = DeviceStatus.APPROVED if approve else DeviceStatus.DENIED
-        decided = await self._store.decide(self.digest_of(user_code), status, member.org, member.id, self._clock())
+        decided = await self._store.decide(
+            self.digest_of(user_code),
+            status,
+            member.org,
+            member.id,
+            self._clock(),
+            amr=joined(who.amr),
+            auth_time=who.auth_time,
+        )
         if decided is None:
             raise await self._unknown(key)
         return decided

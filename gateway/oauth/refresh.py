@@ -47,8 +47,11 @@ class RefreshTokens:
         self._lifetime_s = lifetime_s
         self._grace_s = grace_s
 
-    def begin(self, org: OrgId, member: MemberId, client: str) -> tuple[str, Family]:
-        """A new family and its first token. Nothing is stored here: the grant that is redeemed stores it."""
+    def begin(
+        self, org: OrgId, member: MemberId, client: str, *, amr: str = "", auth_time: int = 0
+    ) -> tuple[str, Family]:
+        """A new family and its first token; `amr` and `auth_time` as in `Family`. Nothing is stored here: the
+        grant that is redeemed stores it."""
         family = self._random(_FAMILY)
         token = self._make(family, self._random(_SECRET))
         now = self._clock()
@@ -60,6 +63,8 @@ class RefreshTokens:
             current=sha256(token),
             created_at=now,
             expires_at=now + self._lifetime_s,
+            amr=amr,
+            auth_time=auth_time,
         )
 
     async def find(self, token: str) -> Family | None:

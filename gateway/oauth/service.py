@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from gateway.oauth.accounts import Accounts, Invitation
 from gateway.oauth.authorization import AuthorizationCodes, AuthorizationRequest, Return, refusal
 from gateway.oauth.caller import Caller
-from gateway.oauth.clients import CLIENTS, SCOPES, Audiences, Client, GrantType, Plane, client_of, scope_of
+from gateway.oauth.clients import SCOPES, Audiences, Client, ClientRegistry, GrantType, Plane, scope_of
 from gateway.oauth.device import DeviceFlow
 from gateway.oauth.digests import KEY_BYTES, ServerKey
 from gateway.oauth.errors import (
@@ -30,8 +30,10 @@ from gateway.oauth.passwords import Passwords
 from gateway.oauth.published import SigningKey
 from gateway.oauth.refresh import RefreshTokens, ReusedError
 from gateway.oauth.revocation import Revoker
+from gateway.oauth.sessions import LoginSessions
+from gateway.oauth.signin import SignedIn, SignIn, parted
 from gateway.oauth.signing import KeyStore
-from gateway.oauth.store import AuthorizationCode, DeviceStatus, OAuthStore
+from gateway.oauth.store import AuthorizationCode, DeviceGrant, DeviceStatus, Family, OAuthStore
 from gateway.oauth.throttle import Counter, throttles
 from gateway.oauth.ticket import Tickets
 from gateway.oauth.tokens import AccessToken, AccessTokens, TokenSigner
@@ -47,6 +49,8 @@ log = logging.getLogger("orgate.oauth")
 HMAC_NAME: Final = "oauth/hmac"
 LOOK_S: Final = 3_600.0
 SYSTEM: Final = Actor(org=PLATFORM, member="system")
+GRANTS: Final = (GrantType.AUTHORIZATION_CODE, GrantType.DEVICE_CODE, GrantType.REFRESH_TOKEN)
+"""What the token endpoint answers to."""
 
 
 class OAuthConfig(Struct, frozen=True, kw_only=True):
@@ -65,15 +69,6 @@ class OAuthConfig(Struct, frozen=True, kw_only=True):
     def base(self) -> str:
         """What the endpoints' URLs begin with."""
         return self.issuer.rstrip("/")
-
-
-class DeviceAsked(Struct, frozen=True):
-    """Who asks `email` of `org`, and the ticket with which they decide."""
-
-    client: Client
-    org: OrgId
-    email: str
-    ticket: str
 
 
 class OAuthService:
@@ -98,6 +93,7 @@ class OAuthService:
         """`counter`: where attempts are counted for all nodes together; None: here."""
         throttle = throttles(clock, counter)
         self.config = config
+        self.registry = ClientRegistry(control)
         self.signing = signing
         self._control = control
         self._store = store
@@ -123,7 +119,12 @@ class OAuthService:
             expires_s=config.device_expires_s,
         )
         self._codes = AuthorizationCodes(
-            store=store, clock=clock, random=random, audiences=self._audiences, admin_url=config.admin_url
+            store=store,
+            clock=clock,
+            random=random,
+            audiences=self._audiences,
+            registry=self.registry,
+            admin_url=config.admin_url,
         )
         self._refresh = RefreshTokens(
             store=store,
@@ -133,8 +134,9 @@ class OAuthService:
             lifetime_s=config.refresh_s,
             grace_s=config.reuse_grace_s,
         )
-        self._tickets = Tickets(key, clock)
+        self.signin = SignIn(self._accounts, Tickets(key, clock), control, clock)
         self._access = AccessTokens(issuer=config.issuer, keys=signing, random=random, lifetime_s=config.access_s)
+        self.sessions = LoginSessions(store.sessions, store.end_family, control, clock)
         self._revoker = Revoker(control, self._refresh, signing)
 
     @classmethod
@@ -192,7 +194,7 @@ class OAuthService:
             "response_modes_supported": ["query"],
             "code_challenge_methods_supported": ["S256"],
             "authorization_response_iss_parameter_supported": True,
-            "grant_types_supported": [grant.value for grant in GrantType],
+            "grant_types_supported": [grant.value for grant in GRANTS],
             "token_endpoint_auth_methods_supported": ["none"],
             "revocation_endpoint_auth_methods_supported": ["none"],
             "scopes_supported": list(SCOPES.values()),
@@ -236,7 +238,8 @@ class OAuthService:
 
     async def device_authorization(self, form: Mapping[str, str], caller: Caller) -> dict[str, Any]:
         """RFC 8628 section 3.1."""
-        client = client_of(form)
+        client = await self.registry.asking(form)
+        client.require(GrantType.DEVICE_CODE)
         resource, scope = form.get("resource", ""), form.get("scope", "")
         scope_of(self._audiences.plane(client, resource), scope)
         return structs.asdict(await self._devices.start(client.id, resource, scope, caller))
@@ -247,32 +250,24 @@ class OAuthService:
         if action not in {"approve", "deny"}:
             raise InvalidRequestError("action is approve or deny")
         code = _required(form, "user_code")
-        member = await (self._of_ticket(form) if "ticket" in form else self._sign_in(form, caller))
-        decided = await self._devices.decide(code, member, approve=action == "approve")
+        who = await self.signin.at_once(form, caller)
+        return await self.decide_device_for(who, code, caller, approve=action == "approve")
+
+    async def ask_device(self, user_code: str, who: SignedIn) -> Client:
+        """The client that waits with `user_code` for `who`, who has just signed in."""
+        return await self.registry.get((await self._devices.asked(user_code, who.member)).client)
+
+    async def decide_device_for(self, who: SignedIn, user_code: str, caller: Caller, *, approve: bool) -> str:
+        """`who` has seen who asks, and says yes or no. Returns `approved` or `denied`."""
+        decided = await self._devices.decide(user_code, who, approve=approve)
         if decided.status is DeviceStatus.DENIED:
-            await self._note("session.refuse", member, decided.client, caller, {"reason": "denied by the member"})
+            detail = {"reason": "denied by the member"}
+            await self._note("session.refuse", who.member, decided.client, caller, detail)
         return decided.status.value
 
-    async def ask_device(self, form: Mapping[str, str], caller: Caller) -> DeviceAsked:
-        """The verification page's form: sign in, and see who asks for what. The answer's ticket stands in the
-        place of the password when the person decides, in the browser whose `csrf_token` this was."""
-        code = _required(form, "user_code")
-        member = await self._sign_in(form, caller)
-        grant = await self._devices.asked(code, member)
-        ticket = self._tickets.issue(member, grant.user_code_digest, form.get("csrf_token", ""))
-        return DeviceAsked(CLIENTS[grant.client], member.org, member.email, ticket)
-
-    async def _sign_in(self, form: Mapping[str, str], caller: Caller) -> Member:
-        org, email, password = (_required(form, name) for name in ("org", "email", "password"))
-        return await self._accounts.sign_in(org, email, password, caller)
-
-    async def _of_ticket(self, form: Mapping[str, str]) -> Member:
-        about = self._devices.digest_of(_required(form, "user_code"))
-        org, member_id = self._tickets.who(form.get("ticket", ""), about, form.get("csrf_token", ""))
-        member = await self._accounts.member(org, member_id)
-        if member is None:  # taken away since they signed in
-            raise InvalidGrantError("this page is too old; sign in again")
-        return member
+    def device_digest(self, user_code: str) -> str:
+        """What a ticket of the verification page is about."""
+        return self._devices.digest_of(user_code)
 
     async def accept_invitation(self, form: Mapping[str, str], caller: Caller) -> str:
         """The invitation page's form. Returns `accepted`."""
@@ -285,19 +280,20 @@ class OAuthService:
     async def token(self, form: Mapping[str, str], caller: Caller, own: Client | None = None) -> dict[str, Any]:
         """RFC 6749 section 3.2: the authorization code, device code and refresh token grants. `own`: who asks,
         where it is a part of this server."""
-        client = own or client_of(form)
+        client = own or await self.registry.asking(form)
         grant = _required(form, "grant_type")
+        if grant not in GRANTS:
+            raise UnsupportedGrantTypeError(f"grant_type is one of: {', '.join(GRANTS)}")
+        client.require(GrantType(grant))
         if grant == GrantType.AUTHORIZATION_CODE:
             return await self._code_grant(form, client, caller)
         if grant == GrantType.DEVICE_CODE:
             return await self._device_grant(form, client, caller)
-        if grant == GrantType.REFRESH_TOKEN:
-            return await self._refresh_grant(form, client, caller)
-        raise UnsupportedGrantTypeError(f"grant_type is one of: {', '.join(GrantType)}")
+        return await self._refresh_grant(form, client, caller)
 
     async def revoke(self, form: Mapping[str, str], caller: Caller, own: Client | None = None) -> None:
         """RFC 7009 section 2.1. `token_type_hint` is not needed: the two kinds look different. `own` as above."""
-        client = own or client_of(form)
+        client = own or await self.registry.asking(form)
         await self._revoker.revoke(_required(form, "token"), client, caller)
 
     async def lives(self, refresh_token: str) -> bool:
@@ -319,31 +315,37 @@ class OAuthService:
         """
         return await self._store.end_families(org, member_id, self._clock())
 
+    async def end_org(self, org: OrgId) -> int:
+        """The same of everybody in an organization, invitations included."""
+        return await self.sessions.end_org(org)
+
     async def drop_member(self, org: OrgId, member_id: MemberId) -> None:
         """Forget a deleted member: password, invitation, grants and families."""
         await self._store.drop_member(org, member_id)
 
-    def authorization(self, form: Mapping[str, str]) -> Return:
+    async def authorization(self, form: Mapping[str, str]) -> Return:
         """Where an authorization request (RFC 6749 section 4.1.1) wants its answer. What this raises is shown to
         the person and never redirected."""
-        return self._codes.back(form)
+        return await self._codes.back(form)
 
     def authorization_request(self, back: Return, form: Mapping[str, str]) -> AuthorizationRequest:
         """The rest of it. What this raises goes back to the client: `authorization.refusal`."""
         return self._codes.checked(back, form)
 
     async def authorize(self, request: AuthorizationRequest, form: Mapping[str, str], caller: Caller) -> str:
-        """The sign-in page's form: sign in and say yes or no. Returns the URL to go on to. A person who cannot
-        sign in stays at the page: raises `OAuthError`."""
+        """The sign-in page's form, all at once: sign in and say yes or no. Returns the URL to go on to. A person
+        who cannot sign in stays at the page: raises `OAuthError`."""
         action = form.get("action", "")
         if action not in {"approve", "deny"}:
             raise InvalidRequestError("action is approve or deny")
         back = request.back
         if action == "deny":
             return refusal(back, self.config.issuer, AccessDeniedError("the sign-in was refused"))
-        org, email, password = (_required(form, name) for name in ("org", "email", "password"))
-        member = await self._accounts.sign_in(org, email, password, caller)
-        return back.to(self.config.issuer, code=await self._codes.grant(request, member))
+        return await self.authorize_for(await self.signin.at_once(form, caller), request)
+
+    async def authorize_for(self, who: SignedIn, request: AuthorizationRequest) -> str:
+        """The URL to go on to, once `who` has said yes."""
+        return request.back.to(self.config.issuer, code=await self._codes.grant(request, who))
 
     async def _code_grant(self, form: Mapping[str, str], client: Client, caller: Caller) -> dict[str, Any]:
         code = await self._codes.find(form, client)
@@ -358,8 +360,10 @@ class OAuthService:
         if member is None:
             raise InvalidGrantError("the account that approved this may not sign in any more")
         # Signed before the code is redeemed: a key that is out of reach must not cost the sign-in.
-        access = await self._issue(member, client, plane, scope, asked_at=asked_at)
-        refresh_token, family = self._refresh.begin(code.org, code.member, client.id)
+        access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=code)
+        refresh_token, family = self._refresh.begin(
+            code.org, code.member, client.id, amr=code.amr, auth_time=code.auth_time
+        )
         claims = self.signing.own_claims(access.text) or {}
         if not await self._codes.redeem(code, family, str(claims.get("jti", ""))):
             raise await self._reused(await self._codes.reused(code), caller)
@@ -389,8 +393,10 @@ class OAuthService:
         if member is None:
             raise InvalidGrantError("the account that approved this may not sign in any more")
         # Signed before the code is redeemed: a key that is out of reach must not cost the sign-in.
-        access = await self._issue(member, client, plane, scope, asked_at=asked_at)
-        refresh_token, family = self._refresh.begin(grant.org, grant.member, client.id)
+        access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=grant)
+        refresh_token, family = self._refresh.begin(
+            grant.org, grant.member, client.id, amr=grant.amr, auth_time=grant.auth_time
+        )
         await self._devices.redeem(grant, family)
         # A crash here leaves a family without an audit entry, whose token nobody has ever seen.
         await self._note("session.create", member, client.id, caller, {"grant": "device_code"})
@@ -409,7 +415,7 @@ class OAuthService:
         if member is None:
             raise InvalidGrantError("the account of this session may not sign in any more")
         # Signed before the token is used up: a key that is out of reach must not end the session.
-        access = await self._issue(member, client, plane, scope, asked_at=asked_at)
+        access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=family)
         try:
             successor = await self._refresh.rotate(token, family)
         except ReusedError:
@@ -428,11 +434,28 @@ class OAuthService:
         return max([now, *(r.not_before for r in found if r.org == org and not r.member and not r.token_id)])
 
     async def _issue(
-        self, member: Member, client: Client, plane: Plane, scope: str, *, asked_at: float
+        self,
+        member: Member,
+        client: Client,
+        plane: Plane,
+        scope: str,
+        *,
+        asked_at: float,
+        by: AuthorizationCode | DeviceGrant | Family,
     ) -> AccessToken:
+        """`by`: how the member signed in, and when."""
         teams = await self._control.for_org(member.org).teams.of(member.id)
         audience = self._audiences.of(plane)
-        return await self._access.issue(member, client.id, audience, scope, asked_at=asked_at, teams=teams)
+        return await self._access.issue(
+            member,
+            client.id,
+            audience,
+            scope,
+            asked_at=asked_at,
+            teams=teams,
+            amr=parted(by.amr),
+            auth_time=by.auth_time,
+        )
 
     async def _note(
         self, action: str, member: Member, client: str, caller: Caller, detail: Mapping[str, str]

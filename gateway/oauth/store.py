@@ -10,6 +10,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from gateway.oauth.sessions import SessionStore
 from tenants.ids import MemberId, OrgId
 
 
@@ -39,7 +40,8 @@ class DeviceStatus(StrEnum):
 
 
 class DeviceGrant(Struct, frozen=True):
-    """One device authorization (RFC 8628). `org` and `member` are who decided, '' before."""
+    """One device authorization (RFC 8628). `org` and `member` are who decided, '' before; `amr` and `auth_time` as
+    in `Family`."""
 
     digest: str
     user_code_digest: str
@@ -52,10 +54,13 @@ class DeviceGrant(Struct, frozen=True):
     org: OrgId = OrgId("")
     member: MemberId = MemberId("")
     polled_at: float = 0
+    amr: str = ""
+    auth_time: int = 0
 
 
 class AuthorizationCode(Struct, frozen=True):
-    """One authorization code (RFC 6749 section 4.1). `family` and `token_id` are what it brought, '' before."""
+    """One authorization code (RFC 6749 section 4.1). `family` and `token_id` are what it brought, '' before.
+    `amr` and `auth_time` as in `Family`."""
 
     digest: str
     client: str
@@ -68,6 +73,8 @@ class AuthorizationCode(Struct, frozen=True):
     expires_at: float
     family: str = ""
     token_id: str = ""
+    amr: str = ""
+    auth_time: int = 0
 
 
 class Consumed(Struct, frozen=True):
@@ -80,7 +87,8 @@ class Consumed(Struct, frozen=True):
 class Family(Struct, frozen=True):
     """A session: the refresh tokens that descend from one sign-in. One of them is `current`.
 
-    `recent` are those consumed within the grace; `ended_at` is 0 while it lives.
+    `recent` are those consumed within the grace; `ended_at` is 0 while it lives. `amr`: how its member signed in,
+    RFC 8176's words parted by spaces, and `auth_time` when; '' and 0 in those of before it was written down.
     """
 
     id: str
@@ -92,6 +100,8 @@ class Family(Struct, frozen=True):
     expires_at: float
     recent: tuple[Consumed, ...] = ()
     ended_at: float = 0
+    amr: str = ""
+    auth_time: int = 0
 
 
 class OAuthStore(Protocol):
@@ -100,6 +110,10 @@ class OAuthStore(Protocol):
     Errors: `tenants.store.StoreUnavailableError`. Nothing is retried inside. Trusted: whoever can write it can
     sign in as anybody; whoever can read it finds Argon2id hashes and digests of random values only.
     """
+
+    @property
+    def sessions(self) -> SessionStore:
+        """What lists families, and ends all of an organization's."""
 
     async def password(self, org: OrgId, member: str) -> str | None: ...
     async def rehash(self, org: OrgId, member: MemberId, old: str, new: str) -> None:
@@ -129,7 +143,15 @@ class OAuthStore(Protocol):
 
     async def polled(self, digest: str, now: float, interval: float) -> None: ...
     async def decide(
-        self, user_code_digest: str, status: DeviceStatus, org: OrgId, member: MemberId, now: float
+        self,
+        user_code_digest: str,
+        status: DeviceStatus,
+        org: OrgId,
+        member: MemberId,
+        now: float,
+        *,
+        amr: str = "",
+        auth_time: int = 0,
     ) -> DeviceGrant | None:
         """Conditional: decide the pending, unexpired grant with that user code. None: there is none."""
 

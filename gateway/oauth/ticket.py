@@ -1,4 +1,8 @@
-"""Between signing in at the device page and saying yes: who it was, kept by the page under the server's key."""
+"""Between the steps of a sign-in: who it is so far, kept by the page under the server's key.
+
+Nothing is stored for somebody who has not come to the end. A ticket says what its bearer has shown, is worth
+something in one browser, for one thing and at one step, and is no secret from that browser.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +10,40 @@ import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Final
 
-from msgspec import DecodeError, Struct, json
+from msgspec import DecodeError, Struct, json, structs
 
 from gateway.oauth.digests import ServerKey
 from gateway.oauth.errors import InvalidGrantError
 from tenants.ids import MemberId, OrgId
-from tenants.models import Member
 
 TICKET_S: Final = 300.0
 _TAG: Final = 32
 
 
+class Stage(StrEnum):
+    """The step that a ticket leads to."""
+
+    FACTOR = "factor"
+    ENROL = "enrol"
+    CONSENT = "consent"
+
+
 class Ticket(Struct, frozen=True, array_like=True):
-    """`about`: what the page is about. `browser`: a secret of the browser's. `until`: Unix seconds."""
+    """`about`: what the page is about. `browser`: a secret of the browser's. `until`: Unix seconds. `amr` and
+    `auth_time`: see `signin.SignedIn`. `extra`: what this server made for the step, a challenge say."""
 
     org: OrgId
     member: MemberId
+    stage: Stage
     about: str
     browser: str
-    until: float
+    amr: tuple[str, ...] = ()
+    auth_time: int = 0
+    extra: str = ""
+    until: float = 0
 
 
 class Tickets:
@@ -36,15 +53,18 @@ class Tickets:
         self._key = key
         self._clock = clock
 
-    def issue(self, member: Member, about: str, browser: str) -> str:
-        body = json.encode(Ticket(member.org, member.id, about, browser, self._clock() + TICKET_S))
+    def issue(self, ticket: Ticket) -> str:
+        """The ticket as a page keeps it. One that has an end keeps it: trying again does not take longer."""
+        if not ticket.until:
+            ticket = structs.replace(ticket, until=self._clock() + TICKET_S)
+        body = json.encode(ticket)
         return urlsafe_b64encode(self._tag(body) + body).rstrip(b"=").decode()
 
-    def who(self, ticket: str, about: str, browser: str) -> tuple[OrgId, MemberId]:
-        """Who signed in. Raises `InvalidGrantError` for any other ticket, and for one that is too old."""
+    def read(self, text: str, stage: Stage, about: str, browser: str) -> Ticket:
+        """Who came how far. Raises `InvalidGrantError` for any other ticket, and for one that is too old."""
         stale = InvalidGrantError("this page is too old; sign in again")
         try:
-            raw = urlsafe_b64decode(ticket + "=" * (-len(ticket) % 4))
+            raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
         except (Base64Error, ValueError):
             raise stale from None
         tag, body = raw[:_TAG], raw[_TAG:]
@@ -52,12 +72,12 @@ class Tickets:
             raise stale
         try:
             found = json.decode(body, type=Ticket)
-        except DecodeError:
+        except DecodeError:  # an earlier version's
             raise stale from None
         right = hmac.compare_digest(found.browser.encode(), browser.encode()) and found.about == about
-        if not browser or not right or self._clock() >= found.until:
+        if not browser or not right or found.stage is not stage or self._clock() >= found.until:
             raise stale
-        return found.org, found.member
+        return found
 
     def _tag(self, body: bytes) -> bytes:
         return self._key.mac(b"page ticket", body)

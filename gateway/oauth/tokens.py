@@ -64,9 +64,12 @@ class AccessTokens:
         *,
         asked_at: float,
         teams: Sequence[str] = (),
+        amr: Sequence[str] = (),
+        auth_time: int = 0,
     ) -> AccessToken:
         """A token for `member`, which was read from the store after `asked_at` (Unix seconds). `teams` are the
-        claim `groups` (RFC 9068 section 2.2.3.1), left out when there are none.
+        claim `groups` (RFC 9068 section 2.2.3.1), left out when there are none; `amr` and `auth_time` those of its
+        section 2.2.1, left out when nobody wrote them down.
 
         `iat` is never later than that reading: whatever is taken from the member while the token is being made
         also takes back this token. A member whose tokens were revoked within this second gets one that begins
@@ -87,4 +90,8 @@ class AccessTokens:
         }
         if teams:
             claims["groups"] = list(teams)
+        if amr:
+            claims["amr"] = list(amr)
+        if auth_time:
+            claims["auth_time"] = auth_time
         return AccessToken(await self._keys.signed(claims), self._lifetime_s)

@@ -1,4 +1,4 @@
-"""`/oauth/authorize`: the page of RFC 6749 section 4.1 and what becomes of its form.
+"""`/oauth/authorize`: the pages of RFC 6749 section 4.1 and what becomes of their forms.
 
 Two kinds of no: what concerns the client or its redirect URI is shown here and goes nowhere, for the address may
 be an attacker's; everything else goes back to the client. A person's own mistake stays on the page.
@@ -7,26 +7,63 @@ be an attacker's; everything else goes back to the client. A person's own mistak
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from litestar import Response
 
 from gateway.api.oauth import csrf, pages
 from gateway.api.oauth.failures import translated
-from gateway.api.oauth.forms import HttpRequest, caller_of, parse_form, read_form
+from gateway.api.oauth.forms import HttpRequest, parse_form, read_form
+from gateway.api.oauth.steps import HTML, Asked, SingleSignOn, begin, take
 from gateway.oauth.authorization import PARAMETERS, AuthorizationRequest, Return, refusal
-from gateway.oauth.errors import OAuthError
+from gateway.oauth.caller import Caller
+from gateway.oauth.digests import sha256
+from gateway.oauth.errors import AccessDeniedError, OAuthError
 from gateway.oauth.service import OAuthService
+from gateway.oauth.signin import SignedIn
 from tenants.store import StoreUnavailableError
 
-HTML: Final = "text/html"
+
+class AuthorizePage:
+    """One authorization request as `steps.SignInPage`."""
+
+    path = "/oauth/authorize"
+
+    def __init__(self, service: OAuthService, asked: AuthorizationRequest, form: Mapping[str, str]) -> None:
+        self.service = service
+        self._asked = asked
+        self.hidden: Mapping[str, str] = {name: form[name] for name in PARAMETERS if name in form}
+
+    @property
+    def about(self) -> str:
+        return sha256("\0".join(("authorize", *(self.hidden.get(name, "") for name in PARAMETERS))))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self._asked.back.origin,)
+
+    def first(self, token: str, form: Mapping[str, str], error: str) -> str:
+        return pages.authorize_page(token, form, self.hidden, client=self._asked.back.client, error=error)
+
+    async def ask(self, who: SignedIn) -> Asked:
+        client = self._asked.back.client
+        return Asked(pages.capital(client.name), pages.may(client), "Sign in", "Allow")
+
+    async def decide(self, who: SignedIn, caller: Caller, *, approve: bool) -> Response[Any]:
+        return go(await self.service.authorize_for(who, self._asked)) if approve else self.refused()
+
+    def refused(self) -> Response[Any]:
+        """Said to the client, and not written down: nobody has signed in."""
+        issuer = self.service.config.issuer
+        return go(refusal(self._asked.back, issuer, AccessDeniedError("the sign-in was refused")))
 
 
 class Authorize:
     """The two handlers. Every answer is a page or a redirect: nobody but a browser comes here."""
 
-    def __init__(self, service: OAuthService) -> None:
+    def __init__(self, service: OAuthService, sso: SingleSignOn | None = None) -> None:
         self._service = service
+        self._sso = sso
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Authorize:
         return self  # Litestar copies its handlers and what they are bound to
@@ -34,52 +71,36 @@ class Authorize:
     async def page(self, request: HttpRequest) -> Response[Any]:
         try:
             form = parse_form(request.scope["query_string"])
-            back = self._service.authorization(form)
+            back = await self._service.authorization(form)
         except OAuthError as error:
             return _dead_end(error)
-        asked = self._checked(back, form)
-        return asked if isinstance(asked, Response) else _page(request, asked, form)
+        page = authorize_page(self._service, back, form)
+        return page if isinstance(page, Response) else begin(request, page, form)
 
     async def form(self, request: HttpRequest) -> Response[Any]:
         try:
             form = await read_form(request)
-            back = self._service.authorization(form)
+            back = await self._service.authorization(form)
         except OAuthError as error:
             return _dead_end(error)
-        asked = self._checked(back, form)
-        if isinstance(asked, Response):
-            return asked
+        page = authorize_page(self._service, back, form)
+        if isinstance(page, Response):
+            return page
+        if form.get("action") != "deny":
+            return await take(request, page, form, self._sso)
         try:
             csrf.check(request, form)
-            return _go(await self._service.authorize(asked, form, caller_of(request)))
         except (OAuthError, StoreUnavailableError) as error:
-            return _page(request, asked, form, translated(error))
-
-    def _checked(self, back: Return, form: Mapping[str, str]) -> AuthorizationRequest | Response[Any]:
-        try:
-            return self._service.authorization_request(back, form)
-        except OAuthError as error:
-            return _go(refusal(back, self._service.config.issuer, error))
+            return begin(request, page, form, translated(error))
+        return page.refused()  # whoever it is: no is no without a password
 
 
-def _page(
-    request: HttpRequest, asked: AuthorizationRequest, form: Mapping[str, str], error: OAuthError | None = None
-) -> Response[Any]:
-    token = csrf.token_for(request)
-    hidden = {name: form[name] for name in PARAMETERS if name in form}
-    text = pages.authorize_page(
-        token,
-        form,
-        hidden,
-        client=asked.back.client,
-        error=error.description if error else "",
-    )
-    # Chromium holds a form's redirect against form-action too: the client's address has to be in it.
-    headers = {**pages.headers(asked.back.origin), "set-cookie": csrf.cookie(token)}
-    if error is not None and error.retry_after_s is not None:
-        headers["retry-after"] = str(error.retry_after_s)
-    status = 200 if error is None else error.status
-    return Response(text, media_type=HTML, headers=headers, status_code=status)
+def authorize_page(service: OAuthService, back: Return, form: Mapping[str, str]) -> AuthorizePage | Response[Any]:
+    """The page of an authorization request, or the answer to a client that asks for what it may not."""
+    try:
+        return AuthorizePage(service, service.authorization_request(back, form), form)
+    except OAuthError as error:
+        return go(refusal(back, service.config.issuer, error))
 
 
 def _dead_end(error: OAuthError) -> Response[Any]:
@@ -88,7 +109,7 @@ def _dead_end(error: OAuthError) -> Response[Any]:
     return Response(text, media_type=HTML, headers=dict(pages.HEADERS), status_code=status)
 
 
-def _go(url: str) -> Response[Any]:
+def go(url: str) -> Response[Any]:
     """303, so that no browser sends the form, password and all, again to where it goes (RFC 9700 section 4.12)."""
     headers = {"location": url, "cache-control": "no-store", "referrer-policy": "no-referrer"}
     return Response(b"", media_type=HTML, headers=headers, status_code=303)

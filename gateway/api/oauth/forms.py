@@ -53,6 +53,14 @@ def parse_form(body: bytes) -> dict[str, str]:
     return {name: value for name, value in form.items() if value}
 
 
+def query_of(request: HttpRequest) -> dict[str, str]:
+    """What a link to a page fills in. A malformed one fills in nothing: the page is there all the same."""
+    try:
+        return parse_form(request.scope["query_string"])
+    except InvalidRequestError:
+        return {}
+
+
 def refuse_client_authentication(request: HttpRequest) -> None:
     """The registered clients are public: one that authenticates is not the one it says it is."""
     if "authorization" in request.headers:

@@ -14,14 +14,13 @@ from string import Template
 from typing import Final
 
 from gateway.oauth.clients import Client, Plane
-from gateway.oauth.service import DeviceAsked
 
 _FOLDER: Final = files(__package__)
 _STYLE: Final = _FOLDER.joinpath("page.css").read_text(encoding="utf-8")
 _LAYOUT: Final = Template(_FOLDER.joinpath("page.html").read_text(encoding="utf-8"))
 _DEVICE: Final = Template(_FOLDER.joinpath("device.html").read_text(encoding="utf-8"))
 _AUTHORIZE: Final = Template(_FOLDER.joinpath("authorize.html").read_text(encoding="utf-8"))
-_CONFIRM: Final = Template(_FOLDER.joinpath("confirm.html").read_text(encoding="utf-8"))
+_CONSENT: Final = Template(_FOLDER.joinpath("consent.html").read_text(encoding="utf-8"))
 _INVITATION: Final = Template(_FOLDER.joinpath("invitation.html").read_text(encoding="utf-8"))
 _STYLE_HASH: Final = b64encode(sha256(_STYLE.encode()).digest()).decode()
 
@@ -52,18 +51,35 @@ def device_page(csrf: str, form: Mapping[str, str], error: str = "") -> str:
     return _page("Sign in a device", _DEVICE.substitute(values, csrf=escape(csrf), error=_alert(error)), error)
 
 
-def confirm_page(csrf: str, user_code: str, asked: DeviceAsked) -> str:
-    """What the person who signed in at the verification page is asked."""
-    body = _CONFIRM.substitute(
+def consent_page(
+    csrf: str,
+    hidden: Mapping[str, str],
+    *,
+    path: str,
+    title: str,
+    client: str,
+    who: tuple[str, str],
+    what: str,
+    more: str,
+    yes: str,
+) -> str:
+    """What somebody who has signed in is asked. `who`: e-mail and organization; `more`: the code that their device
+    shows; `hidden` comes back with the form."""
+    email, org = who
+    shows = f" and your\ndevice shows exactly this code: <strong>{escape(more)}</strong>" if more else "."
+    body = _CONSENT.substitute(
         csrf=escape(csrf),
-        user_code=escape(user_code),
-        ticket=escape(asked.ticket),
-        client=escape(_capital(asked.client.name)),
-        email=escape(asked.email),
-        org=escape(asked.org),
-        what=escape(_may(asked.client)),
+        hidden=_hidden(hidden),
+        path=escape(path),
+        title=escape(title),
+        client=escape(client),
+        email=escape(email),
+        org=escape(org),
+        what=escape(what),
+        more=shows,
+        yes=escape(yes),
     )
-    return _page("Sign in a device", body)
+    return _page(title, body)
 
 
 def invitation_page(csrf: str, form: Mapping[str, str], error: str = "") -> str:
@@ -78,13 +94,13 @@ _PLANES: Final[Mapping[Plane, str]] = {
 }
 
 
-def _may(client: Client) -> str:
+def may(client: Client) -> str:
     """What somebody who lets `client` in allows, in their words: whichever plane it asks for first, its refresh
     token leads to all of its planes."""
     return ", and ".join(_PLANES[plane] for plane in client.planes)
 
 
-def _capital(name: str) -> str:
+def capital(name: str) -> str:
     return name[0].upper() + name[1:]
 
 
@@ -93,15 +109,12 @@ def authorize_page(
 ) -> str:
     """The sign-in page of an authorization request. `hidden`: the request itself, to come back with the form."""
     values = {name: escape(form.get(name, "")) for name in ("org", "email")}
-    kept = "\n".join(
-        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in hidden.items()
-    )
     body = _AUTHORIZE.substitute(
         values,
         csrf=escape(csrf),
-        hidden=kept,
-        client=escape(_capital(client.name)),
-        what=escape(_may(client)),
+        hidden=_hidden(hidden),
+        client=escape(capital(client.name)),
+        what=escape(may(client)),
         error=_alert(error),
     )
     return _page("Sign in", body, error)
@@ -113,6 +126,12 @@ def failure_page(title: str, text: str) -> str:
 
 def done_page(title: str, text: str) -> str:
     return _page(title, f'<h1>{escape(title)}</h1>\n<p role="status">{escape(text)}</p>')
+
+
+def _hidden(fields: Mapping[str, str]) -> str:
+    return "\n".join(
+        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in fields.items()
+    )
 
 
 def _page(title: str, body: str, error: str = "") -> str:

@@ -103,11 +103,13 @@ def signed_in(house: House, browser: Browser, email: str = AUDITOR, org: str = "
 
 
 def sign_in(page: Page, email: str = AUDITOR, org: str = "acme", password: str = PASSWORD) -> None:
-    """Fill the sign-in page that the browser shows."""
+    """Fill the sign-in page that the browser shows and, with the right password, say yes to the one after it."""
     page.get_by_label("Organization").fill(org)
     page.get_by_label("E-mail").fill(email)
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in").click()
+    if password == PASSWORD:
+        page.get_by_role("button", name="Allow").click()
 
 
 def sign_in_without_a_screen(client: httpx.Client, start: str, email: str = AUDITOR) -> httpx.Response:

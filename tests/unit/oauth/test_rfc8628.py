@@ -51,6 +51,8 @@ async def test_the_whole_flow_gives_tokens_for_one_audience(bench: Bench) -> Non
         "client_id": "orgate-cli",
         "iat": int(bench.now),
         "exp": int(bench.now) + 900,
+        "amr": ["pwd"],
+        "auth_time": int(bench.now),
     }
     created = [change for change in await bench.noted() if change.action == "session.create"]
     assert [(c.org, c.target, c.actor.client, c.actor.request_id) for c in created] == [

@@ -1,0 +1,132 @@
+"""A sign-in in steps: who it is, a second factor where one is due, and then what the person is asked.
+
+Every way in, a password here or the organization's own identity provider, ends in a `SignedIn`; what follows is
+the same for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Final, Protocol
+
+from msgspec import Struct, structs
+
+from gateway.oauth.accounts import Accounts
+from gateway.oauth.caller import Caller
+from gateway.oauth.errors import InvalidGrantError, InvalidRequestError, SecondFactorError
+from gateway.oauth.ticket import TICKET_S, Stage, Ticket, Tickets
+from tenants.models import Member
+from tenants.store import ControlStore
+
+PASSWORD: Final = "pwd"  # noqa: S105  # RFC 8176's word for it
+SEVERAL: Final = "mfa"
+FEDERATED: Final = "fed"
+"""Not in the registry of RFC 8176, which has no word for it: another identity provider said who it is."""
+
+
+class SignedIn(Struct, frozen=True):
+    """Who it is, and how that was shown. `amr`: methods of RFC 8176, and `fed`; `auth_time`: Unix seconds."""
+
+    member: Member
+    amr: tuple[str, ...]
+    auth_time: int
+
+
+class Due(StrEnum):
+    """What is still to be done before anybody is asked anything."""
+
+    NOTHING = "nothing"
+    FACTOR = "factor"
+    ENROL = "enrol"
+
+
+class SecondFactors(Protocol):
+    """`factors.Factors`, as far as a sign-in goes."""
+
+    async def due(self, member: Member) -> Due:
+        """`FACTOR` if the member has one, else `ENROL` if the organization demands one of a role of theirs."""
+
+
+class SignIn:
+    """The steps. `clock` gives Unix seconds."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        tickets: Tickets,
+        control: ControlStore,
+        clock: Callable[[], float],
+        factors: SecondFactors | None = None,
+    ) -> None:
+        self._accounts = accounts
+        self._tickets = tickets
+        self._control = control
+        self._factors = factors
+        self._clock = clock
+
+    async def password(self, form: Mapping[str, str], caller: Caller) -> SignedIn:
+        """The first step's form. Raises `OAuthError`."""
+        for name in ("org", "email", "password"):
+            if not form.get(name):
+                raise InvalidRequestError(f"{name} is missing")
+        member = await self._accounts.sign_in(form["org"], form["email"], form["password"], caller)
+        return SignedIn(member, (PASSWORD,), int(self._clock()))
+
+    async def due(self, who: SignedIn) -> Due:
+        """What `who` has to do yet. Asked again before a yes counts: the demand may be of this minute.
+
+        Somebody who came by another identity provider is that one's to judge.
+        """
+        if SEVERAL in who.amr or FEDERATED in who.amr:
+            return Due.NOTHING
+        return await self._factors.due(who.member) if self._factors is not None else Due.NOTHING
+
+    async def at_once(self, form: Mapping[str, str], caller: Caller) -> SignedIn:
+        """For a program, which has nobody to ask: password and yes in one form.
+
+        Raises `SecondFactorError` where a second factor is due.
+        """
+        who = await self.password(form, caller)
+        await self.finished(who)
+        return who
+
+    async def finished(self, who: SignedIn) -> None:
+        """Raises `SecondFactorError` unless nothing is due."""
+        if await self.due(who) is not Due.NOTHING:
+            raise SecondFactorError("this account signs in with a second factor: use the page in a browser")
+
+    def ticket(self, who: SignedIn, stage: Stage, about: str, browser: str, extra: str = "") -> str:
+        """What stands in the place of all `who` has shown so far, on the page of `stage`."""
+        member = who.member
+        return self._tickets.issue(
+            Ticket(member.org, member.id, stage, about, browser, who.amr, who.auth_time, extra)
+        )
+
+    async def resume(self, text: str, stage: Stage, about: str, browser: str) -> tuple[SignedIn, Ticket]:
+        """Who comes back to the page of `stage`, as stored now. Raises `InvalidGrantError`."""
+        ticket = self._tickets.read(text, stage, about, browser)
+        member = await self._accounts.member(ticket.org, ticket.member)
+        # Taken away, suspended, or signed out everywhere since. A ticket of that very second may be of after it.
+        if member is None or ticket.until - TICKET_S + 1 < member.not_before:
+            raise InvalidGrantError("this page is too old; sign in again")
+        return SignedIn(member, ticket.amr, ticket.auth_time), ticket
+
+    async def consented(self, text: str, about: str, browser: str) -> SignedIn:
+        """Who answers the last page. Raises `InvalidGrantError`, `SecondFactorError`."""
+        who, _ = await self.resume(text, Stage.CONSENT, about, browser)
+        await self.finished(who)
+        return who
+
+    def again(self, ticket: Ticket, extra: str) -> str:
+        """The same ticket with another `extra`, and no longer."""
+        return self._tickets.issue(structs.replace(ticket, extra=extra))
+
+
+def joined(amr: tuple[str, ...]) -> str:
+    """`amr` as it is stored."""
+    return " ".join(amr)
+
+
+def parted(amr: str) -> tuple[str, ...]:
+    return tuple(amr.split())
