@@ -50,6 +50,7 @@ from gateway.control_metrics import control_metrics
 from gateway.dayparts import day_parts
 from gateway.limits_settings import LimitsSettingsError
 from gateway.listeners import admin_server, bus_server
+from gateway.oauth.clients import WEB
 from gateway.oauth.throttle import throttles
 from gateway.ownkeys import OwnKeys, Unlocked
 from gateway.secrets.mint import Commands
@@ -124,7 +125,13 @@ async def control(settings: Settings) -> None:
         keys=keys,
         certs=SealedCerts(sealed),
         sessions=oauth,
-        verifier=Authenticator(settings.server.url, admin_audience(settings), clock.now),
+        verifier=Authenticator(
+            settings.server.url,
+            admin_audience(settings),
+            clock.now,
+            url=settings.server.admin_url,
+            unbound=frozenset({WEB.id}),
+        ),
         audit=LogReader(sequencer, people),
         people=people,
         erasure=Erasure(

@@ -27,6 +27,20 @@ class UnauthenticatedError(GatewayError):
 
     status = 401
     code = "invalid_token"
+    scheme: ClassVar[str] = "Bearer"
+    """How the client is to show its token, by the words of `WWW-Authenticate`."""
+
+
+class ProofNeededError(UnauthenticatedError):
+    """The token is bound to a key, or has to be: it comes with a DPoP proof or not at all (RFC 9449 section 7)."""
+
+    scheme = "DPoP"
+
+
+class InvalidProofError(ProofNeededError):
+    """The DPoP proof is malformed, used up, or not one of this request (RFC 9449 section 7.1)."""
+
+    code = "invalid_dpop_proof"
 
 
 class ForbiddenError(GatewayError):

@@ -20,7 +20,8 @@ from tenants.snapshot import Tenant
 
 
 class Principal(Struct, frozen=True):
-    """Who a verified access token speaks for (RFC 9068). Times are Unix seconds."""
+    """Who a verified access token speaks for (RFC 9068). Times are Unix seconds. `jkt`: the thumbprint of the key
+    that it is bound to (RFC 9449 section 6.1), '' for a bearer token."""
 
     org: OrgId
     member: str
@@ -31,6 +32,7 @@ class Principal(Struct, frozen=True):
     issued_at: int
     expires_at: int
     teams: tuple[str, ...] = ()
+    jkt: str = ""
 
 
 class Call(Struct, frozen=True):

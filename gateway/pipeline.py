@@ -11,6 +11,7 @@ from msgspec import structs
 from gateway.audit.log import ReceiptSink
 from gateway.authorize.stage import authorize, resolve, visible_models
 from gateway.clock import Clock
+from gateway.dpop import Presented
 from gateway.errors import GatewayError, KeyRefusedError, UnavailableError, UpstreamTimeoutError
 from gateway.exchange import Call, Credential, Permit, Principal, Receipt, Reservation, Route
 from gateway.inflight import Abort, Abortable, InFlight
@@ -43,7 +44,7 @@ class Inbound(Abortable, Protocol):
     `arrived` and `ends` are the event loop's clock, seconds: when its head came, and when it is ended by
     `abort`; `left_s` seconds from now. `end_within`: not later than so many seconds after it arrived. `check`
     raises what is wrong with its head. `document`: what the caller is typing in, if it says; `lane`: the one it
-    asks to wait in.
+    asks to wait in; `presented`: the DPoP proof it shows, if any.
     """
 
     @property
@@ -52,6 +53,8 @@ class Inbound(Abortable, Protocol):
     def trace_id(self) -> str: ...
     @property
     def authorization(self) -> bytes | None: ...
+    @property
+    def presented(self) -> Presented | None: ...
     @property
     def host(self) -> str: ...
     @property
@@ -81,9 +84,11 @@ class Answer(Protocol):
 
 
 class Authenticate(Protocol):
-    """Stage 1: who a bearer token speaks for, checked without leaving the process."""
+    """Stage 1: who an access token speaks for, checked without leaving the process."""
 
-    def authenticate(self, authorization: bytes | None, host: str, snapshot: Snapshot) -> Principal: ...
+    def authenticate(
+        self, authorization: bytes | None, host: str, snapshot: Snapshot, presented: Presented | None = None
+    ) -> Principal: ...
 
 
 class Keys(Protocol):
@@ -199,7 +204,7 @@ class Pipeline:
         if self._in_flight.count >= self._max_in_flight:
             raise UnavailableError("the gateway has too many requests in flight", retry_after_s=1)
         snapshot = self._world.snapshot
-        principal = self._authn.authenticate(inbound.authorization, inbound.host, snapshot)
+        principal = self._authn.authenticate(inbound.authorization, inbound.host, snapshot, inbound.presented)
         tenant = snapshot.tenants.get(principal.org)
         weight = 1 if tenant is None else tenant.org.weight
         if not self._in_flight.has_room(principal.org, self._max_in_flight, weight):

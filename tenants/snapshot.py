@@ -15,7 +15,7 @@ from msgspec import Struct, json
 from policies.facts import Policy
 from policies.rules import RulesPolicy
 from tenants.ids import OrgId
-from tenants.models import Limit, ModelAlias, Org, OrgRule, Price, Revocation, State, Upstream
+from tenants.models import Dpop, Limit, ModelAlias, Org, OrgRule, Price, Revocation, State, Upstream
 
 _rules = json.Encoder(order="sorted")
 
@@ -49,12 +49,24 @@ class Delta(Struct, frozen=True):
 class Tenant:
     """One organization, ready to be asked."""
 
-    __slots__ = ("hosts", "id", "limits", "models", "org", "policy", "policy_digest", "prices", "upstreams")
+    __slots__ = (
+        "hosts",
+        "id",
+        "limits",
+        "models",
+        "org",
+        "policy",
+        "policy_digest",
+        "prices",
+        "proof_required",
+        "upstreams",
+    )
 
     def __init__(self, record: TenantRecord) -> None:
         self.org: Org = record.org
         self.id: OrgId = record.org.id
         self.hosts: frozenset[str] = frozenset(record.org.hosts)
+        self.proof_required: bool = record.org.dpop is Dpop.REQUIRED
         self.upstreams: Mapping[str, Upstream] = MappingProxyType({u.name: u for u in record.upstreams})
         self.models: Mapping[str, ModelAlias] = MappingProxyType({m.name: m for m in record.models})
         self.limits: tuple[Limit, ...] = record.limits

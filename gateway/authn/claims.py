@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc.jwk import RSAKey
 from msgspec import Struct
 
+from gateway.dpop import JKT
 from gateway.exchange import Principal
 from policies.facts import Role
 from tenants.ids import PLATFORM, InvalidIdError
@@ -128,9 +129,18 @@ def _claims(claims: dict[str, Any], issuer: str, audience: str) -> Claims:
         issued_at=issued_at,
         expires_at=expires_at,
         teams=_teams(claims.get("groups", [])),
+        jkt=_bound_to(claims["cnf"]) if "cnf" in claims else "",
     )
     not_before = _instant(claims["nbf"]) if "nbf" in claims else 0
     return Claims(principal, audiences, issued_at, not_before, expires_at)
+
+
+def _bound_to(cnf: Any) -> str:
+    """RFC 7800 section 3.1: whoever confirms a key in a way that is not known here confirms nothing."""
+    jkt = cnf.get("jkt") if isinstance(cnf, dict) and len(cnf) == 1 else None
+    if not isinstance(jkt, str) or not JKT.fullmatch(jkt):
+        _refuse("cnf")
+    return jkt
 
 
 def _teams(groups: Any) -> tuple[str, ...]:

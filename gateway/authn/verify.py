@@ -1,4 +1,4 @@
-"""Stage 1: bearer token → `Principal`. Local: no network, no database, no call to the issuer."""
+"""Stage 1: access token → `Principal`. Local: no network, no database, no call to the issuer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from gateway.authn.claims import SKEW_S, Claims, InvalidTokenError, parse_jwks, verify
-from gateway.errors import SuspendedError, UnauthenticatedError, UnavailableError
+from gateway.authn.dpop import BoundTokens
+from gateway.dpop import Presented
+from gateway.errors import ProofNeededError, SuspendedError, UnauthenticatedError, UnavailableError
 from gateway.exchange import Principal
 from tenants.ids import PLATFORM
 from tenants.snapshot import Snapshot
@@ -18,6 +20,10 @@ MISSING: Final = "no access token: send it as 'Authorization: Bearer <token>'"
 EXPIRED: Final = "the access token has expired"
 INVALID: Final = "the access token is not valid"
 """Said of everything else, so that a forger learns nothing: forged, foreign, revoked, its organization deleted."""
+
+BOUND: Final = "this access token is bound to a key: send it as 'Authorization: DPoP <token>', with a proof"
+UNBOUND: Final = "this access token is bound to no key: send it as 'Authorization: Bearer <token>'"
+REQUIRED: Final = "your organization takes only access tokens that are bound to a key (DPoP): sign in with one"
 
 NO_KEYS: Final = "the keys that verify access tokens are not known yet; send the request again"
 """No judgement of the token: a client told 401 would throw a good one away."""
@@ -31,10 +37,24 @@ class Authenticator:
     The cache (least recently used, `cache_size` tokens) holds only that a signature is valid and what the
     token says. Expiry, revocation, the organization's state, the audience and the host name are looked at
     on every call. It is dropped when the snapshot brings other keys. `clock` gives Unix seconds.
+
+    `url` is what clients put before a path here, the issuer's if it is not given: proofs are about it. `unbound`:
+    clients whose tokens never leave this process, which need no proof where an organization wants one.
     """
 
-    def __init__(self, issuer: str, audience: str, clock: Callable[[], float], cache_size: int = 10_000) -> None:
+    def __init__(
+        self,
+        issuer: str,
+        audience: str,
+        clock: Callable[[], float],
+        cache_size: int = 10_000,
+        *,
+        url: str = "",
+        unbound: frozenset[str] = frozenset(),
+    ) -> None:
         self._issuer = issuer
+        self._bound = BoundTokens(url or issuer, clock)
+        self._unbound = unbound
         self._audience = audience
         self._clock = clock
         self._cache_size = cache_size
@@ -42,21 +62,35 @@ class Authenticator:
         self._jwks = ""
         self._keys: dict[str, RSAPublicKey] = {}
 
-    def authenticate(self, authorization: bytes | None, host: str, snapshot: Snapshot) -> Principal:
-        """Who is calling. `authorization` is the header's value, `host` the name that was called (port allowed).
+    def authenticate(
+        self, authorization: bytes | None, host: str, snapshot: Snapshot, presented: Presented | None = None
+    ) -> Principal:
+        """Who is calling. `authorization` is the header's value, `host` the name that was called (port allowed),
+        `presented` the DPoP proof that came with it.
 
         Raises `UnauthenticatedError`; `SuspendedError` when the token is good and its organization suspended;
         `UnavailableError` while the control process, which has the keys, was not heard since this worker started.
         """
-        if authorization is None or authorization[:7].lower() != b"bearer ":
+        if authorization is not None and authorization[:7].lower() == b"bearer ":
+            return self._judged(authorization[7:], host, snapshot, bearer=True)
+        if authorization is None or authorization[:5].lower() != b"dpop ":
             raise UnauthenticatedError(MISSING)
+        token = authorization[5:]
+        try:
+            principal = self._judged(token, host, snapshot, bearer=False)
+        except UnauthenticatedError as error:
+            raise ProofNeededError(error.message) from None
+        tenant = snapshot.tenants.get(principal.org)
+        self._bound.check(principal, token, presented, tenant.hosts if tenant is not None else ())
+        return principal
+
+    def _judged(self, token: bytes, host: str, snapshot: Snapshot, *, bearer: bool) -> Principal:
         if not snapshot.jwks:
             raise UnavailableError(NO_KEYS, retry_after_s=2)
         if snapshot.jwks is not self._jwks and snapshot.jwks != self._jwks:
             self._cache.clear()
             self._keys = parse_jwks(snapshot.jwks)
             self._jwks = snapshot.jwks
-        token = authorization[7:]
         claims = self._cache.get(token)
         if claims is None:
             claims = self._verify(token)
@@ -86,6 +120,10 @@ class Authenticator:
             raise SuspendedError(f"organization '{org}' is suspended", rule=SUSPENDED_RULE)
         if snapshot.revoked(org, principal.member, principal.token_id, claims.issued_at):
             raise UnauthenticatedError(INVALID)
+        if bearer is not (principal.jkt == ""):  # a thief would send it so, and a client that has no key
+            raise ProofNeededError(BOUND if bearer else UNBOUND)
+        if bearer and tenant is not None and tenant.proof_required and principal.client not in self._unbound:
+            raise ProofNeededError(REQUIRED)
         return principal
 
     def _verify(self, token: bytes) -> Claims:

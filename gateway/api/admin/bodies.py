@@ -15,6 +15,7 @@ from policies.facts import Action, Role
 from policies.rules import Effect
 from tenants.models import (
     CredentialKind,
+    Dpop,
     Durability,
     LimitScope,
     LimitUnit,
@@ -55,6 +56,7 @@ class OrgBody(Struct, frozen=True, forbid_unknown_fields=True):
     weight: int = 1
     durability: Durability = Durability.BUFFERED
     audit_retention_days: int = 0
+    dpop: Dpop = Dpop.OFF
     audit_hold: str | None = None
     state: State | None = None
     created_at: int | None = None

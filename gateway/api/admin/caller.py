@@ -18,7 +18,9 @@ from litestar.params import SkipValidation
 from gateway.api.admin.dependencies import AdminDependencies
 from gateway.api.admin.reads import NOTED, READS
 from gateway.api.admin.requestid import request_id
-from gateway.errors import ForbiddenError, LimitExceededError, UnauthenticatedError, UnavailableError
+from gateway.api.presented import presented
+from gateway.dpop import HEADER, Presented
+from gateway.errors import ForbiddenError, InvalidProofError, LimitExceededError, UnauthenticatedError, UnavailableError
 from gateway.exchange import Principal
 from gateway.oauth.errors import TemporarilyUnavailableError, TooManyAttemptsError
 from policies.facts import Role
@@ -143,6 +145,7 @@ async def _admit(
         None if given is None else given.encode("latin-1", "replace"),
         connection.headers.get("host", ""),
         deps.streams.snapshot,
+        _presented(connection),
     )
     member = await _member(deps, principal)
     path_org = connection.path_params.get("org", principal.org)
@@ -173,6 +176,14 @@ async def _admit(
         # Changes and exports write entries of their own: what an operator looks at is written down here.
         await visitor.store.note("operator.access", operation, visitor.actor, {})
     return visitor
+
+
+def _presented(connection: ASGIConnection[Any, Any, Any, Any]) -> Presented | None:
+    """Raises `InvalidProofError` for more than one (RFC 9449 section 4.3)."""
+    found = [value for name, value in connection.scope["headers"] if name == HEADER]
+    if len(found) > 1:
+        raise InvalidProofError("one request has one DPoP proof")
+    return presented(dict(connection.scope), found[0]) if found else None
 
 
 async def _count_write(deps: AdminDependencies, caller: Caller, operation: Operation) -> None:

@@ -13,7 +13,9 @@ from functools import lru_cache
 from typing import Any
 
 from gateway.client_version import CLIENT_HEADERS, client_version
+from gateway.api.presented import presented
 from gateway.deadline import GRPC_TIMEOUT, TIMEOUT_MS, timeout_s
+from gateway.dpop import HEADER
 from gateway.errors import BadRequestError, TooLargeError, UnsupportedMediaError
 from gateway.inflight import Abort
 from gateway.lane import LANE, lane_asked
@@ -33,6 +35,7 @@ _SAID = frozenset((*CLIENT_HEADERS, SESSION, INTENT))
 """What programs say of themselves: nothing depends on it that two of one could be used to get around."""
 _WANTED = _SAID | {
     b"authorization",
+    HEADER,
     b"content-length",
     b"content-encoding",
     b"host",
@@ -75,6 +78,7 @@ class HttpInbound:
         "host",
         "lane",
         "peer",
+        "presented",
         "request_id",
         "trace_id",
     )
@@ -106,6 +110,8 @@ class HttpInbound:
         self._declared = (found.get(b"content-length"), found.get(b"content-encoding"))
         self.aborted: Abort | None = None
         self.authorization = found.get(b"authorization")
+        proof = found.get(HEADER)
+        self.presented = None if proof is None else presented(scope, proof)
         self.host = _host_of(found.get(b"host", b""))
         if not self.host and scope.get("http_version") == "1.1":
             raise BadRequestError("an HTTP/1.1 request needs a Host header")  # RFC 9112 section 3.2
@@ -269,7 +275,7 @@ def _wanted(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     for name, value in headers:
         if name in _WANTED:
-            if name in found and found[name] != value:
+            if name in found and (found[name] != value or name == HEADER):
                 if name in _SAID:
                     continue
                 raise BadRequestError(f"the header '{name.decode()}' is given twice")

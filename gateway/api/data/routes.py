@@ -15,6 +15,7 @@ from litestar.types import Receive as LitestarReceive
 from litestar.types import Scope as LitestarScope
 from litestar.types import Send as LitestarSend
 
+from gateway.api.challenge import challenge
 from gateway.api.data.deadlines import Deadlines
 from gateway.api.data.edge import HttpAnswer, HttpInbound, Receive, Scope, Send
 from gateway.api.data.openai import decoder, error_body, error_event
@@ -183,8 +184,7 @@ async def _refuse(answer: HttpAnswer, error: GatewayError, request_id: str) -> N
     if isinstance(error, MethodNotAllowedError):
         headers.append((b"allow", error.allow.encode()))
     if isinstance(error, UnauthenticatedError):
-        # Clients renew their token on this and give up on a 403 (RFC 6750 section 3.1).
-        headers.append((b"www-authenticate", b'Bearer error="invalid_token"'))
+        headers.append((b"www-authenticate", challenge(error).encode()))
     await answer.start(error.status, headers)
     await answer.finish(error_body(error))
 

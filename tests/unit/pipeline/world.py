@@ -10,6 +10,7 @@ from typing import Any, cast
 import httpx
 
 from gateway.api.data.openai import decoder
+from gateway.dpop import Presented
 from gateway.errors import (
     GatewayError,
     UnauthenticatedError,
@@ -207,7 +208,9 @@ class World:
         assert self.granted is not None, "this test has no token endpoint"
         return self.granted
 
-    def authenticate(self, authorization: bytes | None, host: str, snapshot: Snapshot) -> Principal:
+    def authenticate(
+        self, authorization: bytes | None, host: str, snapshot: Snapshot, presented: Presented | None = None
+    ) -> Principal:
         if authorization is None:
             raise UnauthenticatedError("no token")
         return Principal(ACME, "mem_1", frozenset({Role.MEMBER}), "editor", "jti", "aud", 0, 9_999_999_999)
@@ -280,6 +283,7 @@ class FakeInbound:
     peer = ("127.0.0.1", "1")
     client_version = "editor/1.0"
     document: bytes | None = None
+    presented: Presented | None = None
     lane: Lane = Lane.COMPLETION
     arrived = 0.0
     ends = math.inf
