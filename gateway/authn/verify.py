@@ -120,11 +120,16 @@ class Authenticator:
             raise SuspendedError(f"organization '{org}' is suspended", rule=SUSPENDED_RULE)
         if snapshot.revoked(org, principal.member, principal.token_id, claims.issued_at):
             raise UnauthenticatedError(INVALID)
-        if bearer is not (principal.jkt == ""):  # a thief would send it so, and a client that has no key
-            raise ProofNeededError(BOUND if bearer else UNBOUND)
-        if bearer and tenant is not None and tenant.proof_required and principal.client not in self._unbound:
-            raise ProofNeededError(REQUIRED)
+        if bearer is not (principal.jkt == "") or (tenant is not None and tenant.proof_required):
+            self._scheme_must_fit(principal, bearer=bearer)
         return principal
+
+    def _scheme_must_fit(self, principal: Principal, *, bearer: bool) -> None:
+        """RFC 9449 section 7.1: whoever stole a token that is bound to a key would send it as one that is not."""
+        if bearer is not (principal.jkt == ""):
+            raise ProofNeededError(BOUND if bearer else UNBOUND)
+        if bearer and principal.client not in self._unbound:
+            raise ProofNeededError(REQUIRED)
 
     def _verify(self, token: bytes) -> Claims:
         try:

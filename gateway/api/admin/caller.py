@@ -20,7 +20,13 @@ from gateway.api.admin.reads import NOTED, READS
 from gateway.api.admin.requestid import request_id
 from gateway.api.presented import presented
 from gateway.dpop import HEADER, Presented
-from gateway.errors import ForbiddenError, InvalidProofError, LimitExceededError, UnauthenticatedError, UnavailableError
+from gateway.errors import (
+    ForbiddenError,
+    InvalidProofError,
+    LimitExceededError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from gateway.exchange import Principal
 from gateway.oauth.errors import TemporarilyUnavailableError, TooManyAttemptsError
 from policies.facts import Role

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import lru_cache
 from typing import Any
 
-from gateway.client_version import CLIENT_HEADERS, client_version
 from gateway.api.presented import presented
+from gateway.client_version import CLIENT_HEADERS, client_version
 from gateway.deadline import GRPC_TIMEOUT, TIMEOUT_MS, timeout_s
 from gateway.dpop import HEADER
 from gateway.errors import BadRequestError, TooLargeError, UnsupportedMediaError
