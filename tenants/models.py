@@ -44,6 +44,7 @@ class Org(Struct, frozen=True):
     `policies.holds`. `timezone` (IANA name): where its days, weeks and months begin. `weight`: its part of what
     organizations share, beside the others'. `durability`: of its audit log. `audit_retention_days`: how long its
     entries are kept, 0 as long as the server says. `audit_hold`: why none of them is dropped now, '' for no hold.
+    `second_factor`: the roles whose members sign in with a second factor; everybody else may have one.
     """
 
     id: OrgId
@@ -59,6 +60,7 @@ class Org(Struct, frozen=True):
     audit_retention_days: int = 0
     audit_hold: str = ""
     dpop: Dpop = Dpop.OFF
+    second_factor: tuple[Role, ...] = ()
     created_at: int = 0
     version: int = 1
 

@@ -84,6 +84,7 @@ orgs = Table(
     _number("audit_retention_days", 0),
     _text("audit_hold", ""),
     _text("dpop", "off"),
+    _text("second_factor", "[]"),
     _number("created_at"),
     _number("version"),
     _number("touched"),  # the store's version at the last write the data plane should see

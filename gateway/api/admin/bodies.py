@@ -57,6 +57,7 @@ class OrgBody(Struct, frozen=True, forbid_unknown_fields=True):
     durability: Durability = Durability.BUFFERED
     audit_retention_days: int = 0
     dpop: Dpop = Dpop.OFF
+    second_factor: tuple[Role, ...] = ()
     audit_hold: str | None = None
     state: State | None = None
     created_at: int | None = None

@@ -17,6 +17,7 @@ from gateway.api.admin.resource import After, Page, PageLimit, answer, page, wit
 from gateway.api.admin.routing import operation
 from gateway.oauth.offboard import BusyError, Step
 from gateway.secrets.store import NoSuchSecretError, ReadOnlyError
+from policies.facts import Role
 from tenants.ids import MemberId, OrgId
 from tenants.models import Dpop, Org, State
 from tenants.roles import Operation
@@ -79,6 +80,8 @@ async def replace(caller: CallerDependency, data: RequestBody[OrgBody], if_match
         raise invalid(("audit_retention_days", f"is {floor} or more on this platform, or 0 for what it says"))
     if set(item.hosts) != set(current.hosts) or item.weight != current.weight:
         await caller.require(Operation.ORG_HOSTS)
+    if Role.OWNER in set(item.second_factor) ^ set(current.second_factor):
+        await caller.require(Operation.OWNER_WRITE)  # how owners sign in is for owners to say
     if item.dpop is Dpop.REQUIRED is not current.dpop and caller.own_org and not caller.principal.jkt:
         # Their next request would be refused, and who could take it back?
         text = "is 'required' only by who has such a token: make it optional, then `orgate login --dpop`"
