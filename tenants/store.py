@@ -26,6 +26,7 @@ from tenants.models import (
 )
 from tenants.prices import PriceImport, PriceTable
 from tenants.snapshot import TenantRecord
+from tenants.statickeys import StaticKey
 from tenants.streams import AuditStream, StreamBook
 
 T = TypeVar("T")
@@ -79,8 +80,16 @@ class InvalidQueryError(StoreError, ValueError):
         self.message = message
 
 
+class KeysOffError(StoreError):
+    """The organization has not turned personal tokens on. Nothing was changed."""
+
+
 class StoreUnavailableError(StoreError):
     """The database cannot be read or written now (locked, disk full, not a database). Nothing was changed."""
+
+
+class StoreAwayError(StoreUnavailableError):
+    """The database's server does not answer. It may come back by itself."""
 
 
 class NewerSchemaError(StoreUnavailableError):
@@ -156,8 +165,17 @@ class TeamRepository(Repository[Team], Protocol):
         """The teams a member is in, by name."""
 
     async def add(self, team: str, member: MemberId, by: Actor) -> TeamMember:
-        """Harmless when repeated. Errors: `NotFoundError` for the team, `InvalidReferenceError` for the member, or
-        when they are in 32 already."""
+        """Harmless when repeated; a lead stays one. Errors: `NotFoundError` for the team, `InvalidReferenceError`
+        for the member, or when they are in 32 already."""
+
+    async def set_lead(self, team: str, member: MemberId, by: Actor, *, lead: bool) -> TeamMember:
+        """Harmless when repeated. Errors: `NotFoundError` for the team, or who is not in it."""
+
+    async def membership(self, team: str, member: MemberId) -> TeamMember | None:
+        """That of `member`, if they are in `team`."""
+
+    async def memberships(self, member: MemberId) -> tuple[TeamMember, ...]:
+        """All of `member`, by team."""
 
     async def remove(self, team: str, member: MemberId, by: Actor) -> None:
         """Errors: `NotFoundError`."""
@@ -198,6 +216,32 @@ class PriceBook(Protocol):
         """
 
 
+class StaticKeyRepository(Protocol):
+    """The personal tokens of one organization. Durable when a call returns. Every write adds a `Change`; each but
+    `used` raises the store's version."""
+
+    async def get(self, key: str) -> StaticKey:
+        """Errors: `NotFoundError`."""
+
+    async def page(
+        self, *, after: str = "", limit: int = 100, filters: Mapping[str, str] | None = None
+    ) -> tuple[tuple[StaticKey, ...], str]:
+        """By id; one that has expired is shown until the next is made. Errors: `InvalidQueryError`."""
+
+    async def create(self, item: StaticKey, digest: str, by: Actor) -> StaticKey:
+        """Errors: `KeysOffError`, `InvalidItemError`, `InvalidReferenceError` for an owner who is not there or not
+        active, `InUseError` when there are too many."""
+
+    async def revoke(self, key: str, by: Actor) -> None:
+        """It is gone. Errors: `NotFoundError`."""
+
+    async def revoke_all(self, subject: str, by: Actor) -> int:
+        """Every one of `subject`; how many there were."""
+
+    async def used(self, times: Mapping[str, int]) -> None:
+        """Raise `used_at` of each key by id. Keys that are gone are left out. No entry, no new version."""
+
+
 class OrgStore(Protocol):
     """One organization's part of the store: there is no way from here to another's."""
 
@@ -225,6 +269,9 @@ class OrgStore(Protocol):
     def services(self) -> Repository[Service]:
         """As with members, a write that takes something away revokes the account's access tokens too. Deleting one
         that a client or a limit names raises `InUseError`."""
+
+    @property
+    def static_keys(self) -> StaticKeyRepository: ...
 
     async def record(self) -> TenantRecord: ...
     async def revoke(self, revocation: Revocation, by: Actor) -> None:

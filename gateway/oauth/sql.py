@@ -25,8 +25,8 @@ from gateway.oauth.store import (
 )
 from gateway.oauth.tables import attempts, codes, devices, families, invitations, metadata, passwords
 from tenants.ids import MemberId, OrgId
-from tenants.sql.dialect import READ_ONLY, unavailable
-from tenants.sql.migrate import migrate
+from tenants.sql.dialect import EVERY_ORG, READ_ONLY, unavailable, within
+from tenants.sql.migrate import bring_up
 
 KEEP_S: Final = 86_400
 """How long what has ended is kept, so that a late replay is still told what happened to it."""
@@ -50,12 +50,12 @@ class SqlOAuthStore:
         closes it. A crash in the middle leaves what stood before: it is one transaction."""
         with unavailable():
             async with engine.begin() as connection:
-                await connection.run_sync(migrate, metadata)
+                await connection.run_sync(bring_up, metadata)
         return cls(engine)
 
     async def password(self, org: OrgId, member: str) -> str | None:
         table = passwords.c
-        async with self._read() as connection:
+        async with self._read(org) as connection:
             found: str | None = await connection.scalar(
                 select(table.hash).where(table.org == org, table.member == member)
             )
@@ -63,7 +63,7 @@ class SqlOAuthStore:
 
     async def rehash(self, org: OrgId, member: MemberId, old: str, new: str) -> None:
         table = passwords.c
-        async with self._write() as connection:
+        async with self._write(org) as connection:
             await connection.execute(
                 update(passwords)
                 .where(table.org == org, table.member == member, table.hash == old)
@@ -103,7 +103,7 @@ class SqlOAuthStore:
 
     async def invite(self, invitation: StoredInvitation) -> None:
         table = invitations.c
-        async with self._write() as connection:
+        async with self._write(invitation.org) as connection:
             await connection.execute(
                 delete(invitations).where(table.org == invitation.org, table.member == invitation.member)
             )
@@ -111,7 +111,7 @@ class SqlOAuthStore:
 
     async def uninvite(self, org: OrgId, member: MemberId) -> None:
         table = invitations.c
-        async with self._write() as connection:
+        async with self._write(org) as connection:
             await connection.execute(delete(invitations).where(table.org == org, table.member == member))
 
     async def invitation(self, digest: str, now: float) -> StoredInvitation | None:
@@ -125,7 +125,7 @@ class SqlOAuthStore:
     async def accept(self, invitation: StoredInvitation, password: str, now: float) -> bool:
         table = invitations.c
         mine = (passwords.c.org == invitation.org, passwords.c.member == invitation.member)
-        async with self._write() as connection:
+        async with self._write(invitation.org) as connection:
             used = await connection.execute(
                 delete(invitations).where(table.digest == invitation.digest, table.expires_at > now)
             )
@@ -204,7 +204,7 @@ class SqlOAuthStore:
 
     async def redeem(self, digest: str, family: Family) -> bool:
         table = devices.c
-        async with self._write() as connection:
+        async with self._write(family.org) as connection:
             used = await connection.execute(
                 update(devices)
                 .where(
@@ -232,7 +232,7 @@ class SqlOAuthStore:
 
     async def redeem_code(self, digest: str, family: Family, token_id: str) -> bool:
         table = codes.c
-        async with self._write() as connection:
+        async with self._write(family.org) as connection:
             used = await connection.execute(
                 update(codes)
                 .where(
@@ -259,11 +259,11 @@ class SqlOAuthStore:
     async def rotate(self, family: Family, successor: str, consumed: tuple[Consumed, ...]) -> bool:
         # The whole decision is this one statement: whoever finds its token still current is the only winner.
         # `recent` was read with `current` and changes only with it, so it cannot be stale where the update hits.
-        async with self._write() as connection:
+        async with self._write(family.org) as connection:
             changed = await connection.execute(
                 update(families)
                 .where(families.c.id == family.id, families.c.current == family.current, families.c.ended_at == 0)
-                .values(current=successor, recent=_json(consumed))
+                .values(current=successor, recent=_json(consumed), jkt=family.jkt)
             )
         return changed.rowcount == 1
 
@@ -273,7 +273,7 @@ class SqlOAuthStore:
 
     async def end_families(self, org: OrgId, member: MemberId, now: float) -> int:
         table = devices.c
-        async with self._write() as connection:
+        async with self._write(org) as connection:
             # A grant approved, or a code given, and not yet redeemed would begin a new family after this.
             await connection.execute(
                 update(devices)
@@ -286,22 +286,23 @@ class SqlOAuthStore:
             return await _end(connection, families.c.org == org, families.c.member == member, now=now)
 
     async def drop_member(self, org: OrgId, member: MemberId) -> None:
-        async with self._write() as connection:
+        async with self._write(org) as connection:
             for table in (passwords, invitations, devices, codes, families):
                 await connection.execute(delete(table).where(table.c.org == org, table.c.member == member))
 
     @asynccontextmanager
-    async def _read(self) -> AsyncIterator[AsyncConnection]:
+    async def _read(self, org: str = EVERY_ORG) -> AsyncIterator[AsyncConnection]:
+        """`org`: no statement reaches another's rows, where the database can see to that."""
         with unavailable():
-            async with self._reading.connect() as connection:
+            async with self._reading.execution_options(**within(org)).connect() as connection:
                 yield connection
 
     @asynccontextmanager
-    async def _write(self) -> AsyncIterator[AsyncConnection]:
+    async def _write(self, org: str = EVERY_ORG) -> AsyncIterator[AsyncConnection]:
         """Commits when its block ends; a crash before that leaves nothing of it, after it all of it."""
         async with self._writer:
             with unavailable():
-                async with self._engine.begin() as connection:
+                async with self._engine.execution_options(**within(org)).begin() as connection:
                     yield connection
 
 

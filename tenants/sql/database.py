@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import wraps
@@ -16,15 +17,20 @@ from tenants.ids import PLATFORM, OrgId
 from tenants.models import Revocation
 from tenants.revocations import LEEWAY_S, LONGEST_TOKEN_S
 from tenants.sql import tables
-from tenants.sql.dialect import READ_ONLY, unavailable
+from tenants.sql.dialect import READ_ONLY, unavailable, within
 from tenants.sql.migrate import migrate
 from tenants.sql.rows import Detail, json_text
+from tenants.sql.serving import examine
 from tenants.sql.version import SCHEMA_VERSION, refuse_newer
 from tenants.store import Actor, NotFoundError
 
 SYSTEM: Final = Actor(org=PLATFORM, member="system")
 """Who acts when the gateway itself does."""
 
+
+CHANNEL: Final = "orgate_store"
+NOTIFY: Final = f"NOTIFY {CHANNEL}"
+"""PostgreSQL tells every node that listens (`tenants.sql.nodes`), when and if the transaction commits."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -114,24 +120,37 @@ class Transaction:
         )
         self.raise_version()
 
-    async def finish(self) -> None:
-        """Write the counters back: the last statement before the commit."""
+    async def finish(self, *, tell: bool = True) -> None:
+        """Write the counters back: the last statement before the commit. `tell`: other nodes hear of it then."""
         await self.connection.execute(update(tables.counters).values(version=self._version, seq=self._seq))
+        if tell and self.connection.dialect.name == "postgresql":
+            await self.connection.exec_driver_sql(NOTIFY)
 
 
 class Database:
     """The engine, its clock, and whoever wants to know of commits.
 
     One writer at a time: in this process they queue in order of arrival, across processes the database's
-    lock decides.
+    lock decides. It reaches the rows of all organizations; what `of` returns, those of one.
     """
 
     def __init__(self, engine: AsyncEngine, clock: Callable[[], float]) -> None:
         self.engine = engine
         self.clock = clock
         self._reading = engine.execution_options(**READ_ONLY)
+        self._writing = engine
         self._writer = asyncio.Lock()
         self._subscribers: list[Callable[[], None]] = []
+
+    def of(self, org: str) -> Database:
+        """This database, where no statement reaches a row of another organization, whatever it says. SQLite has
+        nothing of the kind: there it is the statements alone."""
+        if self.dialect == "sqlite":
+            return self
+        narrowed = copy.copy(self)  # with the same lock and subscribers
+        narrowed._reading = self.engine.execution_options(**READ_ONLY, **within(org))
+        narrowed._writing = self.engine.execution_options(**within(org))
+        return narrowed
 
     @property
     def dialect(self) -> str:
@@ -162,24 +181,33 @@ class Database:
         """
         async with self._writer:
             with unavailable():
-                async with self.engine.begin() as connection:
+                async with self._writing.begin() as connection:
                     transaction = await self._start(connection)
                     yield transaction
-                    await transaction.finish()
+                    await transaction.finish(tell=tell)
         if tell:
-            self._tell()
+            self.tell()
 
     async def _start(self, connection: AsyncConnection) -> Transaction:
         row = (await connection.execute(select(tables.counters).with_for_update())).mappings().one()
         return Transaction(connection, self.clock(), row["version"], row["seq"])
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Somebody has committed."""
         for callback in tuple(self._subscribers):
             callback()
 
     async def create_schema(self) -> None:
         """Make the tables, once, or bring an older schema up to this one's. Two processes that start together
-        are serialized by the write lock. A crash in the middle leaves what stood before: it is one transaction."""
+        are serialized by the write lock. A crash in the middle leaves what stood before: it is one transaction.
+
+        Whoever serves from PostgreSQL owns no table: there they are looked at (`tenants.sql.owner` makes them).
+        """
+        if self.dialect == "postgresql":
+            with unavailable():
+                async with self._reading.connect() as connection:
+                    await connection.run_sync(examine)
+            return
         with unavailable():
             async with self.engine.begin() as connection:
                 await connection.run_sync(tables.schema.create, checkfirst=True)

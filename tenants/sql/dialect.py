@@ -1,10 +1,13 @@
-"""What differs from one database to the next, and nothing else. SQLite now."""
+"""What differs from one database to the next: how transactions begin, what text is, what failures are called.
+
+SQLite and PostgreSQL: the engine of the second, and what only it has, are in `tenants.sql.postgres`.
+"""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -16,19 +19,29 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeEngine
 
-from tenants.store import StoreUnavailableError
-
-SCHEME: Final = "sqlite:"
+from tenants.sql.address import SQLITE, is_postgres, sqlite_path
+from tenants.store import StoreAwayError, StoreUnavailableError
 
 TRUNCATE_TRIES: Final = 3
+CONNECTIONS: Final = 8
 
-READ_ONLY: Final[Mapping[str, Any]] = {"sqlite_begin": "DEFERRED"}
+READS: Final = "orgate_reads"
+ORG: Final = "orgate_org"
+EVERY_ORG: Final = "*"
+
+READ_ONLY: Final[Mapping[str, Any]] = {READS: True}
 """Execution options of a transaction that only reads: it waits for no writer and sees one instant."""
+
+
+def within(org: str) -> Mapping[str, Any]:
+    """Execution options of a transaction that reaches the rows of `org` alone, where the database can see to it.
+    Without them it reaches those of every organization."""
+    return {ORG: org}
 
 
 def sqlite_url(path: Path) -> str:
     """The store's URL for a database file, as `settings.store.url` spells it."""
-    return f"{SCHEME}{path}"
+    return f"{SQLITE}{path}"
 
 
 def key_text(length: int) -> TypeEngine[str]:
@@ -42,22 +55,32 @@ def contains(column: ColumnElement[str], text: str, dialect: str) -> ColumnEleme
     return position > 0
 
 
-def create_engine(url: str, *, busy_timeout_ms: int) -> AsyncEngine:
-    """An engine whose transactions begin IMMEDIATE unless they have the options `READ_ONLY`.
+def create_engine(
+    url: str,
+    *,
+    busy_timeout_ms: int,
+    password: Callable[[], str] | None = None,
+    connections: int = CONNECTIONS,
+) -> AsyncEngine:
+    """An engine whose transactions begin with the one write lock unless they have the options `READ_ONLY`.
 
     SQLite begins DEFERRED by itself: two writers that have both read then fail with SQLITE_BUSY without
     waiting, whatever the busy timeout. Taking the write lock at BEGIN makes the second one wait instead.
 
-    The file is made with mode 0600 (its WAL inherits the mode). Errors: `StoreUnavailableError`.
+    The file is made with mode 0600 (its WAL inherits the mode). Errors: `StoreUnavailableError`; ValueError for
+    a URL that is none.
     """
-    if not url.startswith(SCHEME):
-        raise ValueError(f"the store's URL begins with '{SCHEME}'")
-    path = Path(url.removeprefix(SCHEME))
+    if is_postgres(url):
+        # Who has SQLite does not pay for a second driver.
+        from tenants.sql.postgres import create_postgres_engine  # noqa: PLC0415
+
+        return create_postgres_engine(url, timeout_ms=busy_timeout_ms, password=password, connections=connections)
+    path = Path(sqlite_path(url))
     _private_file(path)
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=str(path)),
         hide_parameters=True,  # an error's text must not carry an e-mail address into a log
-        pool_size=8,
+        pool_size=connections,
         max_overflow=0,
         pool_timeout=busy_timeout_ms / 1000,
     )
@@ -78,8 +101,8 @@ def create_engine(url: str, *, busy_timeout_ms: int) -> AsyncEngine:
         cursor.close()
 
     def begun(connection: Connection) -> None:
-        mode = connection.get_execution_options().get("sqlite_begin", "IMMEDIATE")
-        connection.exec_driver_sql(f"BEGIN {mode}")
+        reads = connection.get_execution_options().get(READS, False)
+        connection.exec_driver_sql("BEGIN DEFERRED" if reads else "BEGIN IMMEDIATE")
 
     event.listen(engine.sync_engine, "connect", connected)
     event.listen(engine.sync_engine, "begin", begun)
@@ -89,7 +112,12 @@ def create_engine(url: str, *, busy_timeout_ms: int) -> AsyncEngine:
 async def scrub(engine: AsyncEngine) -> None:
     """Write the file anew without the remains of what was deleted, and empty the write-ahead log, whose frames
     stay as they were written until then. Others wait meanwhile, as for any writer. Errors:
-    `StoreUnavailableError` when somebody else writes, or reads, for longer than the busy timeout."""
+    `StoreUnavailableError` when somebody else writes, or reads, for longer than the busy timeout.
+
+    PostgreSQL has nothing of this for a role that owns no table: its own vacuum overwrites what was deleted.
+    """
+    if engine.dialect.name != "sqlite":
+        return
     async with engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
         try:
@@ -126,6 +154,15 @@ def unavailable() -> Iterator[None]:
     except (IntegrityError, ProgrammingError, DataError):
         raise
     except DBAPIError as error:
-        raise StoreUnavailableError(f"the control store cannot be used now: {error.orig}") from error
+        # Of PostgreSQL's only the first line: the others repeat the connection or the row.
+        said = str(error.orig).partition("\n")[0]
+        kind = StoreAwayError if _away(error.orig) else StoreUnavailableError
+        raise kind(f"the control store cannot be used now: {said}") from error
     except PoolTimeoutError as error:
         raise StoreUnavailableError("the control store is busy: no connection became free in time") from error
+
+
+def _away(error: object) -> bool:
+    """Whether PostgreSQL is not there: no connection (libpq has no code for that), or one that it ended itself."""
+    code = getattr(error, "sqlstate", "here")
+    return code is None or code.startswith(("08", "57P"))

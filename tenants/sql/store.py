@@ -18,7 +18,7 @@ from tenants.sql.auditdays import SqlAuditDays
 from tenants.sql.budgets import SqlBudgetBook, SqlWebhookBook
 from tenants.sql.clients import Clients
 from tenants.sql.database import Database, uninterrupted
-from tenants.sql.dialect import create_engine, sqlite_url
+from tenants.sql.dialect import CONNECTIONS, create_engine, sqlite_url
 from tenants.sql.keybook import SqlKeyBook
 from tenants.sql.kinds import Limits, Members, Models, Rules, Upstreams
 from tenants.sql.persons import SqlPersonBook
@@ -26,6 +26,7 @@ from tenants.sql.prices import Prices
 from tenants.sql.refusals import SqlRefusals
 from tenants.sql.repository import ScopedRepository, T
 from tenants.sql.services import Services
+from tenants.sql.statickeys import StaticKeys
 from tenants.sql.streams import AuditStreams, SqlStreamBook
 from tenants.sql.teams import Teams
 from tenants.store import Actor, Change, InvalidItemError, InvalidQueryError
@@ -34,14 +35,21 @@ __all__ = ["SqlControlStore", "SqlOrgStore", "open_store", "sqlite_url"]
 
 
 async def open_store(
-    url: str, *, clock: Callable[[], float] = time.time, busy_timeout_ms: int = 5_000
+    url: str,
+    *,
+    clock: Callable[[], float] = time.time,
+    busy_timeout_ms: int = 5_000,
+    password: Callable[[], str] | None = None,
+    connections: int = CONNECTIONS,
 ) -> SqlControlStore:
-    """Open the database at `url` (`sqlite:PATH`), making the file, the tables and the platform's org if missing.
+    """Open the database at `url`: `sqlite:PATH`, making the file, the tables and the platform's org if missing; or
+    `postgresql://ROLE@HOST/DATABASE`, whose tables are there and not the role's. `connections`: at most so many.
 
-    Errors: `NewerSchemaError`; `StoreUnavailableError` when it cannot be opened, is no database, or stays
-    locked for `busy_timeout_ms`.
+    Errors: `NewerSchemaError`; `StoreAwayError` when the server cannot be reached; `StoreUnavailableError` when it
+    cannot be opened, is no database, stays locked for `busy_timeout_ms`, or the role may do more than serve.
     """
-    database = Database(create_engine(url, busy_timeout_ms=busy_timeout_ms), clock)
+    engine = create_engine(url, busy_timeout_ms=busy_timeout_ms, password=password, connections=connections)
+    database = Database(engine, clock)
     store = SqlControlStore(database)
     try:
         await database.create_schema()
@@ -66,6 +74,7 @@ class SqlOrgStore:
         self._rules = Rules(database, org)
         self._prices = Prices(database, org)
         self._audit_streams = AuditStreams(database, org)
+        self._static_keys = StaticKeys(database, org)
         self._clients = Clients(database, org)
         self._services = Services(database, org)
 
@@ -113,6 +122,10 @@ class SqlOrgStore:
     def prices(self) -> Prices:
         return self._prices
 
+    @property
+    def static_keys(self) -> StaticKeys:
+        return self._static_keys
+
     @uninterrupted
     async def record(self) -> TenantRecord:
         async with self._database.read() as connection:
@@ -123,6 +136,7 @@ class SqlOrgStore:
                 limits=await self._all(connection, self._limits),
                 rules=await self._all(connection, self._rules),
                 prices=await self._prices.of_record(connection),
+                static_keys=await self._static_keys.served(connection, self._database.clock()),
             )
 
     async def _all(self, connection: AsyncConnection, repository: ScopedRepository[T]) -> tuple[T, ...]:
@@ -174,7 +188,7 @@ class SqlControlStore:
         return self._database.engine
 
     def for_org(self, org: OrgId) -> SqlOrgStore:
-        return SqlOrgStore(self._database, org)
+        return SqlOrgStore(self._database.of(org), org)
 
     @property
     def orgs(self) -> orgs.OrgRepository:
