@@ -17,7 +17,7 @@ OTHER_KEY: Final = "the DPoP proof is not of the key that the access token is bo
 class BoundTokens:
     """Judges the proofs that come with tokens. Belongs to one event loop, as `Proofs` do.
 
-    `url` is what clients put before a path (scheme, host and port): what they see, not what a proxy made of it. The
+    `url` is what clients put before a path (scheme, host, port): what they see, not what a proxy made of it. The
     host names of the token's own organization do as well, with the same scheme and port.
     """
 

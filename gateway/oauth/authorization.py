@@ -16,6 +16,7 @@ from urllib.parse import urlencode, urlsplit
 
 from msgspec import Struct
 
+from gateway.dpop import JKT
 from gateway.oauth.clients import UNKNOWN, Audiences, Client, ClientRegistry, GrantType, scope_of
 from gateway.oauth.digests import sha256
 from gateway.oauth.errors import (
@@ -32,6 +33,9 @@ CODE_S: Final = 60.0
 """RFC 6749 section 4.1.2 allows ten minutes; a browser that is sent on needs a moment."""
 
 MAX_STATE: Final = 1_024
+PUSHED: Final = "pushed"
+"""The mark of a request that was pushed: `gateway.oauth.par`."""
+
 PARAMETERS: Final = (
     "response_type",
     "client_id",
@@ -41,6 +45,8 @@ PARAMETERS: Final = (
     "resource",
     "code_challenge",
     "code_challenge_method",
+    "dpop_jkt",
+    PUSHED,
 )
 """What of an authorization request goes through the sign-in page."""
 
@@ -70,12 +76,13 @@ class Return(Struct, frozen=True):
 
 
 class AuthorizationRequest(Struct, frozen=True):
-    """A request that a person may say yes to."""
+    """A request that a person may say yes to. `jkt`: the key that its code is for (RFC 9449 section 10)."""
 
     back: Return
     resource: str
     scope: str
     challenge: str
+    jkt: str = ""
 
 
 class AuthorizationCodes:
@@ -123,9 +130,12 @@ class AuthorizationCodes:
             raise InvalidRequestError("response_mode is query")
         if "request" in form or "request_uri" in form:
             raise InvalidRequestError("request objects are not supported")
+        jkt = form.get("dpop_jkt", "")
+        if jkt and not JKT.fullmatch(jkt):
+            raise InvalidRequestError("dpop_jkt is the base64url of a key's SHA-256 (RFC 9449)")
         plane = self._audiences.plane(back.client, form.get("resource", ""))
         return AuthorizationRequest(
-            back, self._audiences.of(plane), scope_of(plane, form.get("scope", "")), challenge
+            back, self._audiences.of(plane), scope_of(plane, form.get("scope", "")), challenge, jkt
         )
 
     async def grant(self, request: AuthorizationRequest, who: SignedIn) -> str:
@@ -143,6 +153,7 @@ class AuthorizationCodes:
             resource=request.resource,
             scope=request.scope,
             challenge=request.challenge,
+            jkt=request.jkt,
             org=member.org,
             member=member.id,
             expires_at=now + CODE_S,

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from gateway.dpop import Presented
+
 
 class Caller(Struct, frozen=True):
-    """`address` is the client's network address, for throttling; `request_id` goes into audit entries."""
+    """`address` is the client's network address, for throttling; `request_id` goes into audit entries. `presented`:
+    the DPoP proof that came with the request; `jkt`: the key that it proves, '' before it was judged."""
 
     address: str = ""
     request_id: str = ""
+    presented: Presented | None = None
+    jkt: str = ""

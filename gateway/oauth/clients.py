@@ -72,6 +72,10 @@ class Client(Struct, frozen=True):
         """Whether people of `org` may sign in with it."""
         return self.org in ("", org)
 
+    def binds(self, jkt: str) -> str:
+        """What its refresh tokens are bound to: those of a confidential client to itself (RFC 9449 section 5)."""
+        return "" if self.confidential else jkt
+
     def require(self, grant: GrantType) -> None:
         """Raises `UnauthorizedClientError` when it is not registered for `grant`."""
         if grant not in self.grant_types:
@@ -125,16 +129,6 @@ class ClientRegistry:
         if found is None:
             raise InvalidClientError(UNKNOWN)
         return found
-
-    async def asking(self, form: Mapping[str, str]) -> Client:
-        """The client a request names. Raises `InvalidClientError`, also for a client that sends a secret, and for
-        one of our own, whose requests come over no network."""
-        if "client_secret" in form or "client_assertion" in form:
-            raise InvalidClientError("this client is public: it has no secret")
-        client = await self.get(form.get("client_id", ""))
-        if client.own:
-            raise InvalidClientError(UNKNOWN)
-        return client
 
 
 def _registered(found: OAuthClient, secrets: tuple[ClientSecret, ...]) -> Client:

@@ -39,6 +39,12 @@ class InvalidRequestError(OAuthError):
     code = "invalid_request"
 
 
+class InvalidRequestUriError(OAuthError):
+    """`request_uri` stands for nothing (any more), or is another client's (RFC 9101 section 7)."""
+
+    code = "invalid_request_uri"
+
+
 class InvalidClientError(OAuthError):
     """No such client, or it tried to authenticate in a way that it has not."""
 
@@ -80,6 +86,19 @@ class InvalidTargetError(OAuthError):
 
 class AuthorizationPendingError(OAuthError):
     code = "authorization_pending"
+
+
+class InvalidDpopProofError(OAuthError):
+    """The DPoP proof is malformed or not one of this request, or there is none where there has to be (RFC 9449
+    section 5)."""
+
+    code = "invalid_dpop_proof"
+
+
+class UseDpopNonceError(InvalidDpopProofError):
+    """The proof lacks the server's nonce, or has an old one (RFC 9449 section 8): the answer has a fresh one."""
+
+    code = "use_dpop_nonce"
 
 
 class SlowDownError(OAuthError):

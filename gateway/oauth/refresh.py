@@ -13,6 +13,8 @@ from binascii import Error as Base64Error
 from collections.abc import Callable
 from typing import Final
 
+from msgspec import structs
+
 from gateway.oauth.digests import ServerKey, sha256
 from gateway.oauth.store import Consumed, Family, OAuthStore
 from tenants.ids import MemberId, OrgId
@@ -48,9 +50,9 @@ class RefreshTokens:
         self._grace_s = grace_s
 
     def begin(
-        self, org: OrgId, member: MemberId, client: str, *, amr: str = "", auth_time: int = 0
+        self, org: OrgId, member: MemberId, client: str, *, amr: str = "", auth_time: int = 0, jkt: str = ""
     ) -> tuple[str, Family]:
-        """A new family and its first token; `amr` and `auth_time` as in `Family`. Nothing is stored here: the
+        """A new family and its first token; `amr`, `auth_time` and `jkt` as in `Family`. Nothing is stored here: the
         grant that is redeemed stores it."""
         family = self._random(_FAMILY)
         token = self._make(family, self._random(_SECRET))
@@ -65,6 +67,7 @@ class RefreshTokens:
             expires_at=now + self._lifetime_s,
             amr=amr,
             auth_time=auth_time,
+            jkt=jkt,
         )
 
     async def find(self, token: str) -> Family | None:
@@ -75,10 +78,11 @@ class RefreshTokens:
             return None
         return family
 
-    async def rotate(self, token: str, family: Family) -> str | None:
-        """The successor of `token`: the same one for everybody who brings `token` within the grace.
+    async def rotate(self, token: str, family: Family, jkt: str = "") -> str | None:
+        """The successor of `token`: the same one for everybody who brings `token` within the grace. From now on the
+        family is bound to `jkt`, if it is not yet.
 
-        None when the family has ended meanwhile. Raises `ReusedError` once the family is dead.
+        None when the family has ended, or was bound to another key, meanwhile. Raises `ReusedError` once the family is dead.
         """
         digest = sha256(token)
         successor = self._make(bytes.fromhex(family.id), self._key.mac(b"refresh successor", token.encode()))
@@ -87,10 +91,11 @@ class RefreshTokens:
             kept = tuple(one for one in family.recent if now - one.at <= self._grace_s)
             consumed = (*kept, Consumed(digest, now))[-MAX_RECENT:]
             # A crash after this leaves the token consumed and the answer unsent: the retry gets the same one.
-            if await self._store.rotate(family, sha256(successor), consumed):
+            bound = structs.replace(family, jkt=family.jkt or jkt)
+            if await self._store.rotate(bound, sha256(successor), consumed):
                 return successor
             found = await self._store.family(family.id)  # somebody was faster: look again
-            if found is None or found.ended_at:
+            if found is None or found.ended_at or found.jkt not in {"", jkt}:
                 return None
             family = found
         now = self._clock()

@@ -12,12 +12,15 @@ from typing import Any, Final
 from argon2 import PasswordHasher
 from msgspec import Struct, structs
 
+from gateway.jws import ALGORITHMS
 from gateway.oauth.accounts import Accounts, Invitation
 from gateway.oauth.authorization import AuthorizationCodes, AuthorizationRequest, Return, refusal
 from gateway.oauth.caller import Caller
+from gateway.oauth.client_auth import ClientAuthentication
 from gateway.oauth.clients import SCOPES, Audiences, Client, ClientRegistry, GrantType, Plane, scope_of
 from gateway.oauth.device import DeviceFlow
 from gateway.oauth.digests import KEY_BYTES, ServerKey
+from gateway.oauth.dpop import Possession
 from gateway.oauth.errors import (
     AccessDeniedError,
     InvalidGrantError,
@@ -26,6 +29,7 @@ from gateway.oauth.errors import (
     RotatedElsewhereError,
     UnsupportedGrantTypeError,
 )
+from gateway.oauth.par import PushedRequests
 from gateway.oauth.passwords import Passwords
 from gateway.oauth.published import SigningKey
 from gateway.oauth.refresh import RefreshTokens, ReusedError
@@ -126,6 +130,16 @@ class OAuthService:
             registry=self.registry,
             admin_url=config.admin_url,
         )
+        self.par = PushedRequests(
+            store.clients, self._codes, key=key, clock=clock, random=random, throttle=throttle
+        )
+        self.clients = ClientAuthentication(
+            self.registry,
+            store.clients,
+            audiences=(config.issuer, f"{config.base}/oauth/token", f"{config.base}/oauth/par"),
+            clock=clock,
+            throttle=throttle,
+        )
         self._refresh = RefreshTokens(
             store=store,
             key=key,
@@ -135,6 +149,7 @@ class OAuthService:
             grace_s=config.reuse_grace_s,
         )
         self.signin = SignIn(self._accounts, Tickets(key, clock), control, clock)
+        self.possession = Possession(config.base, key, control, clock)
         self._access = AccessTokens(issuer=config.issuer, keys=signing, random=random, lifetime_s=config.access_s)
         self.sessions = LoginSessions(store.sessions, store.end_family, control, clock)
         self._revoker = Revoker(control, self._refresh, signing)
@@ -194,6 +209,7 @@ class OAuthService:
             "response_modes_supported": ["query"],
             "code_challenge_methods_supported": ["S256"],
             "authorization_response_iss_parameter_supported": True,
+            "dpop_signing_alg_values_supported": list(ALGORITHMS),
             "grant_types_supported": [grant.value for grant in GRANTS],
             "token_endpoint_auth_methods_supported": ["none"],
             "revocation_endpoint_auth_methods_supported": ["none"],
@@ -236,9 +252,11 @@ class OAuthService:
     def audience(self, plane: Plane) -> str:
         return self._audiences.of(plane)
 
-    async def device_authorization(self, form: Mapping[str, str], caller: Caller) -> dict[str, Any]:
-        """RFC 8628 section 3.1."""
-        client = await self.registry.asking(form)
+    async def device_authorization(
+        self, form: Mapping[str, str], caller: Caller, client: Client | None = None
+    ) -> dict[str, Any]:
+        """RFC 8628 section 3.1. `client`: who asks, where that has been found out."""
+        client = client or await self.clients.client(form, caller)
         client.require(GrantType.DEVICE_CODE)
         resource, scope = form.get("resource", ""), form.get("scope", "")
         scope_of(self._audiences.plane(client, resource), scope)
@@ -277,23 +295,24 @@ class OAuthService:
         await self._accounts.accept(org, email, code, password=password, again=again, caller=caller)
         return "accepted"
 
-    async def token(self, form: Mapping[str, str], caller: Caller, own: Client | None = None) -> dict[str, Any]:
-        """RFC 6749 section 3.2: the authorization code, device code and refresh token grants. `own`: who asks,
-        where it is a part of this server."""
-        client = own or await self.registry.asking(form)
+    async def token(self, form: Mapping[str, str], caller: Caller, client: Client | None = None) -> dict[str, Any]:
+        """RFC 6749 section 3.2: the authorization code, device code and refresh token grants. `client`: who asks,
+        where it has authenticated, or is a part of this server."""
+        client = client or await self.clients.client(form, caller)
         grant = _required(form, "grant_type")
         if grant not in GRANTS:
             raise UnsupportedGrantTypeError(f"grant_type is one of: {', '.join(GRANTS)}")
         client.require(GrantType(grant))
+        caller = self.possession.proven(caller)
         if grant == GrantType.AUTHORIZATION_CODE:
             return await self._code_grant(form, client, caller)
         if grant == GrantType.DEVICE_CODE:
             return await self._device_grant(form, client, caller)
         return await self._refresh_grant(form, client, caller)
 
-    async def revoke(self, form: Mapping[str, str], caller: Caller, own: Client | None = None) -> None:
-        """RFC 7009 section 2.1. `token_type_hint` is not needed: the two kinds look different. `own` as above."""
-        client = own or await self.registry.asking(form)
+    async def revoke(self, form: Mapping[str, str], caller: Caller, client: Client | None = None) -> None:
+        """RFC 7009 section 2.1. `token_type_hint` is not needed: the two kinds look different. `client` as above."""
+        client = client or await self.clients.client(form, caller)
         await self._revoker.revoke(_required(form, "token"), client, caller)
 
     async def lives(self, refresh_token: str) -> bool:
@@ -330,6 +349,7 @@ class OAuthService:
 
     def authorization_request(self, back: Return, form: Mapping[str, str]) -> AuthorizationRequest:
         """The rest of it. What this raises goes back to the client: `authorization.refusal`."""
+        self.par.judge(form, back.client)
         return self._codes.checked(back, form)
 
     async def authorize(self, request: AuthorizationRequest, form: Mapping[str, str], caller: Caller) -> str:
@@ -355,14 +375,15 @@ class OAuthService:
             raise InvalidTargetError("resource is not the one of the authorization request")
         if code.family:
             raise await self._reused(code, caller)
+        jkt = await self.possession.binding(caller, code.org, code.jkt)
         asked_at = await self._asked_at(code.org)
         member = await self._accounts.member(code.org, code.member)
         if member is None:
             raise InvalidGrantError("the account that approved this may not sign in any more")
         # Signed before the code is redeemed: a key that is out of reach must not cost the sign-in.
-        access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=code)
+        access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=code, jkt=jkt)
         refresh_token, family = self._refresh.begin(
-            code.org, code.member, client.id, amr=code.amr, auth_time=code.auth_time
+            code.org, code.member, client.id, amr=code.amr, auth_time=code.auth_time, jkt=client.binds(jkt)
         )
         claims = self.signing.own_claims(access.text) or {}
         if not await self._codes.redeem(code, family, str(claims.get("jti", ""))):
@@ -388,14 +409,15 @@ class OAuthService:
         grant = await self._devices.poll(device_code, client.id)
         plane = self._audiences.plane(client, form.get("resource", grant.resource))
         scope = scope_of(plane, form.get("scope", ""))
+        jkt = await self.possession.binding(caller, grant.org)
         asked_at = await self._asked_at(grant.org)
         member = await self._accounts.member(grant.org, grant.member)
         if member is None:
             raise InvalidGrantError("the account that approved this may not sign in any more")
         # Signed before the code is redeemed: a key that is out of reach must not cost the sign-in.
-        access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=grant)
+        access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=grant, jkt=jkt)
         refresh_token, family = self._refresh.begin(
-            grant.org, grant.member, client.id, amr=grant.amr, auth_time=grant.auth_time
+            grant.org, grant.member, client.id, amr=grant.amr, auth_time=grant.auth_time, jkt=client.binds(jkt)
         )
         await self._devices.redeem(grant, family)
         # A crash here leaves a family without an audit entry, whose token nobody has ever seen.
@@ -410,14 +432,15 @@ class OAuthService:
         family = await self._refresh.find(token)
         if family is None or family.client != client.id:
             raise InvalidGrantError("the refresh token is not valid, or its session has ended")
+        jkt = await self.possession.binding(caller, family.org, family.jkt)
         asked_at = await self._asked_at(family.org)
         member = await self._accounts.member(family.org, family.member)
         if member is None:
             raise InvalidGrantError("the account of this session may not sign in any more")
         # Signed before the token is used up: a key that is out of reach must not end the session.
-        access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=family)
+        access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=family, jkt=jkt)
         try:
-            successor = await self._refresh.rotate(token, family)
+            successor = await self._refresh.rotate(token, family, client.binds(jkt))
         except ReusedError:
             await self._note("session.revoke", member, client.id, caller, {"reason": "refresh token reused"})
             successor = None
@@ -442,8 +465,9 @@ class OAuthService:
         *,
         asked_at: float,
         by: AuthorizationCode | DeviceGrant | Family,
+        jkt: str,
     ) -> AccessToken:
-        """`by`: how the member signed in, and when."""
+        """`by`: how the member signed in, and when; `jkt`: the key that it is bound to."""
         teams = await self._control.for_org(member.org).teams.of(member.id)
         audience = self._audiences.of(plane)
         return await self._access.issue(
@@ -455,6 +479,7 @@ class OAuthService:
             teams=teams,
             amr=parted(by.amr),
             auth_time=by.auth_time,
+            jkt=jkt,
         )
 
     async def _note(
@@ -468,7 +493,7 @@ def _answer(access: AccessToken, scope: str, refresh_token: str) -> dict[str, An
     """RFC 6749 section 5.1."""
     return {
         "access_token": access.text,
-        "token_type": "Bearer",
+        "token_type": access.kind,
         "expires_in": access.expires_in,
         "refresh_token": refresh_token,
         "scope": scope,

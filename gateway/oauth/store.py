@@ -10,6 +10,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from gateway.oauth.requests import ClientRequests
 from gateway.oauth.sessions import SessionStore
 from tenants.ids import MemberId, OrgId
 
@@ -60,7 +61,7 @@ class DeviceGrant(Struct, frozen=True):
 
 class AuthorizationCode(Struct, frozen=True):
     """One authorization code (RFC 6749 section 4.1). `family` and `token_id` are what it brought, '' before.
-    `amr` and `auth_time` as in `Family`."""
+    `amr` and `auth_time` as in `Family`; `jkt`: the key that it is for (RFC 9449 section 10), '' for any."""
 
     digest: str
     client: str
@@ -75,6 +76,7 @@ class AuthorizationCode(Struct, frozen=True):
     token_id: str = ""
     amr: str = ""
     auth_time: int = 0
+    jkt: str = ""
 
 
 class Consumed(Struct, frozen=True):
@@ -89,6 +91,7 @@ class Family(Struct, frozen=True):
 
     `recent` are those consumed within the grace; `ended_at` is 0 while it lives. `amr`: how its member signed in,
     RFC 8176's words parted by spaces, and `auth_time` when; '' and 0 in those of before it was written down.
+    `jkt`: the key that its tokens are bound to (RFC 9449 section 5), '' for none.
     """
 
     id: str
@@ -102,6 +105,7 @@ class Family(Struct, frozen=True):
     ended_at: float = 0
     amr: str = ""
     auth_time: int = 0
+    jkt: str = ""
 
 
 class OAuthStore(Protocol):
@@ -114,6 +118,10 @@ class OAuthStore(Protocol):
     @property
     def sessions(self) -> SessionStore:
         """What lists families, and ends all of an organization's."""
+
+    @property
+    def clients(self) -> ClientRequests:
+        """What is kept of clients' requests."""
 
     async def password(self, org: OrgId, member: str) -> str | None: ...
     async def rehash(self, org: OrgId, member: MemberId, old: str, new: str) -> None:
@@ -168,7 +176,8 @@ class OAuthStore(Protocol):
 
     async def family(self, family: str) -> Family | None: ...
     async def rotate(self, family: Family, successor: str, consumed: tuple[Consumed, ...]) -> bool:
-        """Conditional: `family.current` gives way to `successor` while the family lives; `recent` = `consumed`."""
+        """Conditional: `family.current` gives way to `successor` while the family lives; `recent` = `consumed`,
+        `jkt` = that of `family`."""
 
     async def end_family(self, family: str, now: float) -> bool: ...
     async def end_families(self, org: OrgId, member: MemberId, now: float) -> int: ...

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
 
 metadata = MetaData()
 """A column that is added later has a `server_default`: what rows that were written before it mean."""
+
+CLIENT: Final = 120
+"""The longest client id: an organization's id, a dot, a name."""
 
 passwords = Table(
     "oauth_passwords",
@@ -36,7 +41,7 @@ devices = Table(
     metadata,
     Column("digest", String(64), primary_key=True),
     Column("user_code_digest", String(64), nullable=False, unique=True),
-    Column("client", String(64), nullable=False),
+    Column("client", String(CLIENT), nullable=False),
     Column("resource", Text, nullable=False),
     Column("scope", Text, nullable=False),
     Column("expires_at", Float, nullable=False, index=True),
@@ -52,7 +57,7 @@ codes = Table(
     "oauth_codes",
     metadata,
     Column("digest", String(64), primary_key=True),
-    Column("client", String(64), nullable=False),
+    Column("client", String(CLIENT), nullable=False),
     Column("redirect_uri", Text, nullable=False),
     Column("resource", Text, nullable=False),
     Column("scope", Text, nullable=False),
@@ -64,6 +69,7 @@ codes = Table(
     Column("token_id", String(128), nullable=False),
     Column("amr", Text, nullable=False, server_default=""),
     Column("auth_time", BigInteger, nullable=False, server_default="0"),
+    Column("jkt", String(43), nullable=False, server_default=""),
     Index("oauth_codes_member", "org", "member"),
 )
 families = Table(
@@ -72,7 +78,7 @@ families = Table(
     Column("id", String(64), primary_key=True),
     Column("org", String(40), nullable=False),
     Column("member", String(64), nullable=False),
-    Column("client", String(64), nullable=False),
+    Column("client", String(CLIENT), nullable=False),
     Column("current", String(64), nullable=False),
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False, index=True),
@@ -80,5 +86,25 @@ families = Table(
     Column("ended_at", Float, nullable=False),
     Column("amr", Text, nullable=False, server_default=""),
     Column("auth_time", BigInteger, nullable=False, server_default="0"),
+    Column("jkt", String(43), nullable=False, server_default=""),
     Index("oauth_families_member", "org", "member"),
+)
+# Ids of client assertions that were used (RFC 7523), until they have expired.
+assertions = Table(
+    "oauth_assertions",
+    metadata,
+    Column("org", String(40), primary_key=True),
+    Column("client", String(CLIENT), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("expires_at", Float, nullable=False, index=True),
+)
+# Authorization requests that were pushed (RFC 9126) and not taken yet. `org` is the client's, '' for everybody's.
+pushed = Table(
+    "oauth_pushed",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("org", String(40), nullable=False),
+    Column("client", String(CLIENT), nullable=False),
+    Column("form", Text, nullable=False),
+    Column("expires_at", Float, nullable=False, index=True),
 )

@@ -33,10 +33,11 @@ class TokenSigner(Protocol):
 
 
 class AccessToken(Struct, frozen=True):
-    """`expires_in` in seconds from now, as RFC 6749 section 5.1 counts."""
+    """`expires_in` in seconds from now, as RFC 6749 section 5.1 counts; `kind` is its `token_type`."""
 
     text: str
     expires_in: int
+    kind: str = "Bearer"
 
 
 class AccessTokens:
@@ -66,10 +67,12 @@ class AccessTokens:
         teams: Sequence[str] = (),
         amr: Sequence[str] = (),
         auth_time: int = 0,
+        jkt: str = "",
     ) -> AccessToken:
         """A token for `member`, which was read from the store after `asked_at` (Unix seconds). `teams` are the
         claim `groups` (RFC 9068 section 2.2.3.1), left out when there are none; `amr` and `auth_time` those of its
-        section 2.2.1, left out when nobody wrote them down.
+        section 2.2.1, left out when nobody wrote them down. `jkt`: the key that it is bound to (RFC 9449 section
+        6.1), '' for a bearer token.
 
         `iat` is never later than that reading: whatever is taken from the member while the token is being made
         also takes back this token. A member whose tokens were revoked within this second gets one that begins
@@ -94,4 +97,7 @@ class AccessTokens:
             claims["amr"] = list(amr)
         if auth_time:
             claims["auth_time"] = auth_time
-        return AccessToken(await self._keys.signed(claims), self._lifetime_s)
+        if jkt:
+            claims["cnf"] = {"jkt": jkt}
+        kind = "DPoP" if jkt else "Bearer"
+        return AccessToken(await self._keys.signed(claims), self._lifetime_s, kind)

@@ -8,8 +8,10 @@ from urllib.parse import parse_qsl
 
 from litestar import Request
 
+from gateway.api.presented import presented
+from gateway.dpop import HEADER, Presented
 from gateway.oauth.caller import Caller
-from gateway.oauth.errors import InvalidClientError, InvalidRequestError
+from gateway.oauth.errors import InvalidDpopProofError, InvalidRequestError
 
 HttpRequest = Request[Any, Any, Any]
 
@@ -61,17 +63,25 @@ def query_of(request: HttpRequest) -> dict[str, str]:
         return {}
 
 
-def refuse_client_authentication(request: HttpRequest) -> None:
-    """The registered clients are public: one that authenticates is not the one it says it is."""
-    if "authorization" in request.headers:
-        raise InvalidClientError("this client is public: send client_id in the body and no Authorization header")
+def authorization_of(request: HttpRequest) -> tuple[str, ...]:
+    """The values of the Authorization header, with which a client may authenticate."""
+    return tuple(value.decode("latin-1") for name, value in request.scope["headers"] if name == b"authorization")
 
 
 def caller_of(request: HttpRequest) -> Caller:
     return Caller(
         address=source(request.headers.get(CLIENT_ADDRESS, "")),
         request_id=request.headers.get("x-request-id", "")[:64],
+        presented=_presented(request),
     )
+
+
+def _presented(request: HttpRequest) -> Presented | None:
+    """The DPoP proof. Raises `InvalidDpopProofError` for more than one (RFC 9449 section 4.3)."""
+    found = [value for name, value in request.scope["headers"] if name == HEADER]
+    if len(found) > 1:
+        raise InvalidDpopProofError("one request has one DPoP proof")
+    return presented(dict(request.scope), found[0]) if found else None
 
 
 def source(address: str) -> str:

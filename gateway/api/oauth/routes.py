@@ -16,10 +16,11 @@ from gateway.api.failure import bare
 from gateway.api.oauth import csrf, pages
 from gateway.api.oauth.answers import JSON, NO_STORE, json_answer, wants_json
 from gateway.api.oauth.authorize import Authorize
+from gateway.api.oauth.client import authenticated
 from gateway.api.oauth.device import Device
 from gateway.api.oauth.failures import translated
-from gateway.api.oauth.forms import HttpRequest, caller_of, query_of, read_form, refuse_client_authentication
-from gateway.oauth.errors import OAuthError
+from gateway.api.oauth.forms import HttpRequest, caller_of, query_of, read_form
+from gateway.oauth.errors import OAuthError, UseDpopNonceError
 from gateway.oauth.service import OAuthService
 from tenants.store import StoreUnavailableError
 
@@ -78,17 +79,25 @@ class AuthorizationServer:
         return Response(text, media_type="application/jwk-set+json", headers=PUBLISHED)
 
     async def device_authorization(self, request: HttpRequest) -> Response[bytes]:
-        refuse_client_authentication(request)
-        form = await read_form(request)
-        return json_answer(await self._service.device_authorization(form, caller_of(request)))
+        form, client = await authenticated(self._service, request)
+        return json_answer(await self._service.device_authorization(form, caller_of(request), client))
 
     async def token(self, request: HttpRequest) -> Response[bytes]:
-        refuse_client_authentication(request)
-        return json_answer(await self._service.token(await read_form(request), caller_of(request)))
+        form, client = await authenticated(self._service, request)
+        caller = caller_of(request)
+        headers = dict(NO_STORE)
+        if (
+            caller.presented is not None
+        ):  # for the next proof: this one's may be about to end (RFC 9449 section 8.2)
+            headers["dpop-nonce"] = self._service.possession.nonce()
+        try:
+            return json_answer(await self._service.token(form, caller, client), headers=headers)
+        except UseDpopNonceError as error:
+            return json_answer({"error": error.code, "error_description": error.description}, 400, headers)
 
     async def revoke(self, request: HttpRequest) -> Response[bytes]:
-        refuse_client_authentication(request)
-        await self._service.revoke(await read_form(request), caller_of(request))
+        form, client = await authenticated(self._service, request)
+        await self._service.revoke(form, caller_of(request), client)
         return Response(b"", status_code=200, media_type=JSON, headers=NO_STORE)
 
     async def invitation_page(self, request: HttpRequest) -> Response[str]:
