@@ -10,11 +10,84 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from msgspec import Struct
+
+from policies.facts import Role
+from tenants.ids import MemberId, OrgId
+
 MAX_URL: Final = 2_048
+SCOPES: Final = ("openid", "email", "profile")
 
 _HOST: Final = re.compile(
     r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 )
+
+
+class GroupRole(Struct, frozen=True):
+    """Whoever is in `group` there has `role` here."""
+
+    group: str
+    role: Role
+
+
+class GroupTeam(Struct, frozen=True):
+    """Whoever is in `group` there is in `team` here."""
+
+    group: str
+    team: str
+
+
+class RequiredClaim(Struct, frozen=True):
+    """A claim that must have this value: `hd` or `tid` of a provider that many companies share."""
+
+    name: str
+    value: str
+
+
+class Demand(Struct, frozen=True):
+    """Who has `role` must have signed in with one of these: values of `acr` or of `amr` (OpenID Connect Core 1.0
+    section 2, RFC 8176)."""
+
+    role: Role
+    acr: tuple[str, ...] = ()
+    amr: tuple[str, ...] = ()
+
+    def met(self, acr: str, amr: tuple[str, ...]) -> bool:
+        return acr in self.acr or not set(amr).isdisjoint(self.amr)
+
+
+class IdentityProvider(Struct, frozen=True):
+    """The provider of one organization. Its client secret is in the sealed file.
+
+    People are known by `sub`, always. A member of before is found once, by a verified e-mail address of one of
+    `domains` (empty: any). `emails_verified`: the provider holds only addresses that it vouches for, and does not
+    say `email_verified` (Entra ID). `jit`: who is not known is made a member, with `default_roles`.
+
+    At each sign-in the roles that `group_roles` names are given and taken by the groups of `groups_claim`, and the
+    teams of `group_teams`; others are left as they are. `claims` must hold for anybody. `only`: passwords are
+    closed to all but `break_glass`, who are owners.
+    """
+
+    org: OrgId
+    issuer: str
+    client_id: str
+    ca_pem: str = ""
+    scopes: tuple[str, ...] = SCOPES
+    email_claim: str = "email"
+    name_claim: str = "name"
+    groups_claim: str = ""
+    emails_verified: bool = False
+    domains: tuple[str, ...] = ()
+    claims: tuple[RequiredClaim, ...] = ()
+    jit: bool = False
+    default_roles: tuple[Role, ...] = (Role.MEMBER,)
+    group_roles: tuple[GroupRole, ...] = ()
+    group_teams: tuple[GroupTeam, ...] = ()
+    demands: tuple[Demand, ...] = ()
+    only: bool = False
+    break_glass: tuple[MemberId, ...] = ()
+    set_at: int = 0
+    version: int = 1
 
 
 def provider_url_fault(text: str, *, query: bool = False) -> str | None:

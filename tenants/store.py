@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from tenants.budgets import BudgetUse, Notice, Webhook
 from tenants.clients import ClientSecret, OAuthClient
+from tenants.idp import IdentityProvider
 from tenants.ids import MemberId, OrgId
 from tenants.models import (
     Limit,
@@ -264,6 +265,8 @@ class OrgStore(Protocol):
     @property
     def audit_streams(self) -> Repository[AuditStream]: ...
     @property
+    def idp(self) -> IdentityProviderBook: ...
+    @property
     def clients(self) -> ClientRepository: ...
     @property
     def services(self) -> Repository[Service]:
@@ -281,6 +284,34 @@ class OrgStore(Protocol):
         self, action: str, target: str, by: Actor, detail: Mapping[str, str | int | bool | Sequence[str]]
     ) -> None:
         """Audit something that changes no row here (a key was set, a sign-in failed, an export was made)."""
+
+
+class IdentityProviderBook(Protocol):
+    """The provider of one organization, and who its members are there. Durable when a call returns."""
+
+    async def get(self) -> IdentityProvider | None: ...
+
+    async def put(self, item: IdentityProvider, expected: int, by: Actor) -> IdentityProvider:
+        """Set it, where version `expected` stands (0: none). `version` and `set_at` are set here.
+
+        Errors: `InvalidItemError`; `VersionMismatchError`; `InvalidReferenceError` for a team that does not exist,
+        or a `break_glass` who is no active owner.
+        """
+
+    async def delete(self, expected: int, by: Actor) -> None:
+        """Who is linked is forgotten too. Errors: `NotFoundError`, `VersionMismatchError`."""
+
+    async def linked(self, issuer: str, subject: str) -> MemberId | None:
+        """The member that `subject` of `issuer` is."""
+
+    async def link(self, issuer: str, subject: str, member: MemberId, by: Actor) -> bool:
+        """For good, until it is taken away: False when either is linked already. Errors: `NotFoundError` for a
+        member that does not exist."""
+
+    async def unlink(self, member: MemberId, by: Actor) -> None:
+        """They are found by e-mail again. Errors: `NotFoundError` where nothing is linked."""
+
+    async def is_linked(self, member: MemberId) -> bool: ...
 
 
 class KeyBook(Protocol):

@@ -21,6 +21,8 @@ from policies.holds import parse as parse_hold
 from tenants.budgets import Webhook
 from tenants.clientrules import client_faults
 from tenants.clients import OAuthClient
+from tenants.idp import IdentityProvider
+from tenants.idprules import idp_faults
 from tenants.ids import PLATFORM, InvalidIdError, is_service_id, member_id, org_id, resource_name, service_id
 from tenants.models import (
     Limit,
@@ -154,6 +156,12 @@ def _service(item: Service) -> Iterator[Fault]:
         if role not in SERVICE_ROLES:
             yield "roles", f"cannot be '{role}' of a service account: {', '.join(sorted(SERVICE_ROLES))}"
     yield from _range("not_before", item.not_before, 0, MAX_TIME)
+
+
+def _idp(item: IdentityProvider) -> Iterator[Fault]:
+    yield from idp_faults(item)
+    if item.ca_pem and not is_certificates(item.ca_pem):
+        yield "ca_pem", "is one or more certificates in PEM (BEGIN CERTIFICATE), at most 256 KiB, and no key"
 
 
 def _team(item: Team) -> Iterator[Fault]:
@@ -457,5 +465,6 @@ _RULES: Final[dict[type[Struct], Callable[[Any], Iterator[Fault]]]] = {
     OrgRule: _rule,
     AuditStream: _audit_stream,
     OAuthClient: client_faults,
+    IdentityProvider: _idp,
     Service: _service,
 }

@@ -19,6 +19,7 @@ from tenants.sql.budgets import SqlBudgetBook, SqlWebhookBook
 from tenants.sql.clients import Clients
 from tenants.sql.database import Database, uninterrupted
 from tenants.sql.dialect import CONNECTIONS, create_engine, sqlite_url
+from tenants.sql.idp import SqlIdentityProvider
 from tenants.sql.keybook import SqlKeyBook
 from tenants.sql.kinds import Limits, Members, Models, Rules, Upstreams
 from tenants.sql.persons import SqlPersonBook
@@ -74,6 +75,7 @@ class SqlOrgStore:
         self._rules = Rules(database, org)
         self._prices = Prices(database, org)
         self._audit_streams = AuditStreams(database, org)
+        self._idp = SqlIdentityProvider(database, org)
         self._static_keys = StaticKeys(database, org)
         self._clients = Clients(database, org)
         self._services = Services(database, org)
@@ -117,6 +119,10 @@ class SqlOrgStore:
     @property
     def services(self) -> Services:
         return self._services
+
+    @property
+    def idp(self) -> SqlIdentityProvider:
+        return self._idp
 
     @property
     def prices(self) -> Prices:
