@@ -65,40 +65,55 @@ class ScopedRepository(Generic[T]):
 
     @uninterrupted
     async def create(self, item: T, by: Actor) -> T:
-        row = self._checked(item)
-        key = row[self.kind.key]
+        self._checked(item)
         async with self._database.write() as transaction:
-            await self._open(transaction)
-            if await self._exists(transaction, self._key == key):
-                raise AlreadyExistsError(f"{self.kind.noun} '{key}' exists already")
-            made = await self._admit(transaction, None, self._stamped(item, version=1, created_at=transaction.at))
-            await transaction.connection.execute(insert(self._table).values(rows.encode(made)))
-            await transaction.queue(self._org, f"{self.kind.noun}.create", key, by, rows.describe(None, made))
+            return await self.create_in(transaction, item, by)
+
+    async def create_in(self, transaction: Transaction, item: T, by: Actor) -> T:
+        """`create` as part of `transaction`."""
+        key = self._checked(item)[self.kind.key]
+        await self._open(transaction)
+        if await self._exists(transaction, self._key == key):
+            raise AlreadyExistsError(f"{self.kind.noun} '{key}' exists already")
+        made = await self._admit(transaction, None, self._stamped(item, version=1, created_at=transaction.at))
+        await transaction.connection.execute(insert(self._table).values(rows.encode(made)))
+        await transaction.queue(self._org, f"{self.kind.noun}.create", key, by, rows.describe(None, made))
         return made
 
     @uninterrupted
     async def replace(self, item: T, expected: int, by: Actor) -> T:
-        row = self._checked(item)
-        key = row[self.kind.key]
+        self._checked(item)
         async with self._database.write() as transaction:
-            await self._open(transaction)
-            old = await self._expect(transaction, key, expected)
-            stamped = self._stamped(item, version=expected + 1, created_at=getattr(old, "created_at", 0))
-            made = await self._admit(transaction, old, stamped)
-            await transaction.connection.execute(
-                update(self._table).where(*self._mine(self._key == key)).values(rows.encode(made))
-            )
-            await transaction.queue(self._org, f"{self.kind.noun}.update", key, by, rows.describe(old, made))
+            return await self.replace_in(transaction, item, expected, by)
+
+    async def replace_in(
+        self, transaction: Transaction, item: T, expected: int, by: Actor, also: rows.Detail | None = None
+    ) -> T:
+        """`replace` as part of `transaction`. `also`: what else its audit entry says."""
+        key = self._checked(item)[self.kind.key]
+        await self._open(transaction)
+        old = await self._expect(transaction, key, expected)
+        stamped = self._stamped(item, version=expected + 1, created_at=getattr(old, "created_at", 0))
+        made = await self._admit(transaction, old, stamped)
+        await transaction.connection.execute(
+            update(self._table).where(*self._mine(self._key == key)).values(rows.encode(made))
+        )
+        detail = {**rows.describe(old, made), **(also or {})}
+        await transaction.queue(self._org, f"{self.kind.noun}.update", key, by, detail)
         return made
 
     @uninterrupted
     async def delete(self, key: str, expected: int, by: Actor) -> None:
         async with self._database.write() as transaction:
-            await self._open(transaction)
-            old = await self._expect(transaction, key, expected)
-            await self._release(transaction, old)
-            await transaction.connection.execute(delete(self._table).where(*self._mine(self._key == key)))
-            await transaction.queue(self._org, f"{self.kind.noun}.delete", key, by, {"version": expected})
+            await self.delete_in(transaction, key, expected, by)
+
+    async def delete_in(self, transaction: Transaction, key: str, expected: int, by: Actor) -> None:
+        """`delete` as part of `transaction`."""
+        await self._open(transaction)
+        old = await self._expect(transaction, key, expected)
+        await self._release(transaction, old)
+        await transaction.connection.execute(delete(self._table).where(*self._mine(self._key == key)))
+        await transaction.queue(self._org, f"{self.kind.noun}.delete", key, by, {"version": expected})
 
     async def _admit(self, transaction: Transaction, old: T | None, new: T) -> T:
         """Last checks before `new` is written, and what is written in the end."""
@@ -109,6 +124,10 @@ class ScopedRepository(Generic[T]):
 
     def _mine(self, *wanted: ColumnElement[bool]) -> tuple[ColumnElement[bool], ...]:
         return (self._table.c.org == self._org, *wanted)
+
+    async def get_in(self, transaction: Transaction, key: str) -> T:
+        """`get` as part of `transaction`."""
+        return await self._find(transaction.connection, self._key == key, key)
 
     async def _find(self, connection: AsyncConnection, wanted: ColumnElement[bool], shown: str) -> T:
         row = None
