@@ -26,6 +26,7 @@ ENDPOINTS = {
     "/oauth/device": "The page where a person enters the code, signs in, and says yes or no.",
     "/oauth/device_authorization": "Begin a sign-in (RFC 8628 section 3.1).",
     "/oauth/invitation": "The page where an invitation becomes a password.",
+    "/oauth/par": "Push an authorization request, and get the `request_uri` that stands for it (RFC 9126).",
     "/oauth/revoke": "Take a token back (RFC 7009).",
     "/oauth/token": "Get tokens (RFC 6749 section 3.2).",
 }

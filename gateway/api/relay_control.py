@@ -29,6 +29,7 @@ RELAYED: Mapping[str, tuple[str, ...]] = {
     "/oauth/device": ("GET", "POST"),
     "/oauth/device_authorization": ("POST",),
     "/oauth/invitation": ("GET", "POST"),
+    "/oauth/par": ("POST",),
     "/oauth/revoke": ("POST",),
     "/oauth/token": ("POST",),
 }
@@ -40,12 +41,13 @@ BODY_S = 10.0
 """Seconds for a whole body. Nobody is signed in here: a body that never ends must not hold a place for ever."""
 
 _REQUEST_HEADERS = frozenset(
-    b"accept accept-language authorization content-type cookie dpop origin referer sec-fetch-site user-agent".split()
+    b"accept accept-language authorization content-type cookie dpop origin referer sec-fetch-site"
+    b" user-agent".split()
 )
 _RESPONSE_HEADERS = frozenset(
-    b"allow cache-control content-language content-security-policy content-type cross-origin-opener-policy dpop-nonce"
-    b" etag location pragma referrer-policy retry-after set-cookie vary www-authenticate x-content-type-options"
-    b" x-frame-options".split()
+    b"allow cache-control content-language content-security-policy content-type cross-origin-opener-policy"
+    b" dpop-nonce etag location pragma referrer-policy retry-after set-cookie vary www-authenticate"
+    b" x-content-type-options x-frame-options".split()
 )
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 

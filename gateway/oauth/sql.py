@@ -12,6 +12,8 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from gateway.oauth.factors_sql import SqlFactors
+from gateway.oauth.sql_clients import SqlClientRequests
 from gateway.oauth.sql_sessions import SqlSessions
 from gateway.oauth.store import (
     Attempts,
@@ -43,6 +45,8 @@ class SqlOAuthStore:
         self._reading = engine.execution_options(**READ_ONLY)
         self._writer = asyncio.Lock()
         self.sessions = SqlSessions(self._read, self._write)
+        self.clients = SqlClientRequests(self._write)
+        self.factors = SqlFactors(self._read, self._write)
 
     @classmethod
     async def open(cls, engine: AsyncEngine) -> SqlOAuthStore:

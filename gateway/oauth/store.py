@@ -120,6 +120,10 @@ class OAuthStore(Protocol):
         """What lists families, and ends all of an organization's."""
 
     @property
+    def factors(self) -> FactorStore:
+        """Second factors and recovery codes."""
+
+    @property
     def clients(self) -> ClientRequests:
         """What is kept of clients' requests."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 metadata = MetaData()
 """A column that is added later has a `server_default`: what rows that were written before it mean."""
@@ -107,4 +107,28 @@ pushed = Table(
     Column("client", String(CLIENT), nullable=False),
     Column("form", Text, nullable=False),
     Column("expires_at", Float, nullable=False, index=True),
+)
+# Second factors. `key` is sealed or public (`gateway.oauth.factors_store`).
+factors = Table(
+    "oauth_factors",
+    metadata,
+    Column("org", String(40), primary_key=True),
+    Column("member", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("credential", Text, nullable=False),
+    Column("sign_count", BigInteger, nullable=False),
+    Column("mark", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger, nullable=False),
+    UniqueConstraint("org", "credential"),
+)
+recovery = Table(
+    "oauth_recovery",
+    metadata,
+    Column("org", String(40), primary_key=True),
+    Column("member", String(64), primary_key=True),
+    Column("digest", String(64), primary_key=True),
 )

@@ -17,8 +17,9 @@ from gateway.api.oauth.forms import HttpRequest, parse_form, read_form
 from gateway.api.oauth.steps import HTML, Asked, SingleSignOn, begin, take
 from gateway.oauth.authorization import PARAMETERS, AuthorizationRequest, Return, refusal
 from gateway.oauth.caller import Caller
+from gateway.oauth.clients import UNKNOWN
 from gateway.oauth.digests import sha256
-from gateway.oauth.errors import AccessDeniedError, OAuthError
+from gateway.oauth.errors import AccessDeniedError, InvalidClientError, OAuthError
 from gateway.oauth.service import OAuthService
 from gateway.oauth.signin import SignedIn
 from tenants.store import StoreUnavailableError
@@ -45,11 +46,15 @@ class AuthorizePage:
     def first(self, token: str, form: Mapping[str, str], error: str) -> str:
         return pages.authorize_page(token, form, self.hidden, client=self._asked.back.client, error=error)
 
-    async def ask(self, who: SignedIn) -> Asked:
+    async def ask(self, who: SignedIn) -> Asked | None:
         client = self._asked.back.client
+        if not client.lets_in(who.member.org):
+            return None  # `decide` says so
         return Asked(pages.capital(client.name), pages.may(client), "Sign in", "Allow")
 
     async def decide(self, who: SignedIn, caller: Caller, *, approve: bool) -> Response[Any]:
+        if not self._asked.back.client.lets_in(who.member.org):
+            return _dead_end(InvalidClientError(UNKNOWN))  # another organization's: as unknown as one that is none
         return go(await self.service.authorize_for(who, self._asked)) if approve else self.refused()
 
     def refused(self) -> Response[Any]:
@@ -70,10 +75,10 @@ class Authorize:
 
     async def page(self, request: HttpRequest) -> Response[Any]:
         try:
-            form = parse_form(request.scope["query_string"])
+            form = await self._service.par.take(parse_form(request.scope["query_string"]))
             back = await self._service.authorization(form)
-        except OAuthError as error:
-            return _dead_end(error)
+        except (OAuthError, StoreUnavailableError) as error:
+            return _dead_end(translated(error))
         page = authorize_page(self._service, back, form)
         return page if isinstance(page, Response) else begin(request, page, form)
 
@@ -81,8 +86,8 @@ class Authorize:
         try:
             form = await read_form(request)
             back = await self._service.authorization(form)
-        except OAuthError as error:
-            return _dead_end(error)
+        except (OAuthError, StoreUnavailableError) as error:
+            return _dead_end(translated(error))
         page = authorize_page(self._service, back, form)
         if isinstance(page, Response):
             return page

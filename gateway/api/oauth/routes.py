@@ -20,6 +20,7 @@ from gateway.api.oauth.client import authenticated
 from gateway.api.oauth.device import Device
 from gateway.api.oauth.failures import translated
 from gateway.api.oauth.forms import HttpRequest, caller_of, query_of, read_form
+from gateway.api.oauth.par import par_route
 from gateway.oauth.errors import OAuthError, UseDpopNonceError
 from gateway.oauth.service import OAuthService
 from tenants.store import StoreUnavailableError
@@ -54,6 +55,7 @@ def oauth_routes(service: OAuthService) -> list[ControllerRouterHandler]:
                 post("/oauth/device", name="oauth-device-form")(device.form),
                 get("/oauth/invitation", name="oauth-invitation-page")(server.invitation_page),
                 post("/oauth/invitation", name="oauth-invitation-form")(server.invitation_form),
+                par_route(service),
                 post("/oauth/token", name="oauth-token")(server.token),
                 post("/oauth/revoke", name="oauth-revoke")(server.revoke),
             ],
@@ -86,9 +88,7 @@ class AuthorizationServer:
         form, client = await authenticated(self._service, request)
         caller = caller_of(request)
         headers = dict(NO_STORE)
-        if (
-            caller.presented is not None
-        ):  # for the next proof: this one's may be about to end (RFC 9449 section 8.2)
+        if caller.presented is not None:  # for the next proof (RFC 9449 section 8.2): this one may be about to end
             headers["dpop-nonce"] = self._service.possession.nonce()
         try:
             return json_answer(await self._service.token(form, caller, client), headers=headers)
