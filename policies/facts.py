@@ -9,13 +9,15 @@ from msgspec import Struct
 
 
 class Role(StrEnum):
-    """What a member may be. `OPERATOR` exists only in the platform's own organization."""
+    """What a member may be. `OPERATOR` exists only in the platform's own organization. `BILLING` sees what is used
+    and what it costs, and asks no model."""
 
     OPERATOR = "operator"
     OWNER = "owner"
     ADMIN = "admin"
     AUDITOR = "auditor"
     MEMBER = "member"
+    BILLING = "billing"
 
 
 class Action(StrEnum):

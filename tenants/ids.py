@@ -91,3 +91,8 @@ def is_service_id(text: str) -> bool:
 
 def new_service_id() -> ServiceId:
     return ServiceId("svc_" + "".join(secrets.choice(_ALPHABET) for _ in range(20)))
+
+
+def new_static_key_id() -> str:
+    """What a personal token is called where it cannot be shown: 100 random bits."""
+    return "pt_" + "".join(secrets.choice(_ALPHABET) for _ in range(20))

@@ -44,6 +44,7 @@ class Org(Struct, frozen=True):
     `policies.holds`. `timezone` (IANA name): where its days, weeks and months begin. `weight`: its part of what
     organizations share, beside the others'. `durability`: of its audit log. `audit_retention_days`: how long its
     entries are kept, 0 as long as the server says. `audit_hold`: why none of them is dropped now, '' for no hold.
+    `personal_tokens`: whether its people and services may have static keys (`tenants.statickeys`).
     `second_factor`: the roles whose members sign in with a second factor; everybody else may have one.
     """
 
@@ -59,6 +60,7 @@ class Org(Struct, frozen=True):
     durability: Durability = Durability.BUFFERED
     audit_retention_days: int = 0
     audit_hold: str = ""
+    personal_tokens: bool = False
     dpop: Dpop = Dpop.OFF
     second_factor: tuple[Role, ...] = ()
     created_at: int = 0
@@ -107,12 +109,14 @@ class Team(Struct, frozen=True):
 
 
 class TeamMember(Struct, frozen=True):
-    """One member of one team, since `added_at`. A member's tokens name their teams (RFC 9068 `groups`)."""
+    """One member of one team, since `added_at`. A member's tokens name their teams (RFC 9068 `groups`). `lead`:
+    they may add people to this team and take them out, and see its limits (`tenants.roles.LEADS`)."""
 
     org: OrgId
     team: str
     member: MemberId
     added_at: int = 0
+    lead: bool = False
 
 
 class WireProtocol(StrEnum):

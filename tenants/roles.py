@@ -18,6 +18,8 @@ class Operation(StrEnum):
 
     `ORG_HOSTS`: changing the host names that lead to an organization. They are shared by the whole
     platform (a host taken by one organization is closed to every other), so an owner cannot take one.
+    `MEMBER_NAME_LIST`: ids and names alone, for whoever reads what is used by whom.
+    `OWN_…`: what is the caller's own, and of nobody else.
     `OWNER_WRITE`: whatever touches an owner, gives or takes the role: asked beside `member.*`.
     """
 
@@ -37,6 +39,7 @@ class Operation(StrEnum):
     ORG_DELETE = "org.delete"
 
     MEMBER_LIST = "member.list"
+    MEMBER_NAME_LIST = "member_name.list"
     MEMBER_CREATE = "member.create"
     MEMBER_READ = "member.read"
     MEMBER_UPDATE = "member.update"
@@ -53,6 +56,23 @@ class Operation(StrEnum):
     TEAM_READ = "team.read"
     TEAM_UPDATE = "team.update"
     TEAM_DELETE = "team.delete"
+    TEAM_ADD_MEMBER = "team.add_member"
+    TEAM_REMOVE_MEMBER = "team.remove_member"
+    TEAM_SET_LEAD = "team.set_lead"
+    TEAM_USAGE_READ = "team_usage.read"
+
+    PERSONAL_TOKEN_LIST = "personal_token.list"
+    PERSONAL_TOKEN_READ = "personal_token.read"
+    PERSONAL_TOKEN_CREATE = "personal_token.create"
+    PERSONAL_TOKEN_REVOKE = "personal_token.revoke"
+    OWN_PERSONAL_TOKEN_LIST = "own_personal_token.list"
+    OWN_PERSONAL_TOKEN_READ = "own_personal_token.read"
+    OWN_PERSONAL_TOKEN_CREATE = "own_personal_token.create"
+    OWN_PERSONAL_TOKEN_REVOKE = "own_personal_token.revoke"
+    SESSION_LIST = "session.list"
+    SESSION_REVOKE = "session.revoke"
+    OWN_SESSION_LIST = "own_session.list"
+    OWN_SESSION_REVOKE = "own_session.revoke"
 
     UPSTREAM_LIST = "upstream.list"
     UPSTREAM_CREATE = "upstream.create"
@@ -114,11 +134,18 @@ _PLATFORM: Final = frozenset({Role.OPERATOR})
 _OWNERS: Final = frozenset({Role.OPERATOR, Role.OWNER})
 _ADMINS: Final = _OWNERS | {Role.ADMIN}
 _READERS: Final = _ADMINS | {Role.AUDITOR}
+_ACCOUNTS: Final = _READERS | {Role.BILLING}
 
 _VERBS: Final[Mapping[str, frozenset[Role]]] = {"list": _READERS, "read": _READERS}
 
 _EXCEPTIONS: Final[Mapping[Operation, frozenset[Role]]] = {
     Operation.ME_READ: _EVERYONE,
+    Operation.OWN_PERSONAL_TOKEN_LIST: _EVERYONE,
+    Operation.OWN_PERSONAL_TOKEN_READ: _EVERYONE,
+    Operation.OWN_PERSONAL_TOKEN_CREATE: _EVERYONE,
+    Operation.OWN_PERSONAL_TOKEN_REVOKE: _EVERYONE,
+    Operation.OWN_SESSION_LIST: _EVERYONE,
+    Operation.OWN_SESSION_REVOKE: _EVERYONE,
     Operation.MODEL_LIST: _EVERYONE,
     Operation.MODEL_READ: _EVERYONE,
     Operation.STATUS_READ: _PLATFORM,
@@ -132,6 +159,13 @@ _EXCEPTIONS: Final[Mapping[Operation, frozenset[Role]]] = {
     Operation.ORG_RESUME: _PLATFORM,
     Operation.ORG_DELETE: _OWNERS,
     Operation.OWNER_WRITE: _OWNERS,
+    Operation.MEMBER_NAME_LIST: _ACCOUNTS,
+    Operation.TEAM_LIST: _ACCOUNTS,
+    Operation.TEAM_USAGE_READ: _ACCOUNTS,
+    Operation.LIMIT_LIST: _ACCOUNTS,
+    Operation.LIMIT_READ: _ACCOUNTS,
+    Operation.PRICE_LIST: _ACCOUNTS,
+    Operation.PRICE_READ: _ACCOUNTS,
     Operation.AUDIT_EXPORT: _READERS,
     Operation.AUDIT_HOLD: _OWNERS,
 }
@@ -145,6 +179,20 @@ ALLOWED: Final[Mapping[Operation, frozenset[Role]]] = MappingProxyType(
 """The table. Readers list and read; admins do the rest; the exceptions above say where it differs."""
 
 
+LEADS: Final = frozenset(
+    {
+        Operation.TEAM_READ,
+        Operation.TEAM_ADD_MEMBER,
+        Operation.TEAM_REMOVE_MEMBER,
+        Operation.TEAM_USAGE_READ,
+    }
+)
+"""What a team's lead may do with that team, whatever their roles: the table's last column. They belong to no other
+team, and a team's lead is made by an admin (`TEAM_SET_LEAD`)."""
+
+LEAD: Final = "team lead"
+
+
 def may(roles: Collection[Role], operation: Operation, own_org: bool) -> bool:
     """Whether someone with `roles` may do `operation` on an organization, their own or (`own_org` false) another.
 
@@ -154,9 +202,10 @@ def may(roles: Collection[Role], operation: Operation, own_org: bool) -> bool:
     return bool(held) if own_org else Role.OPERATOR in held
 
 
-def needed(operation: Operation) -> tuple[Role, ...]:
-    """The roles that allow `operation`, in the order of `Role`: for a refusal that says what to ask for."""
-    return tuple(role for role in Role if role in ALLOWED[operation])
+def needed(operation: Operation) -> tuple[str, ...]:
+    """The roles that allow `operation`, in the order of `Role`, and LEAD: a refusal says what to ask for."""
+    roles = tuple(role for role in Role if role in ALLOWED[operation])
+    return (*roles, LEAD) if operation in LEADS else roles
 
 
 def may_manage(roles: Collection[Role], before: Collection[Role], after: Collection[Role], own_org: bool) -> bool:

@@ -16,6 +16,7 @@ from policies.facts import Policy
 from policies.rules import RulesPolicy
 from tenants.ids import OrgId
 from tenants.models import Dpop, Limit, ModelAlias, Org, OrgRule, Price, Revocation, State, Upstream
+from tenants.statickeys import ServedKey
 
 _rules = json.Encoder(order="sorted")
 
@@ -29,6 +30,7 @@ class TenantRecord(Struct, frozen=True):
     limits: tuple[Limit, ...] = ()
     rules: tuple[OrgRule, ...] = ()
     prices: tuple[Price, ...] = ()
+    static_keys: tuple[ServedKey, ...] = ()
 
 
 class Delta(Struct, frozen=True):

@@ -26,7 +26,9 @@ from tenants.models import (
     UpstreamKey,
 )
 from tenants.prices import PriceImport, PriceTable
+from tenants.scim import ScimBook
 from tenants.snapshot import TenantRecord
+from tenants.streams import AuditStream, StreamBook
 from tenants.statickeys import StaticKey
 from tenants.streams import AuditStream, StreamBook
 
@@ -275,6 +277,9 @@ class OrgStore(Protocol):
 
     @property
     def static_keys(self) -> StaticKeyRepository: ...
+
+    @property
+    def scim(self) -> ScimBook: ...
 
     async def record(self) -> TenantRecord: ...
     async def revoke(self, revocation: Revocation, by: Actor) -> None:

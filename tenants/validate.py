@@ -25,6 +25,7 @@ from tenants.idp import IdentityProvider
 from tenants.idprules import idp_faults
 from tenants.ids import PLATFORM, InvalidIdError, is_service_id, member_id, org_id, resource_name, service_id
 from tenants.models import (
+    Dpop,
     Limit,
     LimitScope,
     LimitUnit,
@@ -70,6 +71,8 @@ _PEM: Final = re.compile(r"(?:\s*-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-
 _ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
 _BUCKET_PATH: Final = re.compile(r"/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9_-][A-Za-z0-9._-]*){0,8}")
+_WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
+_BUCKET_PATH: Final = re.compile(r"/[A-Za-z0-9][A-Za-z0-9.-]{1,61}[A-Za-z0-9](?:/[A-Za-z0-9_-][A-Za-z0-9._-]*){0,8}")
 _GLOB: Final = re.compile(r"(?:[a-z0-9._*?-]|\[!?[a-z0-9._-]+\])+")
 _MOST: Final = {
     LimitUnit.SPEND: MAX_FINE,
@@ -77,7 +80,7 @@ _MOST: Final = {
     LimitUnit.CONCURRENCY: MAX_IN_FLIGHT,
 }
 _PLATFORM_ROLES: Final = frozenset({Role.OPERATOR, Role.AUDITOR})
-SERVICE_ROLES: Final = frozenset({Role.MEMBER, Role.AUDITOR, Role.ADMIN})
+SERVICE_ROLES: Final = frozenset({Role.MEMBER, Role.AUDITOR, Role.ADMIN, Role.BILLING})
 """Not owner: who an organization belongs to is people."""
 
 
@@ -125,8 +128,13 @@ def _org(item: Org) -> Iterator[Fault]:
     yield from _range("weight", item.weight, 1, MAX_WEIGHT)
     yield from _range("audit_retention_days", item.audit_retention_days, 0, MAX_RETENTION_DAYS)
     yield from _text("audit_hold", item.audit_hold)
+    yield from _each_once("second_factor", item.second_factor)
     if item.id == PLATFORM and item.state is not State.ACTIVE:
         yield "state", "of the platform's own organization is always active"
+    if item.personal_tokens and item.id == PLATFORM:
+        yield "personal_tokens", "of the platform's own organization are off: nothing is served there"
+    if item.personal_tokens and item.dpop is Dpop.REQUIRED:
+        yield "personal_tokens", "are bound to no key, and this organization takes only tokens that are (dpop)"
     if item.id == PLATFORM and item.hosts:
         yield "hosts", "of the platform's own organization are none: nothing is served there"
 

@@ -7,7 +7,7 @@ from sqlalchemy import delete, select, update
 
 from tenants.models import Limit, LimitScope, Member, ModelAlias, OrgRule, State, Upstream
 from tenants.revocations import revoke_tokens
-from tenants.sql import rows, tables
+from tenants.sql import rows, statickeys, tables
 from tenants.sql.database import Transaction, uninterrupted
 from tenants.sql.naming import refuse_named
 from tenants.sql.repository import Kind, ScopedRepository
@@ -32,6 +32,10 @@ class Members(ScopedRepository[Member]):
             raise AlreadyExistsError("another member has this e-mail address")
         if old is None:
             return structs.replace(new, not_before=0)
+        if old.state is State.ACTIVE and new.state is not State.ACTIVE:
+            await statickeys.end(transaction, self._org, new.id)
+        elif set(old.roles) != set(new.roles):
+            await statickeys.changed(transaction, self._org, new.id)
         # An access token says what its member may do until it ends: what is taken away ends it now.
         if set(old.roles) - set(new.roles) or (old.state is State.ACTIVE and new.state is not State.ACTIVE):
             revocation = revoke_tokens(self._org, transaction.now, member=new.id)
@@ -41,6 +45,7 @@ class Members(ScopedRepository[Member]):
 
     async def _release(self, transaction: Transaction, old: Member) -> None:
         await refuse_named(transaction, self._org, LimitScope.MEMBER, old.id)
+        await statickeys.end(transaction, self._org, old.id)
         await transaction.revoke(revoke_tokens(self._org, transaction.now, member=old.id))
 
     async def bar(self, transaction: Transaction, key: str, not_before: int) -> None:

@@ -12,7 +12,7 @@ from policies.rules import starting_rules
 from tenants.ids import PLATFORM, OrgId
 from tenants.models import Org, OrgRule, State
 from tenants.revocations import revoke_tokens
-from tenants.sql import rows, tables
+from tenants.sql import rows, statickeys, tables
 from tenants.sql.database import SYSTEM, Database, Transaction, uninterrupted
 from tenants.sql.dialect import contains
 from tenants.sql.paging import conditions, page
@@ -40,6 +40,7 @@ _OWNED = (
     tables.upstreams,
     tables.limits,
     tables.rules,
+    statickeys.static_keys,
     tables.members,
     tables.revocations,
 )
@@ -94,6 +95,9 @@ class OrgRepository:
             )
             if old.state is State.ACTIVE and made.state is not State.ACTIVE:
                 await transaction.revoke(revoke_tokens(item.id, transaction.now))
+                await statickeys.end(transaction, item.id)
+            elif old.personal_tokens and not made.personal_tokens:
+                await statickeys.end(transaction, item.id)
             await transaction.queue(item.id, "org.update", item.id, by, rows.describe(old, made))
         return made
 

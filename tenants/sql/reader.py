@@ -12,10 +12,11 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from tenants.models import Limit, ModelAlias, Org, OrgRule, Price, Revocation, Upstream
+from tenants.models import Limit, Member, ModelAlias, Org, OrgRule, Price, Revocation, Service, State, Upstream
 from tenants.snapshot import TenantRecord
 from tenants.sql import rows
 from tenants.sql.version import refuse_newer
+from tenants.statickeys import Owner, ServedKey, StaticKey, served
 from tenants.store import StoreUnavailableError
 
 S = TypeVar("S", bound=Struct)
@@ -24,6 +25,21 @@ _PRICES: Final = """
 SELECT prices.* FROM prices
 JOIN (SELECT org, MAX(version) AS version FROM price_imports GROUP BY org) AS newest USING (org, version)
 ORDER BY prices.org, prices.model
+"""
+
+_STATIC_KEYS: Final = """
+SELECT static_keys.* FROM static_keys JOIN orgs ON orgs.id = static_keys.org AND orgs.personal_tokens = 1
+ORDER BY static_keys.org, static_keys.id
+"""
+_PEOPLE: Final = """
+SELECT members.* FROM members JOIN
+(SELECT DISTINCT org, subject FROM static_keys) AS owned
+ON owned.org = members.org AND owned.subject = members.id
+"""
+_SERVICES: Final = """
+SELECT services.* FROM services JOIN
+(SELECT DISTINCT org, subject FROM static_keys) AS owned
+ON owned.org = services.org AND owned.subject = services.id
 """
 
 _BUSY_MS: Final = 100
@@ -70,6 +86,7 @@ class StoreReader:
         limits = self._by_org(Limit, "SELECT * FROM limits ORDER BY org, name")
         rules = self._by_org(OrgRule, "SELECT * FROM rules ORDER BY org, name")
         prices = self._by_org(Price, _PRICES)
+        keys = self._static_keys()
         for org in self._all(Org, "SELECT * FROM orgs ORDER BY id"):
             yield TenantRecord(
                 org=org,
@@ -78,7 +95,26 @@ class StoreReader:
                 limits=tuple(limits.get(org.id, ())),
                 rules=tuple(rules.get(org.id, ())),
                 prices=tuple(prices.get(org.id, ())),
+                static_keys=keys.get(org.id, ()),
             )
+
+    def _static_keys(self) -> dict[str, tuple[ServedKey, ...]]:
+        found: dict[str, list[tuple[str, StaticKey]]] = {}
+        for row in self._connection.execute(_STATIC_KEYS):
+            found.setdefault(row["org"], []).append((row["digest"], _struct(StaticKey, row)))
+        if not found:
+            return {}
+        teams: dict[tuple[str, str], list[str]] = {}
+        for row in self._connection.execute("SELECT org, member, team FROM team_members ORDER BY org, team"):
+            teams.setdefault((row["org"], row["member"]), []).append(row["team"])
+        owners: dict[str, dict[str, Owner]] = {}
+        for one in self._all(Member, _PEOPLE):
+            mine = tuple(teams.get((one.org, one.id), ()))
+            owners.setdefault(one.org, {})[one.id] = Owner(one.roles, one.state is State.ACTIVE, mine)
+        for account in self._all(Service, _SERVICES):
+            active = account.state is State.ACTIVE
+            owners.setdefault(account.org, {})[account.id] = Owner(account.roles, active)
+        return {org: served(keys, owners.get(org, {}), self._clock()) for org, keys in found.items()}
 
     def _by_org(self, kind: type[S], statement: str) -> dict[str, list[S]]:
         found: dict[str, list[S]] = {}

@@ -9,6 +9,7 @@ from sqlalchemy import func, select, update
 
 from tenants.models import LimitScope, Service, State
 from tenants.revocations import revoke_tokens
+from tenants.sql import statickeys
 from tenants.sql.client_tables import clients, services
 from tenants.sql.database import Transaction
 from tenants.sql.naming import SHOWN, refuse_named
@@ -33,6 +34,10 @@ class Services(ScopedRepository[Service]):
             if int((await transaction.connection.execute(count)).scalar_one()) >= MOST:
                 raise InUseError(f"an organization has {MOST} service accounts at most: delete one first")
             return structs.replace(new, not_before=0)
+        if old.state is State.ACTIVE and new.state is not State.ACTIVE:
+            await statickeys.end(transaction, self._org, new.id)
+        elif set(old.roles) != set(new.roles):
+            await statickeys.changed(transaction, self._org, new.id)
         if set(old.roles) - set(new.roles) or (old.state is State.ACTIVE and new.state is not State.ACTIVE):
             revocation = revoke_tokens(self._org, transaction.now, member=new.id)
             await transaction.revoke(revocation)
@@ -49,6 +54,7 @@ class Services(ScopedRepository[Service]):
         if names := ", ".join(naming.scalars()):
             raise InUseError(f"service '{old.name}' is named by the clients: {names}")
         await refuse_named(transaction, self._org, LimitScope.MEMBER, old.id)
+        await statickeys.end(transaction, self._org, old.id)
         await transaction.revoke(revoke_tokens(self._org, transaction.now, member=old.id))
 
     async def bar(self, transaction: Transaction, key: str, not_before: int) -> None:

@@ -26,6 +26,7 @@ from tenants.sql.persons import SqlPersonBook
 from tenants.sql.prices import Prices
 from tenants.sql.refusals import SqlRefusals
 from tenants.sql.repository import ScopedRepository, T
+from tenants.sql.scim import SqlScimBook
 from tenants.sql.services import Services
 from tenants.sql.statickeys import StaticKeys
 from tenants.sql.streams import AuditStreams, SqlStreamBook
@@ -79,6 +80,7 @@ class SqlOrgStore:
         self._static_keys = StaticKeys(database, org)
         self._clients = Clients(database, org)
         self._services = Services(database, org)
+        self._scim = SqlScimBook(database, org, self._members, self._teams)
 
     @property
     def org(self) -> OrgId:
@@ -125,8 +127,16 @@ class SqlOrgStore:
         return self._idp
 
     @property
+    def audit_streams(self) -> AuditStreams:
+        return self._audit_streams
+
+    @property
     def prices(self) -> Prices:
         return self._prices
+
+    @property
+    def scim(self) -> SqlScimBook:
+        return self._scim
 
     @property
     def static_keys(self) -> StaticKeys:

@@ -99,3 +99,26 @@ async def test_a_member_is_in_so_many_teams_at_most(stocked: SqlControlStore) ->
         await teams.add(f"t{number}", ANN, OPERATOR)
     with pytest.raises(InvalidReferenceError, match="32 teams"):
         await teams.add("core", ANN, OPERATOR)
+
+
+async def test_a_lead_is_made_of_a_member_of_the_team_and_unmade(stocked: SqlControlStore) -> None:
+    teams = stocked.for_org(ACME).teams
+    with pytest.raises(NotFoundError, match="no member 'mem_ann' in team 'core'"):
+        await teams.set_lead("core", ANN, OPERATOR, lead=True)
+    await teams.add("core", ANN, OPERATOR)
+    assert (await teams.membership("core", ANN), await teams.membership("core", BOB)) == (
+        TeamMember(ACME, "core", ANN, int(NOW)),
+        None,
+    )
+    for _ in range(2):
+        assert (await teams.set_lead("core", ANN, OPERATOR, lead=True)).lead is True
+    assert (await teams.add("core", ANN, OPERATOR)).lead is True
+    assert [item.lead for item in await teams.memberships(ANN)] == [True]
+    assert [item.lead for item in (await teams.members("core"))[0]] == [True]
+    assert (await teams.set_lead("core", ANN, OPERATOR, lead=False)).lead is False
+    actions = [(change.action, change.detail.get("lead")) for change in await stocked.outbox()]
+    assert actions[-2:] == [("team.set_lead", True), ("team.set_lead", False)]
+    elsewhere = stocked.for_org(GLOBEX).teams
+    assert await elsewhere.membership("core", ANN) is None
+    with pytest.raises(NotFoundError):
+        await elsewhere.set_lead("core", ANN, OPERATOR, lead=True)

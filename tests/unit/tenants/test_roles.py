@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from policies.facts import Role
-from tenants.roles import ALLOWED, Operation, may, may_manage, needed
+from tenants.roles import ALLOWED, LEAD, LEADS, Operation, may, may_manage, needed
 
 PLATFORM_ONLY = {
     Operation.STATUS_READ,
@@ -19,15 +19,33 @@ PLATFORM_ONLY = {
     Operation.ORG_RESUME,
 }
 READS = {op for op in Operation if op.value.split(".")[1] in {"list", "read", "export"}} - PLATFORM_ONLY
-MEMBER = {Operation.ME_READ, Operation.MODEL_LIST, Operation.MODEL_READ}
+OWN_THINGS = {
+    Operation.OWN_PERSONAL_TOKEN_LIST,
+    Operation.OWN_PERSONAL_TOKEN_READ,
+    Operation.OWN_PERSONAL_TOKEN_CREATE,
+    Operation.OWN_PERSONAL_TOKEN_REVOKE,
+    Operation.OWN_SESSION_LIST,
+    Operation.OWN_SESSION_REVOKE,
+}
+MEMBER = {Operation.ME_READ, Operation.MODEL_LIST, Operation.MODEL_READ} | OWN_THINGS
+ACCOUNTS = {
+    Operation.MEMBER_NAME_LIST,
+    Operation.TEAM_LIST,
+    Operation.TEAM_USAGE_READ,
+    Operation.LIMIT_LIST,
+    Operation.LIMIT_READ,
+    Operation.PRICE_LIST,
+    Operation.PRICE_READ,
+}
 OWN = {
     Role.OPERATOR: set(Operation),
     Role.OWNER: set(Operation) - PLATFORM_ONLY,
     Role.ADMIN: set(Operation)
     - PLATFORM_ONLY
     - {Operation.ORG_DELETE, Operation.OWNER_WRITE, Operation.AUDIT_HOLD},
-    Role.AUDITOR: READS,
+    Role.AUDITOR: READS | OWN_THINGS,
     Role.MEMBER: MEMBER,
+    Role.BILLING: MEMBER | ACCOUNTS,
 }
 
 
@@ -62,8 +80,34 @@ def test_roles_add_up() -> None:
 
 def test_an_auditor_changes_nothing() -> None:
     for op in Operation:
-        if may({Role.AUDITOR}, op, own_org=True):
+        if may({Role.AUDITOR}, op, own_org=True) and op not in OWN_THINGS:
             assert op.value.split(".")[1] in {"list", "read", "export"}
+
+
+def test_billing_sees_no_key_no_member_and_no_audit_log() -> None:
+    for op in Operation:
+        if op.value.split(".")[0] in {
+            "key",
+            "cert",
+            "upstream",
+            "member",
+            "audit",
+            "session",
+            "personal_token",
+            "rule",
+        }:
+            assert not may({Role.BILLING}, op, own_org=True), op
+
+
+def test_a_lead_may_only_what_is_about_their_team_and_makes_no_lead() -> None:
+    assert {
+        Operation.TEAM_READ,
+        Operation.TEAM_ADD_MEMBER,
+        Operation.TEAM_REMOVE_MEMBER,
+        Operation.TEAM_USAGE_READ,
+    } == LEADS
+    assert needed(Operation.TEAM_ADD_MEMBER) == (Role.OPERATOR, Role.OWNER, Role.ADMIN, LEAD)
+    assert not may({Role.MEMBER}, Operation.TEAM_ADD_MEMBER, own_org=True)
 
 
 def test_a_refusal_can_say_which_roles_would_do() -> None:
