@@ -16,7 +16,7 @@ from cli.output import Column, instant
 from cli.resources import Resource
 from cli.session import Session
 from tenants.ids import InvalidIdError, org_id
-from tenants.models import Durability, Org
+from tenants.models import Dpop, Durability, Org
 
 app = typer.Typer(
     help="Organizations.",
@@ -131,6 +131,15 @@ RetentionDays = Annotated[
         show_default=False,
     ),
 ]
+Proofs = Annotated[
+    Dpop | None,
+    typer.Option(
+        "--dpop",
+        help="Whether access tokens are bound to a key of the program that asks for them (RFC 9449): never (off),"
+        " when it shows one (optional), or always, and then a token alone opens nothing (required).",
+        show_default=False,
+    ),
+]
 Weight = Annotated[
     int | None,
     typer.Option(help="Its part of what organizations share, beside the others' (operators only).", min=1),
@@ -148,6 +157,7 @@ Weight = Annotated[
         "orgate org set acme --weight 4",
         "orgate org set --durability strict",
         "orgate org set --audit-retention-days 3653",
+        "orgate org set --dpop optional",
     ),
     name="set",
     writes=True,
@@ -167,14 +177,15 @@ def set_(
     weight: Weight = None,
     durability: Durable = None,
     retention_days: RetentionDays = None,
+    dpop: Proofs = None,
 ) -> None:
     """Change an organization's name, host names, or what its requests are subject to."""
-    values = (name, supersede, deadline_ms, timezone, weight, durability, retention_days)
+    values = (name, supersede, deadline_ms, timezone, weight, durability, retention_days, dpop)
     if all(value is None for value in values) and not (host or no_hosts or hold or no_holds):
         raise UsageError(
             "nothing to change",
             "give --name, --host, --no-hosts, --supersede, --no-supersede, --deadline-ms, --hold, --no-holds,"
-            " --timezone, --weight, --durability or --audit-retention-days",
+            " --timezone, --weight, --durability, --audit-retention-days or --dpop",
         )
     if hold and no_holds:
         raise UsageError("--hold and --no-holds are given together", "--hold replaces all holds there are")
@@ -190,6 +201,7 @@ def set_(
             timezone=timezone or was.timezone,
             weight=weight or was.weight,
             durability=durability or was.durability,
+            dpop=dpop or was.dpop,
             audit_retention_days=was.audit_retention_days if retention_days is None else retention_days,
         )
 

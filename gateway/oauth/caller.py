@@ -8,8 +8,8 @@ from gateway.dpop import Presented
 
 
 class Caller(Struct, frozen=True):
-    """`address` is the client's network address, for throttling; `request_id` goes into audit entries. `presented`:
-    the DPoP proof that came with the request; `jkt`: the key that it proves, '' before it was judged."""
+    """`address` is the client's network address, for throttling; `request_id` goes into audit entries.
+    `presented`: the DPoP proof that came with it; `jkt`: the key that it proves, '' before it is judged."""
 
     address: str = ""
     request_id: str = ""

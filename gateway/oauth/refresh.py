@@ -52,8 +52,8 @@ class RefreshTokens:
     def begin(
         self, org: OrgId, member: MemberId, client: str, *, amr: str = "", auth_time: int = 0, jkt: str = ""
     ) -> tuple[str, Family]:
-        """A new family and its first token; `amr`, `auth_time` and `jkt` as in `Family`. Nothing is stored here: the
-        grant that is redeemed stores it."""
+        """A new family and its first token; `amr`, `auth_time` and `jkt` as in `Family`. Nothing is stored here:
+        the grant that is redeemed stores it."""
         family = self._random(_FAMILY)
         token = self._make(family, self._random(_SECRET))
         now = self._clock()
@@ -79,10 +79,11 @@ class RefreshTokens:
         return family
 
     async def rotate(self, token: str, family: Family, jkt: str = "") -> str | None:
-        """The successor of `token`: the same one for everybody who brings `token` within the grace. From now on the
-        family is bound to `jkt`, if it is not yet.
+        """The successor of `token`: the same one for everybody who brings `token` within the grace. The family is
+        bound to `jkt` from now on, if it is to none yet.
 
-        None when the family has ended, or was bound to another key, meanwhile. Raises `ReusedError` once the family is dead.
+        None when the family has ended, or was bound to another key, meanwhile. Raises `ReusedError` once it is
+        dead.
         """
         digest = sha256(token)
         successor = self._make(bytes.fromhex(family.id), self._key.mac(b"refresh successor", token.encode()))
