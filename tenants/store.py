@@ -28,7 +28,6 @@ from tenants.models import (
 from tenants.prices import PriceImport, PriceTable
 from tenants.scim import ScimBook
 from tenants.snapshot import TenantRecord
-from tenants.streams import AuditStream, StreamBook
 from tenants.statickeys import StaticKey
 from tenants.streams import AuditStream, StreamBook
 

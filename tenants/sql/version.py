@@ -6,7 +6,7 @@ from typing import Final
 
 from tenants.store import NewerSchemaError
 
-SCHEMA_VERSION: Final = 15
+SCHEMA_VERSION: Final = 16
 
 
 def refuse_newer(found: int) -> None:
