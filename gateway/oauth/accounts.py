@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
-from math import ceil
 from typing import Final
 
 from msgspec import Struct
@@ -15,10 +14,10 @@ from gateway.oauth.errors import (
     InvalidGrantError,
     InvalidRequestError,
     SignInRefusedError,
-    TooManyAttemptsError,
 )
+from gateway.oauth.lockout import Lockout
 from gateway.oauth.passwords import Passwords, check_password
-from gateway.oauth.store import Attempts, OAuthStore, StoredInvitation
+from gateway.oauth.store import OAuthStore, StoredInvitation
 from gateway.oauth.throttle import Throttles
 from tenants.ids import PLATFORM, InvalidIdError, MemberId, OrgId
 from tenants.ids import org_id as parse_org
@@ -26,7 +25,6 @@ from tenants.models import Member, State
 from tenants.store import Actor, ControlStore, NotFoundError
 
 INVITATION_S: Final = 7 * 86_400
-FREE_FAILURES: Final = 4
 LONGEST_WAIT_S: Final = 900.0
 FAILURES_PER_ADDRESS: Final = 100
 PERIOD_S: Final = 600.0
@@ -62,6 +60,7 @@ class Accounts:
         self._clock = clock
         self._random = random
         self._invitation_url = invitation_url
+        self._lockout = Lockout(store, clock, LONGEST_WAIT_S)
         self._addresses = throttle("wrong-passwords", FAILURES_PER_ADDRESS, PERIOD_S)
 
     async def sign_in(self, org: str, email: str, password: str, caller: Caller) -> Member:
@@ -73,7 +72,7 @@ class Accounts:
         """
         await self._addresses.check(caller.address)
         account = _account(org, email)
-        await self._charge(account)
+        await self._lockout.charge(account)
         # The same questions are asked of the store whether or not there is such an account.
         where = await self._existing(org)
         found = await self._find(org, email)
@@ -145,22 +144,6 @@ class Accounts:
         by = Actor(org=member.org, member=member.id, request_id=caller.request_id)
         await self._control.for_org(member.org).note("invitation.accept", member.id, by, {})
         return member
-
-    async def _charge(self, account: str) -> None:
-        while True:  # ends: each round either wins, or somebody else has raised the count
-            seen = await self._store.attempts(account)
-            now = self._clock()
-            if seen.retry_at > now:
-                raise TooManyAttemptsError(
-                    "too many attempts for this account; wait before the next one",
-                    retry_after_s=ceil(seen.retry_at - now),
-                )
-            failures = seen.failures + 1
-            wait = (
-                min(2.0 ** min(failures - FREE_FAILURES, 16), LONGEST_WAIT_S) if failures > FREE_FAILURES else 0.0
-            )
-            if await self._store.charge(account, seen, Attempts(failures, now + wait if wait else 0.0), now):
-                return
 
     async def _find(self, org: str, email: str) -> Member | None:
         try:

@@ -132,6 +132,12 @@ class SecondFactorError(OAuthError):
     status = 403
 
 
+class SecondFactorRefusedError(AccessDeniedError):
+    """The code or the passkey's answer is not right, or it was used before."""
+
+    status = 403
+
+
 class TooManyAttemptsError(OAuthError):
     """Tried too often: `retry_after_s` says when again. Said of accounts that do not exist all the same."""
 

@@ -29,11 +29,13 @@ from gateway.oauth.errors import (
     RotatedElsewhereError,
     UnsupportedGrantTypeError,
 )
+from gateway.oauth.factors import Factors
 from gateway.oauth.par import PushedRequests
 from gateway.oauth.passwords import Passwords
 from gateway.oauth.published import SigningKey
 from gateway.oauth.refresh import RefreshTokens, ReusedError
 from gateway.oauth.revocation import Revoker
+from gateway.oauth.services import ServiceTokens
 from gateway.oauth.sessions import LoginSessions
 from gateway.oauth.signin import SignedIn, SignIn, parted
 from gateway.oauth.signing import KeyStore
@@ -53,7 +55,12 @@ log = logging.getLogger("orgate.oauth")
 HMAC_NAME: Final = "oauth/hmac"
 LOOK_S: Final = 3_600.0
 SYSTEM: Final = Actor(org=PLATFORM, member="system")
-GRANTS: Final = (GrantType.AUTHORIZATION_CODE, GrantType.DEVICE_CODE, GrantType.REFRESH_TOKEN)
+GRANTS: Final = (
+    GrantType.AUTHORIZATION_CODE,
+    GrantType.DEVICE_CODE,
+    GrantType.REFRESH_TOKEN,
+    GrantType.CLIENT_CREDENTIALS,
+)
 """What the token endpoint answers to."""
 
 
@@ -148,9 +155,11 @@ class OAuthService:
             lifetime_s=config.refresh_s,
             grace_s=config.reuse_grace_s,
         )
-        self.signin = SignIn(self._accounts, Tickets(key, clock), control, clock)
+        self.factors = Factors(store=store, control=control, key=key, clock=clock, random=random, base=config.base)
+        self.signin = SignIn(self._accounts, Tickets(key, clock), self.factors, clock)
         self.possession = Possession(config.base, key, control, clock)
         self._access = AccessTokens(issuer=config.issuer, keys=signing, random=random, lifetime_s=config.access_s)
+        self.services = ServiceTokens(control, self._access, self._audiences, self.possession, self._asked_at)
         self.sessions = LoginSessions(store.sessions, store.end_family, control, clock)
         self._revoker = Revoker(control, self._refresh, signing)
 
@@ -296,8 +305,7 @@ class OAuthService:
         return "accepted"
 
     async def token(self, form: Mapping[str, str], caller: Caller, client: Client | None = None) -> dict[str, Any]:
-        """RFC 6749 section 3.2: the authorization code, device code and refresh token grants. `client`: who asks,
-        where it has authenticated, or is a part of this server."""
+        """RFC 6749 section 3.2, for GRANTS. `client`: who asks, where it has authenticated or is our own."""
         client = client or await self.clients.client(form, caller)
         grant = _required(form, "grant_type")
         if grant not in GRANTS:
@@ -308,10 +316,12 @@ class OAuthService:
             return await self._code_grant(form, client, caller)
         if grant == GrantType.DEVICE_CODE:
             return await self._device_grant(form, client, caller)
+        if grant == GrantType.CLIENT_CREDENTIALS:
+            return await self.services.client_credentials(form, client, caller)
         return await self._refresh_grant(form, client, caller)
 
     async def revoke(self, form: Mapping[str, str], caller: Caller, client: Client | None = None) -> None:
-        """RFC 7009 section 2.1. `token_type_hint` is not needed: the two kinds look different. `client` as above."""
+        """RFC 7009 section 2.1. `token_type_hint` is not needed: the kinds look different. `client` as above."""
         client = client or await self.clients.client(form, caller)
         await self._revoker.revoke(_required(form, "token"), client, caller)
 
@@ -341,6 +351,7 @@ class OAuthService:
     async def drop_member(self, org: OrgId, member_id: MemberId) -> None:
         """Forget a deleted member: password, invitation, grants and families."""
         await self._store.drop_member(org, member_id)
+        await self.factors.reset(org, member_id)
 
     async def authorization(self, form: Mapping[str, str]) -> Return:
         """Where an authorization request (RFC 6749 section 4.1.1) wants its answer. What this raises is shown to
@@ -376,7 +387,7 @@ class OAuthService:
         if code.family:
             raise await self._reused(code, caller)
         jkt = await self.possession.binding(caller, code.org, code.jkt)
-        asked_at = await self._asked_at(code.org)
+        asked_at = await self._asked_at(code.org, client.id)
         member = await self._accounts.member(code.org, code.member)
         if member is None:
             raise InvalidGrantError("the account that approved this may not sign in any more")
@@ -410,7 +421,7 @@ class OAuthService:
         plane = self._audiences.plane(client, form.get("resource", grant.resource))
         scope = scope_of(plane, form.get("scope", ""))
         jkt = await self.possession.binding(caller, grant.org)
-        asked_at = await self._asked_at(grant.org)
+        asked_at = await self._asked_at(grant.org, client.id)
         member = await self._accounts.member(grant.org, grant.member)
         if member is None:
             raise InvalidGrantError("the account that approved this may not sign in any more")
@@ -433,10 +444,14 @@ class OAuthService:
         if family is None or family.client != client.id:
             raise InvalidGrantError("the refresh token is not valid, or its session has ended")
         jkt = await self.possession.binding(caller, family.org, family.jkt)
-        asked_at = await self._asked_at(family.org)
+        asked_at = await self._asked_at(family.org, client.id)
         member = await self._accounts.member(family.org, family.member)
         if member is None:
             raise InvalidGrantError("the account of this session may not sign in any more")
+        if not await self.signin.still(member, parted(family.amr)):
+            await self._refresh.end(family)
+            await self._note("session.revoke", member, client.id, caller, {"reason": "second factor demanded"})
+            raise InvalidGrantError("a second factor is demanded of this account by now: sign in again")
         # Signed before the token is used up: a key that is out of reach must not end the session.
         access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=family, jkt=jkt)
         try:
@@ -448,13 +463,13 @@ class OAuthService:
             raise InvalidGrantError("the refresh token is not valid, or its session has ended")
         return _answer(access, scope, successor)
 
-    async def _asked_at(self, org: OrgId) -> float:
+    async def _asked_at(self, org: OrgId, client: str) -> float:
         """From when on a token asked for now may count, Unix seconds: at once, or where a revocation of the whole
-        organization ends within this second. Called before the member is looked up: what is taken back after
-        that takes back this token too."""
+        organization, or of this client, ends within this second. Called before the member is looked up: what is
+        taken back after that takes back this token too."""
         now = self._clock()
-        found = await self._control.revocations(floor(now))
-        return max([now, *(r.not_before for r in found if r.org == org and not r.member and not r.token_id)])
+        mine = [r for r in await self._control.revocations(floor(now)) if r.org == org and not r.token_id]
+        return max([now, *(r.not_before for r in mine if r.member in ("", client))])
 
     async def _issue(
         self,

@@ -7,17 +7,16 @@ the same for all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec import Struct, structs
 
 from gateway.oauth.accounts import Accounts
 from gateway.oauth.caller import Caller
 from gateway.oauth.errors import InvalidGrantError, InvalidRequestError, SecondFactorError
+from gateway.oauth.factors import Challenge, Due, Enrolled, Factors, Offer
 from gateway.oauth.ticket import TICKET_S, Stage, Ticket, Tickets
 from tenants.models import Member
-from tenants.store import ControlStore
 
 PASSWORD: Final = "pwd"  # noqa: S105  # RFC 8176's word for it
 SEVERAL: Final = "mfa"
@@ -33,19 +32,20 @@ class SignedIn(Struct, frozen=True):
     auth_time: int
 
 
-class Due(StrEnum):
-    """What is still to be done before anybody is asked anything."""
+class FactorStep(Struct, frozen=True):
+    """The page of the second factor: what it asks, and its ticket."""
 
-    NOTHING = "nothing"
-    FACTOR = "factor"
-    ENROL = "enrol"
+    who: SignedIn
+    challenge: Challenge
+    ticket: str
 
 
-class SecondFactors(Protocol):
-    """`factors.Factors`, as far as a sign-in goes."""
+class EnrolStep(Struct, frozen=True):
+    """The page on which a second factor is added, where one is demanded."""
 
-    async def due(self, member: Member) -> Due:
-        """`FACTOR` if the member has one, else `ENROL` if the organization demands one of a role of theirs."""
+    who: SignedIn
+    offer: Offer
+    ticket: str
 
 
 class SignIn:
@@ -55,13 +55,11 @@ class SignIn:
         self,
         accounts: Accounts,
         tickets: Tickets,
-        control: ControlStore,
+        factors: Factors,
         clock: Callable[[], float],
-        factors: SecondFactors | None = None,
     ) -> None:
         self._accounts = accounts
         self._tickets = tickets
-        self._control = control
         self._factors = factors
         self._clock = clock
 
@@ -80,7 +78,7 @@ class SignIn:
         """
         if SEVERAL in who.amr or FEDERATED in who.amr:
             return Due.NOTHING
-        return await self._factors.due(who.member) if self._factors is not None else Due.NOTHING
+        return await self._factors.due(who.member)
 
     async def at_once(self, form: Mapping[str, str], caller: Caller) -> SignedIn:
         """For a program, which has nobody to ask: password and yes in one form.
@@ -90,6 +88,10 @@ class SignIn:
         who = await self.password(form, caller)
         await self.finished(who)
         return who
+
+    async def still(self, member: Member, amr: tuple[str, ...]) -> bool:
+        """Whether a session that began so may go on: not without a second factor where one is demanded by now."""
+        return SEVERAL in amr or FEDERATED in amr or not await self._factors.demanded(member)
 
     async def finished(self, who: SignedIn) -> None:
         """Raises `SecondFactorError` unless nothing is due."""
@@ -118,9 +120,54 @@ class SignIn:
         await self.finished(who)
         return who
 
-    def again(self, ticket: Ticket, extra: str) -> str:
-        """The same ticket with another `extra`, and no longer."""
+    async def factor_step(self, who: SignedIn, about: str, browser: str) -> FactorStep:
+        """The step for who has a second factor."""
+        challenge = await self._factors.challenge(who.member)
+        return FactorStep(who, challenge, self.ticket(who, Stage.FACTOR, about, browser, challenge.extra))
+
+    async def factor_again(self, text: str, about: str, browser: str) -> FactorStep:
+        """The same page once more, with another challenge and as much time as was left. Raises
+        `InvalidGrantError`."""
+        who, ticket = await self.resume(text, Stage.FACTOR, about, browser)
+        challenge = await self._factors.challenge(who.member)
+        return FactorStep(who, challenge, self._again(ticket, challenge.extra))
+
+    async def factor(self, form: Mapping[str, str], text: str, about: str, browser: str, by: Caller) -> SignedIn:
+        """The form of that page. Raises `InvalidGrantError`, `SecondFactorRefusedError`,
+        `TooManyAttemptsError`."""
+        who, ticket = await self.resume(text, Stage.FACTOR, about, browser)
+        return _with(who, await self._factors.verify(who.member, form, ticket.extra, by))
+
+    async def enrol_step(self, who: SignedIn, about: str, browser: str) -> EnrolStep:
+        """The step for who has none, and needs one. Whoever knows the password may add the first one: there is
+        nothing else yet to tell them by."""
+        offer = await self._factors.offer(who.member)
+        return EnrolStep(who, offer, self.ticket(who, Stage.ENROL, about, browser, offer.extra))
+
+    async def enrol_again(self, text: str, about: str, browser: str) -> EnrolStep:
+        """The same page once more: the secret stays, it may be in the app already. Raises `InvalidGrantError`."""
+        who, ticket = await self.resume(text, Stage.ENROL, about, browser)
+        offer = await self._factors.offer(who.member, ticket.extra)
+        return EnrolStep(who, offer, self._again(ticket, offer.extra))
+
+    async def enrol(
+        self, form: Mapping[str, str], text: str, about: str, browser: str, by: Caller
+    ) -> tuple[SignedIn, Enrolled]:
+        """The form of that page. Raises `InvalidGrantError`, `SecondFactorRefusedError`, `InvalidRequestError`."""
+        who, ticket = await self.resume(text, Stage.ENROL, about, browser)
+        if await self._factors.due(who.member) is Due.FACTOR:
+            # Added in another tab meanwhile, or by somebody else who has the password: this page adds none now.
+            raise InvalidGrantError("there is a second factor by now; sign in again")
+        enrolled = await self._factors.enrol(who.member, form, ticket.extra, by)
+        return _with(who, enrolled.methods), enrolled
+
+    def _again(self, ticket: Ticket, extra: str) -> str:
         return self._tickets.issue(structs.replace(ticket, extra=extra))
+
+
+def _with(who: SignedIn, methods: tuple[str, ...]) -> SignedIn:
+    amr = dict.fromkeys((*who.amr, *methods, SEVERAL))
+    return structs.replace(who, amr=tuple(amr))
 
 
 def joined(amr: tuple[str, ...]) -> str:

@@ -27,7 +27,8 @@ from gateway.oauth.store import (
 )
 from gateway.oauth.tables import attempts, codes, devices, families, invitations, metadata, passwords
 from tenants.ids import MemberId, OrgId
-from tenants.sql.dialect import EVERY_ORG, READ_ONLY, unavailable, within
+from tenants.sql.connecting import EVERY_ORG
+from tenants.sql.dialect import READ_ONLY, unavailable, within
 from tenants.sql.migrate import bring_up
 
 KEEP_S: Final = 86_400

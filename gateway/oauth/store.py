@@ -10,6 +10,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from gateway.oauth.factors_store import FactorStore
 from gateway.oauth.requests import ClientRequests
 from gateway.oauth.sessions import SessionStore
 from tenants.ids import MemberId, OrgId
