@@ -116,6 +116,12 @@ class Operation(StrEnum):
     RULE_UPDATE = "rule.update"
     RULE_DELETE = "rule.delete"
 
+    SCIM_READ = "scim.read"
+    SCIM_UPDATE = "scim.update"
+    SCIM_TOKEN_LIST = "scim_token.list"
+    SCIM_TOKEN_CREATE = "scim_token.create"
+    SCIM_TOKEN_DELETE = "scim_token.delete"
+
     AUDIT_READ = "audit.read"
     AUDIT_EXPORT = "audit.export"
     AUDIT_ERASE = "audit.erase"
@@ -187,14 +193,37 @@ LEADS: Final = frozenset(
         Operation.TEAM_USAGE_READ,
     }
 )
-"""What a team's lead may do with that team, whatever their roles: the table's last column. They belong to no other
-team, and a team's lead is made by an admin (`TEAM_SET_LEAD`)."""
+"""What a team's lead may do with that team, whatever their roles: the table's last column. They belong to no
+other team, and a team's lead is made by an admin (`TEAM_SET_LEAD`)."""
 
 LEAD: Final = "team lead"
 
+SCIM: Final = frozenset(
+    {
+        Operation.SCIM_READ,
+        Operation.MEMBER_LIST,
+        Operation.MEMBER_READ,
+        Operation.MEMBER_CREATE,
+        Operation.MEMBER_UPDATE,
+        Operation.MEMBER_DELETE,
+        Operation.MEMBER_OFFBOARD,
+        Operation.MEMBER_RESUME,
+        Operation.TEAM_LIST,
+        Operation.TEAM_READ,
+        Operation.TEAM_CREATE,
+        Operation.TEAM_UPDATE,
+        Operation.TEAM_DELETE,
+        Operation.TEAM_ADD_MEMBER,
+        Operation.TEAM_REMOVE_MEMBER,
+    }
+)
+"""What a SCIM token may do, under `/scim/v2` of its own organization and nowhere else: a column of the table
+that is nobody's role. Owners are not its to touch, unless the organization says so (`SCIM_UPDATE`)."""
+
 
 def may(roles: Collection[Role], operation: Operation, own_org: bool) -> bool:
-    """Whether someone with `roles` may do `operation` on an organization, their own or (`own_org` false) another.
+    """Whether someone with `roles` may do `operation` on an organization, their own or (`own_org` false)
+    another.
 
     Only an operator acts on another organization; every other role ends at its own.
     """
@@ -209,7 +238,8 @@ def needed(operation: Operation) -> tuple[str, ...]:
 
 
 def may_manage(roles: Collection[Role], before: Collection[Role], after: Collection[Role], own_org: bool) -> bool:
-    """Whether `roles` may turn a member with roles `before` (none: a new one) into one with `after` (none: gone).
+    """Whether `roles` may turn a member with roles `before` (none: a new one) into one with `after` (none:
+    gone).
 
     An admin may not touch an owner nor make one. It is asked beside the `member.*` operation. An invitation
     code sets a password, so inviting an owner counts as touching one.

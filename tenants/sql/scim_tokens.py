@@ -40,7 +40,7 @@ class SqlScimTokens:
                 raise InvalidItemError(faults)
             await self._make_room(transaction)
             await transaction.connection.execute(insert(scim_tokens).values(**rows.encode(made), digest=digest))
-            detail = {"name": made.name, "expires_at": made.expires_at}
+            detail: rows.Detail = {"name": made.name, "expires_at": made.expires_at}
             await transaction.queue(self._org, "scim_token.create", made.id, by, detail)
         return made
 
