@@ -17,11 +17,13 @@ from policies.facts import Action, Role
 from tenants.ids import OrgId
 from tenants.models import LimitUnit, ModelAlias, OnEnd, OnOutage, Upstream
 from tenants.snapshot import Tenant
+from tenants.statickeys import KeyScope
 
 
 class Principal(Struct, frozen=True):
     """Who a verified access token speaks for (RFC 9068). Times are Unix seconds. `jkt`: the thumbprint of the key
-    that it is bound to (RFC 9449 section 6.1), '' for a bearer token."""
+    that it is bound to (RFC 9449 section 6.1), '' for a bearer token. `scope`: what a static key is narrowed to;
+    None: roles alone say what it may do."""
 
     org: OrgId
     member: str
@@ -33,6 +35,7 @@ class Principal(Struct, frozen=True):
     expires_at: int
     teams: tuple[str, ...] = ()
     jkt: str = ""
+    scope: KeyScope | None = None
 
 
 class Call(Struct, frozen=True):
@@ -230,7 +233,7 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     of the request reached the upstream. `client_version`: what the program calls itself, bounded. `limits`: those
     that judged it, at most LIMITS_MAX; `limit`: the one that refused it or ended its stream. `policy`: of which
     rules `rule` is one (`Tenant.policy_digest`). `cost_nanodollars`: by the price table of the moment it was
-    admitted.
+    admitted. `token_id`: of a static key, '' for any other credential.
 
     Where the time went, in order: `overhead_us` the gateway's own until the answer's head went out, `held_us` a
     hold the organization asked for, `queue_us` the wait for a turn at the upstream, a connection included,
@@ -273,6 +276,7 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     cost_nanodollars: int = 0
     limits: tuple[str, ...] = ()
     policy: str = ""
+    token_id: str = ""
 
 
 class Intent(Struct, frozen=True, array_like=True):
@@ -294,6 +298,7 @@ class Intent(Struct, frozen=True, array_like=True):
     key_version: int = 0
     rule: str = ""
     limits: tuple[str, ...] = ()
+    token_id: str = ""
 
     def unsettled(self) -> Receipt:
         return Receipt(outcome=Outcome.UNKNOWN, status=0, **structs.asdict(self))

@@ -141,6 +141,7 @@ class Ledger:
             self._trace_id,
             client_version,
             self._policy,
+            token_id=_key_of(principal),
         )
 
     def to_send(self, principal: Principal, route: Route) -> Intent:
@@ -161,6 +162,7 @@ class Ledger:
             route.credential.version,
             self._rule,
             self._limits,
+            _key_of(principal),
         )
 
     def entered(self, principal: Principal, client_version: str, intent: int) -> None:
@@ -359,6 +361,7 @@ class Ledger:
             first_byte_us=self._first_byte_us(),
             total_us=end - self._start,
             client_version=self.client_version,
+            token_id=_key_of(principal) if principal else "",
             held_us=self._waited_us,
             queue_us=self._queue_us(end),
             stream_us=end - self._head_at if self._head_at else 0,
@@ -366,3 +369,8 @@ class Ledger:
             events=self.progress.events,
             cost_nanodollars=self._cost(usage),
         )
+
+
+def _key_of(principal: Principal) -> str:
+    """The id of the static key that speaks; '' for an access token: there is another every few minutes."""
+    return principal.token_id if principal.scope is not None else ""

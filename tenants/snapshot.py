@@ -61,6 +61,7 @@ class Tenant:
         "policy_digest",
         "prices",
         "proof_required",
+        "static_keys",
         "upstreams",
     )
 
@@ -72,6 +73,7 @@ class Tenant:
         self.upstreams: Mapping[str, Upstream] = MappingProxyType({u.name: u for u in record.upstreams})
         self.models: Mapping[str, ModelAlias] = MappingProxyType({m.name: m for m in record.models})
         self.limits: tuple[Limit, ...] = record.limits
+        self.static_keys: Mapping[str, ServedKey] = MappingProxyType({k.digest: k for k in record.static_keys})
         self.prices: Mapping[str, Price] = MappingProxyType({price.model: price for price in record.prices})
         rules = [rule.rule() for rule in record.rules]
         self.policy: Policy = RulesPolicy(rules)
@@ -92,6 +94,7 @@ class Snapshot:
         "_by_token",
         "hosts",
         "jwks",
+        "keyed",
         "records",
         "revocations",
         "tenants",
@@ -116,6 +119,8 @@ class Snapshot:
         self.hosts: Mapping[str, OrgId] = MappingProxyType(
             {host: tenant.id for tenant in self.tenants.values() for host in tenant.hosts}
         )
+        self.keyed: tuple[Tenant, ...] = tuple(one for one in self.tenants.values() if one.static_keys)
+        """Those that have static keys: few, where one is looked for."""
         self.revocations = revocations
         self.jwks = jwks
         self._by_org: dict[str, int] = {}
@@ -135,11 +140,12 @@ class Snapshot:
         """Every upstream there is, by organization and name."""
         return frozenset((org, name) for org, tenant in self.tenants.items() for name in tenant.upstreams)
 
-    def revoked(self, org: OrgId, member: str, token_id: str, issued_at: int) -> bool:
-        """Whether a token issued at `issued_at` has been taken back. Looked at on every request."""
+    def revoked(self, org: OrgId, member: str, token_id: str, issued_at: int, client: str = "") -> bool:
+        """Whether a token issued at `issued_at` to `client` has been taken back. Looked at on every request."""
         return (
             issued_at < self._by_org.get(org, 0)
             or issued_at < self._by_member.get((org, member), 0)
+            or issued_at < self._by_member.get((org, client), 0)
             or (org, token_id) in self._by_token
         )
 

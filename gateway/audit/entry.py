@@ -112,6 +112,7 @@ def from_receipt(
         ("policy", receipt.policy),
         ("request_id", receipt.request_id),
         ("rule", receipt.rule),
+        ("token_id", receipt.token_id),
         ("trace_id", receipt.trace_id),
         ("upstream", receipt.upstream),
         ("upstream_model", receipt.upstream_model),

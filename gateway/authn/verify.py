@@ -4,31 +4,30 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from gateway.authn.claims import SKEW_S, Claims, InvalidTokenError, parse_jwks, verify
 from gateway.authn.dpop import BoundTokens
+from gateway.authn.hosts import is_elsewhere
+from gateway.authn.statickeys import STATIC_PREFIX, StaticKeys
+from gateway.authn.words import (
+    BOUND,
+    EXPIRED,
+    INVALID,
+    MISSING,
+    NO_KEYS,
+    REQUIRED,
+    SUSPENDED_RULE,
+    UNBOUND,
+)
 from gateway.dpop import Presented
 from gateway.errors import ProofNeededError, SuspendedError, UnauthenticatedError, UnavailableError
 from gateway.exchange import Principal
 from tenants.ids import PLATFORM
 from tenants.snapshot import Snapshot
 
-MISSING: Final = "no access token: send it as 'Authorization: Bearer <token>'"
-EXPIRED: Final = "the access token has expired"
-INVALID: Final = "the access token is not valid"
-"""Said of everything else, so that a forger learns nothing: forged, foreign, revoked, its organization deleted."""
-
-BOUND: Final = "this access token is bound to a key: send it as 'Authorization: DPoP <token>', with a proof"
-UNBOUND: Final = "this access token is bound to no key: send it as 'Authorization: Bearer <token>'"
-REQUIRED: Final = "your organization takes only access tokens that are bound to a key (DPoP): sign in with one"
-
-NO_KEYS: Final = "the keys that verify access tokens are not known yet; send the request again"
-"""No judgement of the token: a client told 401 would throw a good one away."""
-
-SUSPENDED_RULE: Final = "organization-suspended"
+__all__ = ["EXPIRED", "INVALID", "MISSING", "Authenticator"]
 
 
 class Authenticator:
@@ -40,6 +39,7 @@ class Authenticator:
 
     `url` is what clients put before a path here, the issuer's if it is not given: proofs are about it. `unbound`:
     clients whose tokens never leave this process, which need no proof where an organization wants one.
+    `static_keys`: who judges personal tokens; None: they open nothing here.
     """
 
     def __init__(
@@ -51,10 +51,12 @@ class Authenticator:
         *,
         url: str = "",
         unbound: frozenset[str] = frozenset(),
+        static_keys: StaticKeys | None = None,
     ) -> None:
         self._issuer = issuer
         self._bound = BoundTokens(url or issuer, clock)
         self._unbound = unbound
+        self._static_keys = static_keys
         self._audience = audience
         self._clock = clock
         self._cache_size = cache_size
@@ -72,6 +74,8 @@ class Authenticator:
         `UnavailableError` while the control process, which has the keys, was not heard since this worker started.
         """
         if authorization is not None and authorization[:7].lower() == b"bearer ":
+            if self._static_keys is not None and authorization.startswith(STATIC_PREFIX, 7):
+                return self._static_keys.authenticate(authorization[7:], host, snapshot)
             return self._judged(authorization[7:], host, snapshot, bearer=True)
         if authorization is None or authorization[:5].lower() != b"dpop ":
             raise UnauthenticatedError(MISSING)
@@ -110,15 +114,13 @@ class Authenticator:
         tenant = snapshot.tenants.get(org)
         if tenant is None and org != PLATFORM:
             raise UnauthenticatedError(INVALID)
-        if snapshot.hosts:
-            owner = snapshot.hosts.get(host) or snapshot.hosts.get(_host_name(host))
-            if owner is not None and owner != org:
-                raise UnauthenticatedError(INVALID)
+        if snapshot.hosts and is_elsewhere(snapshot, host, org):
+            raise UnauthenticatedError(INVALID)
         # Before the revocations: suspending an organization revokes its tokens, so that they stay dead when it
         # is resumed. Meanwhile 403 says why, and keeps clients from renewing in vain.
         if tenant is not None and not tenant.active:
             raise SuspendedError(f"organization '{org}' is suspended", rule=SUSPENDED_RULE)
-        if snapshot.revoked(org, principal.member, principal.token_id, claims.issued_at):
+        if snapshot.revoked(org, principal.member, principal.token_id, claims.issued_at, principal.client):
             raise UnauthenticatedError(INVALID)
         if bearer is not (principal.jkt == "") or (tenant is not None and tenant.proof_required):
             self._scheme_must_fit(principal, bearer=bearer)
@@ -140,11 +142,3 @@ class Authenticator:
         if len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
         return claims
-
-
-def _host_name(host: str) -> str:
-    """The name in a Host header or `:authority`: without port and final dot, in lower case."""
-    name, _, port = host.rpartition(":")
-    if not name or not port.isdecimal():
-        name = host
-    return name.rstrip(".").lower()

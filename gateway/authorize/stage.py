@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.errors import BadRequestError, ForbiddenError, SuspendedError, UnauthenticatedError, UnknownModelError
 from gateway.exchange import Call, Permit, Principal
 from policies.facts import Action, Allowed, Facts
 from tenants.models import ModelAlias
 from tenants.snapshot import Snapshot, Tenant
+
+SCOPE_RULE: Final = "personal-token-scope"
+"""Named where a rule would be: no rule of the organization's can widen what a token was made for."""
 
 
 def resolve(principal: Principal, snapshot: Snapshot) -> Tenant:
@@ -30,6 +35,10 @@ def authorize(principal: Principal, tenant: Tenant, call: Call) -> Permit:
         raise UnknownModelError(f"the model '{call.model}' does not exist in this organization", param="model")
     if call.task not in alias.tasks:
         raise BadRequestError(f"the model '{alias.name}' does not do {call.task}", param="model")
+    if principal.scope is not None and not principal.scope.covers(call.task, alias.name):
+        raise ForbiddenError(
+            f"this personal token is not for {call.task} on model '{alias.name}'", rule=SCOPE_RULE
+        )
     decision = tenant.policy.decide(_facts(principal, call.task, alias.name))
     if not isinstance(decision, Allowed):
         raise ForbiddenError(decision.reason, rule=decision.rule)
@@ -37,11 +46,16 @@ def authorize(principal: Principal, tenant: Tenant, call: Call) -> Permit:
 
 
 def visible_models(principal: Principal, tenant: Tenant) -> list[ModelAlias]:
-    """The aliases a member may list: those whose listing a rule allows. Ordered by name."""
+    """The aliases a member may list: those whose listing a rule allows. Ordered by name. A personal token that may
+    list none at all is refused."""
+    scope = principal.scope
+    if scope is not None and Action.LIST_MODELS not in scope.actions:
+        raise ForbiddenError(f"this personal token is not for {Action.LIST_MODELS}", rule=SCOPE_RULE)
     return [
         alias
         for name, alias in sorted(tenant.models.items())
-        if isinstance(tenant.policy.decide(_facts(principal, Action.LIST_MODELS, name)), Allowed)
+        if (scope is None or scope.covers(Action.LIST_MODELS, name))
+        and isinstance(tenant.policy.decide(_facts(principal, Action.LIST_MODELS, name)), Allowed)
     ]
 
 

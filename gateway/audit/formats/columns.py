@@ -63,6 +63,7 @@ COLUMNS: Final[tuple[tuple[str, Kind], ...]] = (
     ("spool", Kind.JSON),
     ("schema", Kind.INTEGER),
     ("prev", Kind.TEXT),
+    ("token_id", Kind.TEXT),
     ("detail", Kind.JSON),
     ("more", Kind.JSON),
 )
