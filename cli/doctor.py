@@ -168,6 +168,8 @@ def _witnesses(settings: Settings) -> Iterator[Finding]:
 
 def _database(settings: Settings) -> Finding:
     path = settings.database
+    if path is None:
+        return _postgres(settings)
     if not path.exists():
         return Finding("database", FAILED, f"{path} does not exist", "run `orgate init`, or restore it")
     try:
@@ -182,6 +184,18 @@ def _database(settings: Settings) -> Finding:
     if not tables:
         return Finding("database", FAILED, f"{path} is empty", "run `orgate init`")
     return Finding("database", OK, f"{path}, {tables} tables")
+
+
+def _postgres(settings: Settings) -> Finding:
+    from gateway.store_settings import store_password
+    from tenants.sql.looking import look
+    from tenants.store import StoreError
+
+    try:
+        seen, wrong, fix = look(settings.store.url, store_password(settings.store, settings.home))
+    except StoreError as error:
+        return Finding("database", FAILED, str(error), "look at [store], and at the server")
+    return Finding("database", FAILED if wrong else OK, wrong or seen, fix)
 
 
 def _audit(settings: Settings) -> Finding:

@@ -14,6 +14,7 @@ from cli.output import Column
 from cli.progress import Bar, progress
 from cli.session import Session
 from cli.vault import load_with_vault
+from gateway.fallback import store_reader
 from gateway.secrets.masterkey import read_master_key
 from gateway.secrets.migrate import Moved, Outcome, clear, copy
 from gateway.secrets.sealed import SealedFile
@@ -21,7 +22,6 @@ from gateway.secrets.store import StoreUnavailableError, UpstreamKeys
 from gateway.secrets.vault import VaultKeys
 from gateway.settings import Settings
 from tenants.ids import OrgId
-from tenants.sql.reader import StoreReader
 from tenants.store import StoreError
 
 STORES = ("file", "vault")
@@ -87,7 +87,7 @@ async def _counted(moves: AsyncIterator[Moved], bar: Bar) -> AsyncIterator[Moved
 
 def _upstreams(settings: Settings) -> list[tuple[OrgId, str]]:
     """Every upstream of every organization, as the control store has them."""
-    reader = StoreReader(settings.database)
+    reader = store_reader(settings, time.time)
     try:
         _, records, _ = reader.load()
     finally:

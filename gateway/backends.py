@@ -32,10 +32,12 @@ from gateway.secrets.datakeys import DataKeys
 from gateway.secrets.sealed import SealedFile, SealedWebhooks
 from gateway.secrets.store import SystemSecrets
 from gateway.settings import Settings
+from gateway.store_settings import store_password
 from gateway.webhooks import WebhookPost, Webhooks
 from gateway.workerparts import limit_books, slices_in_redis
 from tenants.budgets import Notice
-from tenants.sql.store import SqlControlStore
+from tenants.sql.alone import Alone, Turn
+from tenants.sql.store import SqlControlStore, open_store, sqlite_url
 
 
 def admin_audience(settings: Settings) -> str:
@@ -108,6 +110,29 @@ async def audit_log(
 
 def retention(settings: Settings, store: SqlControlStore, sequencer: Sequencer, clock: Clock) -> Retention:
     return Retention(sequencer, store.orgs, store.for_org, settings.audit, clock.now)
+
+
+async def control_store(settings: Settings, clock: Clock) -> SqlControlStore:
+    """Errors: as `tenants.sql.store.open_store`."""
+    store, file = settings.store, settings.database
+    return await open_store(
+        store.url if file is None else sqlite_url(file),
+        clock=clock.now,
+        busy_timeout_ms=store.timeout_ms,
+        password=store_password(store, settings.home),
+        connections=store.connections,
+    )
+
+
+def turn_of(settings: Settings, store: SqlControlStore) -> Turn:
+    """Whose turn it is, of the control processes on this store, and what others commit."""
+    if settings.database is not None:
+        return Alone(store)
+    # Only who needs the driver pays for it.
+    from tenants.sql.nodes import Nodes  # noqa: PLC0415
+
+    password = store_password(settings.store, settings.home)
+    return Nodes(settings.store.url, password, store, store.tell, timeout_ms=settings.store.timeout_ms)
 
 
 async def open_oauth(

@@ -9,7 +9,7 @@ import logging
 from msgspec import ValidationError
 
 from gateway.audit.recover import recover
-from gateway.audit.sequencer import Sequencer
+from gateway.audit.sequencer import Outbox, Sequencer
 from gateway.bus.hub import Hub
 from gateway.errors import UnavailableError
 from gateway.limits.keeper import BudgetKeeper
@@ -51,10 +51,8 @@ async def recover_spools(settings: Settings, sequencer: Sequencer, hub: Hub) -> 
                 await left.wait()
 
 
-async def write_down(
-    keeper: BudgetKeeper, buckets: SliceAdmin, sequencer: Sequencer, store: SqlControlStore
-) -> None:
+async def write_down(keeper: BudgetKeeper, buckets: SliceAdmin, sequencer: Sequencer, outbox: Outbox) -> None:
     """The last round, when workers have given back what they were lent, and the entries it may have made."""
     await keeper.round(last=True)
     await leave_store(buckets)
-    await sequencer.drain_once(store)
+    await sequencer.drain_once(outbox)

@@ -28,10 +28,12 @@ from gateway.backends import (
     admin_audience,
     audit_log,
     budgets,
+    control_store,
     limit_stores,
     limits_state,
     open_oauth,
     retention,
+    turn_of,
     undertaker,
     web_sessions,
     webhooks_of,
@@ -70,8 +72,7 @@ from gateway.workerparts import (
     transport_pool,
     upstream_keys,
 )
-from tenants.sql.store import open_store, sqlite_url
-from tenants.store import StoreError
+from tenants.store import ServerAwayError, StoreError
 
 log = logging.getLogger("orgate")
 
@@ -88,7 +89,7 @@ async def control(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
-    store = await open_store(sqlite_url(settings.database), clock=clock.now)
+    store = await control_store(settings, clock)
     sealed = sealed_file(settings)
     keys = upstream_keys(settings, clock)
     own = OwnKeys(settings, sealed, clock)
@@ -102,7 +103,7 @@ async def control(settings: Settings) -> None:
 
     sequencer, people = await audit_log(settings, store, unlocked, clock)
 
-    hub = Hub(clock)
+    hub, turn = Hub(clock), turn_of(settings, store)
     publisher = Publisher(store, hub, clock, oauth.jwks_json)
     store.subscribe(publisher.wake)
     store.subscribe(sequencer.nudge)
@@ -189,15 +190,16 @@ async def control(settings: Settings) -> None:
             *(server.serve() for server in servers),
             publisher.run(),
             sequencer.run(),
-            sequencer.drain_outbox(store),
+            turn.run(),
+            sequencer.drain_outbox(turn),
             deps.erasure.keep_clean(),
             recover_spools(settings, sequencer, hub),
             retention(settings, store, sequencer, clock).run(),
             undertaker(settings, buckets, hub).run(),
-            deps.rotations.run(),
+            turn.while_leading(deps.rotations.run),
             oauth.keep_rotated(),
             keeper.run(),
-            deliveries.run(),
+            turn.while_leading(deliveries.run),
             *days.work(),
             *seen.work(),
             save_last_used(store, metrics.last_used),
@@ -216,7 +218,7 @@ async def control(settings: Settings) -> None:
             server.stop()  # type: ignore[no-untyped-call]  # granian leaves it untyped
         await end([stopping, *tasks])
         with contextlib.suppress(Exception):  # what cannot be drained now is drained at the next start
-            await write_down(keeper, buckets, sequencer, store)
+            await write_down(keeper, buckets, sequencer, turn)
         await sequencer.close()
         await transports.aclose()
         await keys.aclose()
@@ -248,6 +250,9 @@ def serve(settings: Settings) -> int:
         uvloop.run(control(settings))
     except (
         DamagedError,
+    except ServerAwayError as error:  # it may come back
+        log.critical("%s", error)
+        return 1
         InUseError,
         LimitsSettingsError,
         StoreError,

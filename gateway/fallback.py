@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
+from gateway.settings import Settings
+from gateway.store_settings import store_password
 from tenants.snapshot import Snapshot
 from tenants.sql.reader import StoreReader
+
+
+def store_reader(settings: Settings, now: Callable[[], float]) -> StoreReader:
+    """The control store, for reading alone; `now`: Unix seconds. Raises `StoreUnavailableError`."""
+    if (file := settings.database) is not None:
+        return StoreReader(file, clock=now)
+    # Only who needs the driver pays for it.
+    from tenants.sql.reader_postgres import PostgresReader  # noqa: PLC0415
+
+    return PostgresReader(settings.store.url, store_password(settings.store, settings.home), clock=now)
 
 
 class Fallback:
     """Opened when first needed."""
 
-    def __init__(self, path: Path, now: Callable[[], float]) -> None:
-        """`now`: Unix seconds."""
-        self._path = path
+    def __init__(self, settings: Settings, now: Callable[[], float]) -> None:
+        self._settings = settings
         self._now = now
         self._reader: StoreReader | None = None
 
@@ -27,5 +37,5 @@ class Fallback:
 
     def _opened(self) -> StoreReader:
         if self._reader is None:
-            self._reader = StoreReader(self._path, clock=self._now)
+            self._reader = store_reader(self._settings, self._now)
         return self._reader

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from gateway.backends import open_oauth
+from gateway.backends import control_store, open_oauth
 from gateway.clock import SystemClock
 from gateway.oauth.signing import SigningKeys
 from gateway.pki import write_development_tls
@@ -26,7 +26,6 @@ from gateway.settings import Settings, SettingsError, validated
 from policies.facts import Role
 from tenants.ids import PLATFORM, MemberId, OrgId, new_member_id, org_id
 from tenants.models import Member, Org
-from tenants.sql.store import open_store, sqlite_url
 from tenants.store import Actor, AlreadyExistsError, OrgStore
 from tenants.validate import is_dns_name
 
@@ -98,7 +97,7 @@ async def _first_people(
     settings: Settings, operator_email: str, org: OrgId, owner_email: str
 ) -> tuple[FirstPerson, ...]:
     clock = SystemClock()
-    store = await open_store(sqlite_url(settings.database), clock=clock.now)
+    store = await control_store(settings, clock)
     try:
         sealed = SealedFile(
             settings.path(settings.secrets.path), read_master_key(settings.secrets.master_key, settings.home)

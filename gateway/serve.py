@@ -126,7 +126,7 @@ def examine(settings: Settings) -> None:
     except WitnessSettingsError as error:
         raise CannotServeError(error.message, error.fix) from None
     logs = settings.path(settings.audit.path) / "orgs"
-    if not settings.database.exists() and logs.is_dir() and any(logs.iterdir()):
+    if settings.database is not None and not settings.database.exists() and logs.is_dir() and any(logs.iterdir()):
         # An empty database would begin to count again, and nobody could sign in.
         raise CannotServeError(
             f"{settings.database} is missing, although there are audit logs", "restore it from a backup"

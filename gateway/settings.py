@@ -17,8 +17,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from gateway.audit_settings import AuditStoreSettings, audit_store_faults
 from gateway.limits_settings import LimitsSettings, limits_faults
+from gateway.store_settings import StoreSettings
 from gateway.vault_settings import VaultSettings, vault_faults
 from gateway.witness_settings import AuditWitnessSettings, witness_faults
+from tenants.sql.address import is_postgres, sqlite_path
 
 ENV_PREFIX = "ORGATE_"
 KEY_PREFIX = "ORGATE_KEY_"
@@ -55,16 +57,9 @@ def _origin(text: str) -> str:
     return text.rstrip("/")
 
 
-def _sqlite(text: str) -> str:
-    if not text.startswith("sqlite:") or text == "sqlite:":
-        raise ValueError("must be sqlite:PATH")
-    return text
-
-
 Origin = Annotated[str, AfterValidator(_origin)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Network = Annotated[str, AfterValidator(_network)]
-StoreUrl = Annotated[str, AfterValidator(_sqlite)]
 
 
 class _Section(BaseModel):
@@ -187,12 +182,6 @@ class Tokens(_Section):
     )
 
 
-class Store(_Section):
-    """Organizations, members, upstreams, models, limits, rules, accounts."""
-
-    url: StoreUrl = Field(default="sqlite:control.db", description="`sqlite:` and a file.")
-
-
 class Secrets(_Section):
     """`master_key` is a file with mode 0600, a passphrase, or `env:NAME` (development only, warned about)."""
 
@@ -294,7 +283,7 @@ class Settings(_Section):
     public: PublicListener = PublicListener()
     admin: AdminListener = AdminListener()
     tokens: Tokens = Tokens()
-    store: Store = Store()
+    store: StoreSettings = StoreSettings()
     secrets: Secrets = Secrets()
     vault: VaultSettings = VaultSettings()
     limits: LimitsSettings = LimitsSettings()
@@ -313,8 +302,9 @@ class Settings(_Section):
         return self.home / relative
 
     @property
-    def database(self) -> Path:
-        return self.path(self.store.url.removeprefix("sqlite:"))
+    def database(self) -> Path | None:
+        """The control store's file; None when it is in PostgreSQL."""
+        return None if is_postgres(self.store.url) else self.path(sqlite_path(self.store.url))
 
     @property
     def bus_socket(self) -> Path:

@@ -107,7 +107,7 @@ def _worker(settings: Settings) -> Litestar:
         on_snapshot=lambda snapshot: _keep(snapshot, transports, leases),
         on_reset=reset,
         clock=clock,
-        reader=Fallback(settings.database, clock.now),
+        reader=Fallback(settings, clock.now),
         max_staleness_s=settings.server.max_staleness_s,
     )
     buckets = slices_in_redis(settings) or slices_over(bus)

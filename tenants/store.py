@@ -90,7 +90,7 @@ class StoreUnavailableError(StoreError):
     """The database cannot be read or written now (locked, disk full, not a database). Nothing was changed."""
 
 
-class StoreAwayError(StoreUnavailableError):
+class ServerAwayError(StoreUnavailableError):
     """The database's server does not answer. It may come back by itself."""
 
 

@@ -62,8 +62,11 @@ def uninterrupted(method: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Co
 class Transaction:
     """One write. `now` is the clock's reading at its start: everything in it happens at that instant."""
 
-    def __init__(self, connection: AsyncConnection, now: float, version: int, seq: int) -> None:
+    def __init__(
+        self, connection: AsyncConnection, now: float, version: int, seq: int, *, tells: bool = True
+    ) -> None:
         self.connection = connection
+        self._tells = tells
         self.now = now
         self.at = int(now)
         self._before = version
@@ -120,10 +123,10 @@ class Transaction:
         )
         self.raise_version()
 
-    async def finish(self, *, tell: bool = True) -> None:
-        """Write the counters back: the last statement before the commit. `tell`: other nodes hear of it then."""
+    async def finish(self) -> None:
+        """Write the counters back: the last statement before the commit. Other nodes hear of it then."""
         await self.connection.execute(update(tables.counters).values(version=self._version, seq=self._seq))
-        if tell and self.connection.dialect.name == "postgresql":
+        if self._tells and self.connection.dialect.name == "postgresql":
             await self.connection.exec_driver_sql(NOTIFY)
 
 
@@ -182,15 +185,15 @@ class Database:
         async with self._writer:
             with unavailable():
                 async with self._writing.begin() as connection:
-                    transaction = await self._start(connection)
+                    transaction = await self._start(connection, tell)
                     yield transaction
-                    await transaction.finish(tell=tell)
+                    await transaction.finish()
         if tell:
             self.tell()
 
-    async def _start(self, connection: AsyncConnection) -> Transaction:
+    async def _start(self, connection: AsyncConnection, tells: bool) -> Transaction:
         row = (await connection.execute(select(tables.counters).with_for_update())).mappings().one()
-        return Transaction(connection, self.clock(), row["version"], row["seq"])
+        return Transaction(connection, self.clock(), row["version"], row["seq"], tells=tells)
 
     def tell(self) -> None:
         """Somebody has committed."""

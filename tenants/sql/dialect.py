@@ -20,14 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeEngine
 
 from tenants.sql.address import SQLITE, is_postgres, sqlite_path
-from tenants.store import StoreAwayError, StoreUnavailableError
+from tenants.store import ServerAwayError, StoreUnavailableError
 
 TRUNCATE_TRIES: Final = 3
 CONNECTIONS: Final = 8
 
 READS: Final = "orgate_reads"
 ORG: Final = "orgate_org"
-EVERY_ORG: Final = "*"
 
 READ_ONLY: Final[Mapping[str, Any]] = {READS: True}
 """Execution options of a transaction that only reads: it waits for no writer and sees one instant."""
@@ -156,7 +155,7 @@ def unavailable() -> Iterator[None]:
     except DBAPIError as error:
         # Of PostgreSQL's only the first line: the others repeat the connection or the row.
         said = str(error.orig).partition("\n")[0]
-        kind = StoreAwayError if _away(error.orig) else StoreUnavailableError
+        kind = ServerAwayError if _away(error.orig) else StoreUnavailableError
         raise kind(f"the control store cannot be used now: {said}") from error
     except PoolTimeoutError as error:
         raise StoreUnavailableError("the control store is busy: no connection became free in time") from error

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, MetaData, create_engine, insert, select, update
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -17,8 +18,9 @@ from sqlalchemy.pool import NullPool
 
 from tenants.sql import tables
 from tenants.sql.address import SCHEMA, parameters, shown
+from tenants.sql.connecting import connect_parameters
 from tenants.sql.migrate import migrate
-from tenants.sql.postgres import WRITE_LOCK, connect_parameters
+from tenants.sql.postgres import WRITE_LOCK
 from tenants.sql.rowlevel import grants, policies
 from tenants.sql.version import SCHEMA_VERSION, refuse_newer
 from tenants.store import StoreUnavailableError
@@ -42,7 +44,7 @@ def prepare(
 
     def connect() -> psycopg.Connection:
         secret = password() if password is not None else ""
-        return psycopg.connect(**told, **({"password": secret} if secret else {}))  # type: ignore[arg-type]
+        return psycopg.connect(make_conninfo("", **told), password=secret or None)
 
     try:
         role = _role(connect, runtime, parameters(url)["user"])

@@ -21,23 +21,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 
-from tenants.sql.address import SCHEMA, parameters
-from tenants.sql.dialect import EVERY_ORG, ORG, READS
+from tenants.sql.connecting import EVERY_ORG, SETTING, connect_parameters
+from tenants.sql.dialect import ORG, READS
 
 WRITE_LOCK: Final = 0x6F72_6761_7465_0001  # "orgate" and a number, for pg_advisory_xact_lock
-SETTING: Final = "orgate.org"
-"""What the policies of row-level security look at (`tenants.sql.rowlevel`)."""
 
 _RECYCLE_S: Final = 600
-_CONNECT_S: Final = 5
 _ID: Final = re.compile(r"[a-z0-9-]{1,40}")
-_TIMES: Final = {
-    "connect_timeout": str(_CONNECT_S),
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "20000",
-}
 
 
 @compiles(String, "postgresql")
@@ -52,22 +42,6 @@ def _integer(kind: Integer, compiler: Any, **_: Any) -> str:
     return "BIGINT"
 
 
-def connect_parameters(url: str, *, timeout_ms: int, application: str) -> dict[str, str]:
-    """For libpq, without the password. Raises ValueError."""
-    options = {
-        "search_path": SCHEMA,
-        "lock_timeout": timeout_ms,
-        "statement_timeout": max(2 * timeout_ms, 10_000),
-        "idle_in_transaction_session_timeout": max(2 * timeout_ms, 10_000),
-        # Of a machine that is gone the lock comes back in half a minute.
-        "tcp_keepalives_idle": 10,
-        "tcp_keepalives_interval": 5,
-        "tcp_keepalives_count": 3,
-    }
-    said = " ".join(f"-c {name}={value}" for name, value in options.items())
-    return {**_TIMES, **parameters(url), "options": said, "application_name": application}
-
-
 def create_postgres_engine(
     url: str, *, timeout_ms: int, password: Callable[[], str] | None, connections: int
 ) -> AsyncEngine:
@@ -77,6 +51,7 @@ def create_postgres_engine(
     engine = create_async_engine(
         URL.create("postgresql+psycopg"),
         hide_parameters=True,  # an error's text must not carry an e-mail address into a log
+        use_native_hstore=False,
         pool_size=connections,
         max_overflow=0,
         pool_timeout=timeout_ms / 1000,

@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 from sqlalchemy import MetaData, Table
 
 from tenants.sql.address import SCHEMA
+from tenants.sql.connecting import SETTING
 
-SETTING: Final = "orgate.org"
 POLICY: Final = "one_org"
 _MINE: Final = f"(SELECT current_setting('{SETTING}', true))"
 _BY_ID: Final = {"orgs": "id"}
@@ -31,6 +31,11 @@ SELECT current_user::text, r.rolsuper, r.rolbypassrls,
      WHERE n.nspname = 'orgate' AND c.relkind = 'r' AND NOT (c.relrowsecurity AND c.relforcerowsecurity)),
     current_setting('fsync') = 'on' AND current_setting('synchronous_commit') <> 'off'
 FROM pg_roles r WHERE r.rolname = current_user
+"""
+
+
+USABLE: Final = """
+SELECT coalesce((SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'orgate'), false)
 """
 
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from sqlalchemy import Connection, select
 
 from tenants.sql import tables
 from tenants.sql.migrate import MIGRATE, require
-from tenants.sql.rowlevel import ROLE, RoleFacts, role_fault
+from tenants.sql.rowlevel import ROLE, USABLE, RoleFacts, role_fault
 from tenants.sql.version import SCHEMA_VERSION, refuse_newer
 from tenants.store import StoreUnavailableError
-
-_USABLE: Final = """
-SELECT coalesce((SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'orgate'), false)
-"""
 
 
 def examine(connection: Connection) -> None:
@@ -23,7 +17,7 @@ def examine(connection: Connection) -> None:
     facts = RoleFacts(*row)
     if fault := role_fault(facts):
         raise StoreUnavailableError(f"{fault[0]}; {fault[1]}")
-    if not connection.exec_driver_sql(_USABLE).scalar_one():
+    if not connection.exec_driver_sql(USABLE).scalar_one():
         raise StoreUnavailableError(f"the database has no tables that role {facts.role} may use; {MIGRATE}")
     found = connection.scalar(select(tables.schema.c.version)) or 0
     refuse_newer(found)

@@ -47,8 +47,8 @@ async def open_store(
     """Open the database at `url`: `sqlite:PATH`, making the file, the tables and the platform's org if missing; or
     `postgresql://ROLE@HOST/DATABASE`, whose tables are there and not the role's. `connections`: at most so many.
 
-    Errors: `NewerSchemaError`; `StoreAwayError` when the server cannot be reached; `StoreUnavailableError` when it
-    cannot be opened, is no database, stays locked for `busy_timeout_ms`, or the role may do more than serve.
+    Errors: `NewerSchemaError`; `ServerAwayError` when the server cannot be reached; `StoreUnavailableError` when
+    it cannot be opened, is no database, stays locked for `busy_timeout_ms`, or the role may do more than serve.
     """
     engine = create_engine(url, busy_timeout_ms=busy_timeout_ms, password=password, connections=connections)
     database = Database(engine, clock)
@@ -250,6 +250,10 @@ class SqlControlStore:
     async def changed_since(self, version: int) -> tuple[int, tuple[OrgId, ...], tuple[OrgId, ...]]:
         living, buried = tables.orgs, tables.tombstones
         async with self._database.read() as connection:
+    def tell(self) -> None:
+        """Another process has committed: whoever subscribed is called."""
+        self._database.tell()
+
             now = await _version(connection)
             changed = await connection.execute(
                 select(living.c.id).where(living.c.touched > version).order_by(living.c.id)

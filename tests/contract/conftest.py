@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.oauth.sql import SqlOAuthStore
 from tenants.sql.store import SqlControlStore
 from tests.contract.control_store import BACKENDS, Backend, Clock
 
@@ -25,4 +26,11 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
 async def store(backend: Backend, clock: Clock) -> AsyncIterator[SqlControlStore]:
     opened = await backend.open(clock)
     yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def oauth_store(backend: Backend, clock: Clock) -> AsyncIterator[SqlOAuthStore]:
+    opened = await backend.open(clock)
+    yield await SqlOAuthStore.open(opened.engine)
     await opened.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ from tenants.models import (
 )
 from tenants.sql.store import SqlControlStore, open_store, sqlite_url
 from tenants.store import Actor
+from tests.kit.postgres_store import empty_control_database
 
 OPERATOR = Actor(org=PLATFORM, member="mem_op", client="orgate-cli", request_id="req-1")
 NOW = 1_800_000_000.25
@@ -61,7 +63,19 @@ class SqliteBackend:
         return await open_store(self.url, clock=clock)
 
 
-BACKENDS = {"sqlite": SqliteBackend}
+class PostgresBackend:
+    def __init__(self, folder: Path) -> None:
+        self.database = empty_control_database()
+
+    @property
+    def url(self) -> str:
+        return self.database.url
+
+    async def open(self, clock: Clock) -> SqlControlStore:
+        return await open_store(self.url, clock=clock)
+
+
+BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": SqliteBackend, "postgres": PostgresBackend}
 
 
 def in_process(script: str, *arguments: str) -> int:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -23,29 +20,15 @@ from gateway.oauth.store import (
     StoredInvitation,
 )
 from tenants.ids import MemberId, OrgId
-from tenants.sql.store import open_store
 
 ACME, GLOBEX = OrgId("acme"), OrgId("globex")
 ADA = MemberId("mem_ada")
 NOW = 1_800_000_000.0
 
 
-@asynccontextmanager
-async def _sqlite(folder: Path) -> AsyncIterator[OAuthStore]:
-    control = await open_store(f"sqlite:{folder / 'control.db'}")
-    try:
-        yield await SqlOAuthStore.open(control.engine)
-    finally:
-        await control.close()
-
-
-BACKENDS = {"sqlite": _sqlite}
-
-
-@pytest.fixture(params=BACKENDS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OAuthStore]:
-    async with BACKENDS[request.param](tmp_path) as made:
-        yield made
+@pytest.fixture
+async def store(oauth_store: SqlOAuthStore) -> OAuthStore:
+    return oauth_store
 
 
 def grant(**changes: object) -> DeviceGrant:

@@ -131,6 +131,7 @@ async def test_what_has_ended_is_forgotten(acme: SqlControlStore, clock: Clock) 
     assert not await book.purge(int(NOW) + 10 * LATE_S)
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_scrubbing_waits_for_others_only_so_long(backend: Backend) -> None:
     assert isinstance(backend, SqliteBackend)
     hasty = await open_store(backend.url, busy_timeout_ms=50)
@@ -152,6 +153,7 @@ def bytes_of(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.iterdir() if path.is_file())
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_scrubbing_leaves_no_byte_of_them_in_any_file(acme: SqlControlStore, backend: Backend) -> None:
     assert isinstance(backend, SqliteBackend)
     folder, mine = backend.path.parent, acme.for_org(ACME)
