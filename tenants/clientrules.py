@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from tenants.clients import AuthMethod, GrantType, OAuthClient
-from tenants.ids import PLATFORM, InvalidIdError, resource_name, service_id
+from tenants.ids import PLATFORM, InvalidIdError, is_service_id, resource_name, service_id
 
 Fault = tuple[str, str]
 
@@ -35,6 +35,8 @@ def client_faults(item: OAuthClient) -> Iterator[Fault]:
         resource_name(item.name)
     except InvalidIdError as error:
         yield "name", str(error)
+    if is_service_id(item.name):
+        yield "name", "is not one that a service account has"
     if not 1 <= len(item.title) <= MAX_TITLE or not item.title.isprintable() or item.title != item.title.strip():
         yield "title", f"is 1 to {MAX_TITLE} printable characters without spaces around them"
     for field, values in (("grant_types", item.grant_types), ("planes", item.planes)):
@@ -109,6 +111,8 @@ def _grants(item: OAuthClient) -> Iterator[Fault]:
             yield "auth_method", "cannot be none for client_credentials: that needs a confidential client"
         if not item.service:
             yield "service", "is needed for client_credentials: the service account that its tokens are for"
+    if GrantType.TOKEN_EXCHANGE in item.grant_types:
+        yield "grant_types", "cannot have token-exchange: a service account itself has it (`orgate service trust`)"
     if item.service:
         try:
             service_id(item.service)

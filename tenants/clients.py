@@ -21,6 +21,7 @@ class GrantType(StrEnum):
     DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
     REFRESH_TOKEN = "refresh_token"  # noqa: S105 -- the standard's word, not a secret
     CLIENT_CREDENTIALS = "client_credentials"
+    TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 
 class Plane(StrEnum):

@@ -116,6 +116,12 @@ class Operation(StrEnum):
     RULE_UPDATE = "rule.update"
     RULE_DELETE = "rule.delete"
 
+    TRUST_LIST = "trust.list"
+    TRUST_CREATE = "trust.create"
+    TRUST_READ = "trust.read"
+    TRUST_UPDATE = "trust.update"
+    TRUST_DELETE = "trust.delete"
+
     SCIM_READ = "scim.read"
     SCIM_UPDATE = "scim.update"
     SCIM_TOKEN_LIST = "scim_token.list"

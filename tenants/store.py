@@ -30,6 +30,7 @@ from tenants.scim import ScimBook
 from tenants.snapshot import TenantRecord
 from tenants.statickeys import StaticKey
 from tenants.streams import AuditStream, StreamBook
+from tenants.trust import ServiceTrust
 
 T = TypeVar("T")
 
@@ -273,6 +274,9 @@ class OrgStore(Protocol):
     def services(self) -> Repository[Service]:
         """As with members, a write that takes something away revokes the account's access tokens too. Deleting one
         that a client or a limit names raises `InUseError`."""
+
+    @property
+    def trusts(self) -> Repository[ServiceTrust]: ...
 
     @property
     def static_keys(self) -> StaticKeyRepository: ...

@@ -42,6 +42,7 @@ from tenants.models import (
     WireProtocol,
 )
 from tenants.streams import FORMATS, AuditStream, StreamKind
+from tenants.trust import ServiceTrust, trust_faults
 
 Fault = tuple[str, str]
 
@@ -71,8 +72,6 @@ _PEM: Final = re.compile(r"(?:\s*-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-
 _ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
 _BUCKET_PATH: Final = re.compile(r"/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9_-][A-Za-z0-9._-]*){0,8}")
-_WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
-_BUCKET_PATH: Final = re.compile(r"/[A-Za-z0-9][A-Za-z0-9.-]{1,61}[A-Za-z0-9](?:/[A-Za-z0-9_-][A-Za-z0-9._-]*){0,8}")
 _GLOB: Final = re.compile(r"(?:[a-z0-9._*?-]|\[!?[a-z0-9._-]+\])+")
 _MOST: Final = {
     LimitUnit.SPEND: MAX_FINE,
@@ -152,6 +151,12 @@ def _member(item: Member) -> Iterator[Fault]:
         if item.org != PLATFORM and role is Role.OPERATOR:
             yield "roles", "cannot be 'operator' outside the platform's own organization"
     yield from _range("not_before", item.not_before, 0, MAX_TIME)
+
+
+def _trust(item: ServiceTrust) -> Iterator[Fault]:
+    yield from trust_faults(item)
+    if item.ca_pem and not is_certificates(item.ca_pem):
+        yield "ca_pem", "is one or more certificates in PEM (BEGIN CERTIFICATE), at most 256 KiB, and no key"
 
 
 def _service(item: Service) -> Iterator[Fault]:
@@ -475,4 +480,5 @@ _RULES: Final[dict[type[Struct], Callable[[Any], Iterator[Fault]]]] = {
     OAuthClient: client_faults,
     IdentityProvider: _idp,
     Service: _service,
+    ServiceTrust: _trust,
 }

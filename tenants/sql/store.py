@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from tenants.clients import org_of
 from tenants.ids import OrgId, is_service_id
 from tenants.models import Revocation
 from tenants.snapshot import TenantRecord
@@ -31,6 +32,7 @@ from tenants.sql.services import Services
 from tenants.sql.statickeys import StaticKeys
 from tenants.sql.streams import AuditStreams, SqlStreamBook
 from tenants.sql.teams import Teams
+from tenants.sql.trusts import Trusts
 from tenants.store import Actor, Change, InvalidItemError, InvalidQueryError
 
 __all__ = ["SqlControlStore", "SqlOrgStore", "open_store", "sqlite_url"]
@@ -80,6 +82,7 @@ class SqlOrgStore:
         self._static_keys = StaticKeys(database, org)
         self._clients = Clients(database, org)
         self._services = Services(database, org)
+        self._trusts = Trusts(database, org)
         self._scim = SqlScimBook(database, org, self._members, self._teams)
 
     @property
@@ -123,6 +126,10 @@ class SqlOrgStore:
         return self._services
 
     @property
+    def trusts(self) -> Trusts:
+        return self._trusts
+
+    @property
     def idp(self) -> SqlIdentityProvider:
         return self._idp
 
@@ -164,11 +171,13 @@ class SqlOrgStore:
             raise InvalidItemError([("org", f"is not '{self._org}'")])
         async with self._database.write() as transaction:
             await orgs.find(transaction.connection, self._org)
-            if revocation.member and not revocation.token_id:
+            of_client = bool(org_of(revocation.member))
+            if revocation.member and not revocation.token_id and not of_client:
                 who = self._services if is_service_id(revocation.member) else self._members
                 await who.bar(transaction, revocation.member, revocation.not_before)
             await transaction.revoke(revocation)
-            noun = "token" if revocation.token_id else "member" if revocation.member else "org"
+            whose = "client" if of_client else "member" if revocation.member else "org"
+            noun = "token" if revocation.token_id else whose
             target = revocation.token_id or revocation.member or self._org
             await transaction.queue(self._org, f"{noun}.revoke", target, by, {"not_before": revocation.not_before})
 
@@ -241,6 +250,10 @@ class SqlControlStore:
         """
         return self._database.subscribe(callback)
 
+    def tell(self) -> None:
+        """Another process has committed: whoever subscribed is called."""
+        self._database.tell()
+
     @uninterrupted
     async def version(self) -> int:
         async with self._database.read() as connection:
@@ -250,10 +263,6 @@ class SqlControlStore:
     async def changed_since(self, version: int) -> tuple[int, tuple[OrgId, ...], tuple[OrgId, ...]]:
         living, buried = tables.orgs, tables.tombstones
         async with self._database.read() as connection:
-    def tell(self) -> None:
-        """Another process has committed: whoever subscribed is called."""
-        self._database.tell()
-
             now = await _version(connection)
             changed = await connection.execute(
                 select(living.c.id).where(living.c.touched > version).order_by(living.c.id)

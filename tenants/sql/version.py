@@ -6,7 +6,7 @@ from typing import Final
 
 from tenants.store import NewerSchemaError
 
-SCHEMA_VERSION: Final = 16
+SCHEMA_VERSION: Final = 17
 
 
 def refuse_newer(found: int) -> None:

@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 
 from policies.facts import Role
 from policies.rules import starting_rules
+from tenants.clients import Plane
 from tenants.ids import PLATFORM, OrgId
 from tenants.models import Member, Org, State, Upstream
 from tenants.sql.store import SqlControlStore
@@ -26,6 +27,7 @@ from tenants.store import (
     Repository,
     VersionMismatchError,
 )
+from tenants.trust import ServiceTrust
 from tests.contract.control_store import (
     NOW,
     OPERATOR,
@@ -40,6 +42,12 @@ from tests.contract.control_store import (
     upstream,
 )
 
+
+def trust(of: str, name: str = "main", **changes: object) -> ServiceTrust:
+    values = {"issuer": "https://ci.example", "audience": "gw", "claims": ("sub=repo:acme/*",), **changes}
+    return ServiceTrust(org=OrgId(of), name=name, service="svc_1", **values)  # type: ignore[arg-type]
+
+
 # collection → (how to make one, its key, another value of one of its fields)
 KINDS: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
     "members": (member, "mem_1", {"name": "Another Name"}),
@@ -50,6 +58,7 @@ KINDS: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
     "rules": (rule, "no-embeddings", {"models": ("*",)}),
     "services": (service, "svc_1", {"roles": (Role.MEMBER, Role.AUDITOR, Role.ADMIN)}),
     "clients": (client, "ide", {"title": "Another"}),
+    "trusts": (trust, "main", {"claims": ("sub=a", "ref=b"), "planes": tuple(Plane)}),
 }
 kinds = pytest.mark.parametrize("collection", sorted(KINDS))
 
@@ -65,6 +74,8 @@ async def prepared(store: ControlStore, name: str, collection: str) -> Repositor
     mine = store.for_org(OrgId(name))
     if collection == "models":
         await mine.upstreams.create(upstream(name), OPERATOR)
+    if collection == "trusts":
+        await mine.services.create(service(name), OPERATOR)
     return repository(mine, collection)
 
 
@@ -417,3 +428,12 @@ async def test_a_deleted_org_is_gone_and_its_id_stays_taken(store: SqlControlSto
     assert queued[:-1] == before
     assert (queued[-1].org, queued[-1].action) == ("acme", "org.delete")
     assert isinstance(await store.orgs.create(Org(id=OrgId("acme2"), name="Acme"), OPERATOR), Org)
+
+
+async def test_a_trust_goes_with_its_service_account_and_needs_one(store: SqlControlStore) -> None:
+    things = await prepared(store, "acme", "trusts")
+    await things.create(trust("acme"), OPERATOR)
+    with pytest.raises(InvalidReferenceError):
+        await things.create(structs.replace(trust("acme", "other"), service="svc_2"), OPERATOR)
+    await store.for_org(OrgId("acme")).services.delete("svc_1", 1, OPERATOR)
+    assert await things.page() == ((), "")
