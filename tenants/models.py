@@ -44,6 +44,7 @@ class Org(Struct, frozen=True):
     `policies.holds`. `timezone` (IANA name): where its days, weeks and months begin. `weight`: its part of what
     organizations share, beside the others'. `durability`: of its audit log. `audit_retention_days`: how long its
     entries are kept, 0 as long as the server says. `audit_hold`: why none of them is dropped now, '' for no hold.
+    `audit_prompt_hash`: whether entries of requests have a keyed hash of the prompt.
     `personal_tokens`: whether its people and services may have static keys (`tenants.statickeys`).
     `second_factor`: the roles whose members sign in with a second factor; everybody else may have one.
     """
@@ -60,6 +61,7 @@ class Org(Struct, frozen=True):
     durability: Durability = Durability.BUFFERED
     audit_retention_days: int = 0
     audit_hold: str = ""
+    audit_prompt_hash: bool = False
     personal_tokens: bool = False
     dpop: Dpop = Dpop.OFF
     second_factor: tuple[Role, ...] = ()
@@ -331,7 +333,8 @@ class UpstreamKey(Struct, frozen=True):
 
 class Revocation(Struct, frozen=True):
     """Access tokens of `org` (and of `member`, or with id `token_id`, when set) issued before `not_before`
-    are refused. Forgotten once the longest token has ended (`expires_at`)."""
+    are refused. Forgotten once the longest token has ended (`expires_at`). A client's id in the place of `member`,
+    which has a dot and so is nobody's: those that were issued to that client."""
 
     org: OrgId
     not_before: int

@@ -25,6 +25,7 @@ ENDPOINTS = {
     "/oauth/authorize": "The page where a person signs in for a program with a browser (RFC 6749 section 4.1).",
     "/oauth/device": "The page where a person enters the code, signs in, and says yes or no.",
     "/oauth/device_authorization": "Begin a sign-in (RFC 8628 section 3.1).",
+    "/oauth/introspect": "Whether a token counts now, and whose it is (RFC 7662). For clients that authenticate.",
     "/oauth/invitation": "The page where an invitation becomes a password.",
     "/oauth/par": "Push an authorization request, and get the `request_uri` that stands for it (RFC 9126).",
     "/oauth/revoke": "Take a token back (RFC 7009).",

@@ -19,6 +19,7 @@ from litestar.types import Receive, Scope, Send
 
 from gateway.bus.client import Relayed
 from gateway.errors import UnavailableError
+from tenants.ids import InvalidIdError, org_id
 
 log = logging.getLogger("orgate.oauth")
 
@@ -29,8 +30,10 @@ RELAYED: Mapping[str, tuple[str, ...]] = {
     "/oauth/device": ("GET", "POST"),
     "/oauth/device_authorization": ("POST",),
     "/oauth/invitation": ("GET", "POST"),
+    "/oauth/introspect": ("POST",),
     "/oauth/par": ("POST",),
     "/oauth/revoke": ("POST",),
+    "/oauth/sso/callback/{org:str}": ("GET",),
     "/oauth/token": ("POST",),
 }
 """Everything that is relayed. A path that is not here does not exist on the public listener."""
@@ -47,7 +50,7 @@ _REQUEST_HEADERS = frozenset(
 _RESPONSE_HEADERS = frozenset(
     b"allow cache-control content-language content-security-policy content-type cross-origin-opener-policy"
     b" dpop-nonce etag location pragma referrer-policy retry-after set-cookie vary www-authenticate"
-    b" x-content-type-options x-frame-options".split()
+    b" x-content-type-options refresh x-frame-options".split()
 )
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 
@@ -135,7 +138,7 @@ async def _ask(
     headers += [("cookie", "; ".join(cookies))] if cookies else []
     client = scope.get("client")
     headers += [("x-orgate-client", client[0] if client else ""), ("x-request-id", request_id.decode())]
-    target = path + ("?" + query.decode("latin-1") if query else "")
+    target = _path(path, scope) + ("?" + query.decode("latin-1") if query else "")
     try:
         return await control.relay(asked, target, headers, body)
     except UnavailableError:
@@ -144,6 +147,16 @@ async def _ask(
         raise _RefusedError(
             503, "temporarily_unavailable", "sign-in is not available for the moment; try again", again
         ) from None
+
+
+def _path(path: str, scope: Scope) -> str:
+    """`path`, with the organization that stands in its place: an id and nothing else goes on."""
+    if "{org:str}" not in path:
+        return path
+    try:
+        return path.replace("{org:str}", org_id(str(scope["path_params"]["org"])))
+    except InvalidIdError:
+        raise _RefusedError(404, "invalid_request", "there is nothing here") from None
 
 
 async def _body(receive: Receive) -> bytes:

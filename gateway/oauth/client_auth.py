@@ -1,7 +1,7 @@
 """Which client asks, and whether it is: RFC 6749 section 2.3, RFC 7523 section 3.
 
-A client proves itself in the one way it is registered for. Whatever is wrong with that is said in the same words, as
-of a client that does not exist, so that nobody learns which ones do.
+A client proves itself in the one way it is registered for. Whatever is wrong with that is said in the same words,
+as of a client that does not exist, so that nobody learns which ones do.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from gateway.oauth.throttle import Throttles
 REFUSED: Final = "the client is not registered, or did not authenticate as it is registered to"
 PUBLIC: Final = "this client is public: it has no secret"
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-ALGORITHMS: Final = ("RS256", "PS256", "ES256", "EdDSA")
-"""What an assertion may be signed with (RFC 7518 section 3.1, RFC 8037)."""
+ALGORITHMS: Final = ("RS256", "PS256", "ES256", "EdDSA", "Ed25519")
+"""What an assertion may be signed with (RFC 7518 section 3.1, RFC 8037; RFC 9864 for the last name)."""
 
 MAX_ASSERTION: Final = 8 * 1024
 LONGEST_S: Final = 300
@@ -136,7 +136,7 @@ class ClientAuthentication:
 
 
 def _shown(form: Mapping[str, str], authorization: Sequence[str]) -> Shown:
-    """Raises `InvalidRequestError` when a request shows more than one thing, or two names (RFC 6749 section 2.3)."""
+    """Raises `InvalidRequestError` for more than one proof, or two names (RFC 6749 section 2.3)."""
     ways = [name for name in _SHOWN if name in form]
     if len(authorization) + len(ways) > 1:
         raise InvalidRequestError("a client authenticates in one way at a time")

@@ -1,8 +1,8 @@
 """Pushed authorization requests, RFC 9126: what a client asks comes from the client, and not through the browser.
 
 A `request_uri` is good for a minute, once, and for the client it was given to. What it stands for goes on through
-the sign-in pages with a mark under the server's key, so that a page may take longer than that minute, and nobody can
-change what was pushed.
+the sign-in pages with a mark under the server's key, so that a page may take longer than that minute, and nobody
+can change what was pushed.
 """
 
 from __future__ import annotations

@@ -78,6 +78,15 @@ class RefreshTokens:
             return None
         return family
 
+    async def current(self, token: str) -> Family | None:
+        """The living family in which `token` would still bring tokens: it is the current one, or within the
+        grace."""
+        family, digest, now = await self.find(token), sha256(token), self._clock()
+        if family is None:
+            return None
+        good = (family.current, *(one.digest for one in family.recent if now - one.at <= self._grace_s))
+        return family if any(hmac.compare_digest(one, digest) for one in good) else None
+
     async def rotate(self, token: str, family: Family, jkt: str = "") -> str | None:
         """The successor of `token`: the same one for everybody who brings `token` within the grace. The family is
         bound to `jkt` from now on, if it is to none yet.

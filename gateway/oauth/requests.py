@@ -1,4 +1,4 @@
-"""What is kept of clients' requests: ids of assertions that were used, requests that were pushed, who has sessions."""
+"""What is kept of clients' requests: assertions used, authorization requests pushed, who has sessions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from msgspec import Struct
-
-from tenants.ids import MemberId
 
 
 class Pushed(Struct, frozen=True):
@@ -32,6 +30,6 @@ class ClientRequests(Protocol):
     async def take(self, digest: str, client: str, now: float) -> Pushed | None:
         """Conditional: take it away. Of concurrent callers one gets it, and nobody who is another client."""
 
-    async def end_client(self, client: str, now: float, since: float) -> tuple[MemberId, ...]:
-        """End every family that was begun with `client`, and whatever could begin one. Returns whose sessions
-        those were, and those that ended after `since`: who may hold an access token. One transaction."""
+    async def end_client(self, client: str, now: float) -> int:
+        """End every family that was begun with `client`, how many; and whatever could begin one. One
+        transaction."""

@@ -12,12 +12,11 @@ from typing import Any, Final
 from argon2 import PasswordHasher
 from msgspec import Struct, structs
 
-from gateway.jws import ALGORITHMS
 from gateway.oauth.accounts import Accounts, Invitation
 from gateway.oauth.authorization import AuthorizationCodes, AuthorizationRequest, Return, refusal
 from gateway.oauth.caller import Caller
 from gateway.oauth.client_auth import ClientAuthentication
-from gateway.oauth.clients import SCOPES, Audiences, Client, ClientRegistry, GrantType, Plane, scope_of
+from gateway.oauth.clients import Audiences, Client, ClientRegistry, GrantType, Plane, scope_of
 from gateway.oauth.device import DeviceFlow
 from gateway.oauth.digests import KEY_BYTES, ServerKey
 from gateway.oauth.dpop import Possession
@@ -30,6 +29,8 @@ from gateway.oauth.errors import (
     UnsupportedGrantTypeError,
 )
 from gateway.oauth.factors import Factors
+from gateway.oauth.introspection import Introspection
+from gateway.oauth.metadata import GRANTS, metadata
 from gateway.oauth.par import PushedRequests
 from gateway.oauth.passwords import Passwords
 from gateway.oauth.published import SigningKey
@@ -39,6 +40,7 @@ from gateway.oauth.services import ServiceTokens
 from gateway.oauth.sessions import LoginSessions
 from gateway.oauth.signin import SignedIn, SignIn, parted
 from gateway.oauth.signing import KeyStore
+from gateway.oauth.sso import Federation, SingleSignOn
 from gateway.oauth.store import AuthorizationCode, DeviceGrant, DeviceStatus, Family, OAuthStore
 from gateway.oauth.throttle import Counter, throttles
 from gateway.oauth.ticket import Tickets
@@ -55,13 +57,6 @@ log = logging.getLogger("orgate.oauth")
 HMAC_NAME: Final = "oauth/hmac"
 LOOK_S: Final = 3_600.0
 SYSTEM: Final = Actor(org=PLATFORM, member="system")
-GRANTS: Final = (
-    GrantType.AUTHORIZATION_CODE,
-    GrantType.DEVICE_CODE,
-    GrantType.REFRESH_TOKEN,
-    GrantType.CLIENT_CREDENTIALS,
-)
-"""What the token endpoint answers to."""
 
 
 class OAuthConfig(Struct, frozen=True, kw_only=True):
@@ -100,8 +95,10 @@ class OAuthService:
         hasher: PasswordHasher | None = None,
         random: Callable[[int], bytes] = os.urandom,
         counter: Counter | None = None,
+        federation: Federation | None = None,
     ) -> None:
-        """`counter`: where attempts are counted for all nodes together; None: here."""
+        """`counter`: where attempts are counted for all nodes together; None: here. `federation`: what single
+        sign-on needs; None: there is none."""
         throttle = throttles(clock, counter)
         self.config = config
         self.registry = ClientRegistry(control)
@@ -157,9 +154,22 @@ class OAuthService:
         )
         self.factors = Factors(store=store, control=control, key=key, clock=clock, random=random, base=config.base)
         self.signin = SignIn(self._accounts, Tickets(key, clock), self.factors, clock)
+        self.sso = None
+        if federation is not None:
+            self.sso = SingleSignOn.of(
+                federation, control, store, key=key, now=clock, random=random, throttle=throttle, base=config.base
+            )
         self.possession = Possession(config.base, key, control, clock)
         self._access = AccessTokens(issuer=config.issuer, keys=signing, random=random, lifetime_s=config.access_s)
         self.services = ServiceTokens(control, self._access, self._audiences, self.possession, self._asked_at)
+        self.introspection = Introspection(
+            control,
+            registry=self.registry,
+            refresh=self._refresh,
+            keys=signing,
+            audiences=self._audiences,
+            clock=clock,
+        )
         self.sessions = LoginSessions(store.sessions, store.end_family, control, clock)
         self._revoker = Revoker(control, self._refresh, signing)
 
@@ -176,6 +186,7 @@ class OAuthService:
         hasher: PasswordHasher | None = None,
         device_interval_s: int = 5,
         counter: Counter | None = None,
+        federation: Federation | None = None,
     ) -> OAuthService:
         """Load the HMAC key, making it at the first start. Control process only; `clock` gives Unix seconds."""
         secret = await secrets.load(HMAC_NAME)
@@ -202,29 +213,12 @@ class OAuthService:
             clock=clock,
             hasher=hasher,
             counter=counter,
+            federation=federation,
         )
 
     def metadata(self) -> dict[str, Any]:
-        """RFC 8414 section 2. Names what exists and nothing else."""
-        base = self.config.base
-        return {
-            "issuer": self.config.issuer,
-            "authorization_endpoint": f"{base}/oauth/authorize",
-            "token_endpoint": f"{base}/oauth/token",
-            "device_authorization_endpoint": f"{base}/oauth/device_authorization",
-            "revocation_endpoint": f"{base}/oauth/revoke",
-            "jwks_uri": f"{base}/.well-known/jwks.json",
-            "response_types_supported": ["code"],
-            "response_modes_supported": ["query"],
-            "code_challenge_methods_supported": ["S256"],
-            "authorization_response_iss_parameter_supported": True,
-            "dpop_signing_alg_values_supported": list(ALGORITHMS),
-            "grant_types_supported": [grant.value for grant in GRANTS],
-            "token_endpoint_auth_methods_supported": ["none"],
-            "revocation_endpoint_auth_methods_supported": ["none"],
-            "scopes_supported": list(SCOPES.values()),
-            "orgate_admin_url": self.config.admin_url,  # RFC 8414 section 2: additional parameters are allowed
-        }
+        """RFC 8414 section 2."""
+        return metadata(self.config.issuer, self.config.admin_url)
 
     def jwks_json(self) -> str:
         """RFC 7517; also what the snapshot carries to the workers."""
@@ -352,6 +346,10 @@ class OAuthService:
         """Forget a deleted member: password, invitation, grants and families."""
         await self._store.drop_member(org, member_id)
         await self.factors.reset(org, member_id)
+
+    async def end_client(self, client_id: str) -> int:
+        """End every refresh family that was begun with a client, sign-ins about to complete included; how many."""
+        return await self._store.clients.end_client(client_id, self._clock())
 
     async def authorization(self, form: Mapping[str, str]) -> Return:
         """Where an authorization request (RFC 6749 section 4.1.1) wants its answer. What this raises is shown to

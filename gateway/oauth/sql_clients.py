@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Final
 
 from msgspec import json
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,7 +14,6 @@ from gateway.oauth.requests import Pushed
 from gateway.oauth.store import DeviceStatus
 from gateway.oauth.tables import assertions, codes, devices, families, pushed
 from tenants.clients import org_of
-from tenants.ids import MemberId
 
 Opened = Callable[..., AbstractAsyncContextManager[AsyncConnection]]
 
@@ -66,13 +64,10 @@ class SqlClientRequests:
             row = gone.first()
         return None if row is None else Pushed(digest, client, json.decode(row[0], type=dict[str, str]), row[1])
 
-    async def end_client(self, client: str, now: float, since: float) -> tuple[MemberId, ...]:
-        mine = families.c.client == client
+    async def end_client(self, client: str, now: float) -> int:
+        mine = (families.c.client == client, families.c.ended_at == 0, families.c.expires_at > now)
         async with self._write() as connection:
-            lately = or_(families.c.ended_at == 0, families.c.ended_at > since)
-            found = await connection.execute(select(families.c.member).where(mine, lately).distinct())
-            members = tuple(found.scalars())
-            await connection.execute(update(families).where(mine, families.c.ended_at == 0).values(ended_at=now))
+            ended = await connection.execute(update(families).where(*mine).values(ended_at=now))
             # Not yet redeemed, they would begin new families after this.
             await connection.execute(
                 update(devices)
@@ -84,4 +79,4 @@ class SqlClientRequests:
             )
             await connection.execute(delete(codes).where(codes.c.client == client, codes.c.family == ""))
             await connection.execute(delete(pushed).where(pushed.c.client == client))
-        return members
+        return int(ended.rowcount)

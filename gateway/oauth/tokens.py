@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from gateway.oauth.published import SigningKey
-from tenants.models import Member
+from tenants.models import Member, Service
 
 
 class TokenSigner(Protocol):
@@ -58,7 +58,7 @@ class AccessTokens:
 
     async def issue(
         self,
-        member: Member,
+        member: Member | Service,
         client: str,
         audience: str,
         scope: str,

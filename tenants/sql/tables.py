@@ -83,6 +83,7 @@ orgs = Table(
     _text("durability", "buffered"),
     _number("audit_retention_days", 0),
     _text("audit_hold", ""),
+    _number("audit_prompt_hash", 0),
     _number("personal_tokens", 0),
     _text("dpop", "off"),
     _text("second_factor", "[]"),
@@ -330,7 +331,7 @@ revocations = Table(
     "revocations",
     metadata,
     _key("org"),
-    _key("member"),
+    Column("member", key_text(120), primary_key=True),  # or a client's id: two names and a dot
     Column("token_id", key_text(128), primary_key=True),
     _number("not_before"),
     _number("expires_at"),

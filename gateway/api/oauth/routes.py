@@ -20,7 +20,9 @@ from gateway.api.oauth.client import authenticated
 from gateway.api.oauth.device import Device
 from gateway.api.oauth.failures import translated
 from gateway.api.oauth.forms import HttpRequest, caller_of, query_of, read_form
+from gateway.api.oauth.introspect import introspect_route
 from gateway.api.oauth.par import par_route
+from gateway.api.oauth.sso import Sso
 from gateway.oauth.errors import OAuthError, UseDpopNonceError
 from gateway.oauth.service import OAuthService
 from tenants.store import StoreUnavailableError
@@ -33,7 +35,9 @@ PUBLISHED: Final = {"cache-control": "public, max-age=300", "x-content-type-opti
 
 def oauth_routes(service: OAuthService) -> list[ControllerRouterHandler]:
     """Everything under `/oauth` and `/.well-known`, for the composition root."""
-    server, authorize, device = AuthorizationServer(service), Authorize(service), Device(service)
+    sso = Sso(service, service.sso) if service.sso is not None else None
+    leave, detour = (sso.leave, sso.detour) if sso is not None else (None, None)
+    server, device, authorize = AuthorizationServer(service), Device(service, leave), Authorize(service, leave, detour)
     return [
         Router(
             path="/",
@@ -51,11 +55,13 @@ def oauth_routes(service: OAuthService) -> list[ControllerRouterHandler]:
                 ),
                 get("/oauth/authorize", name="oauth-authorize-page")(authorize.page),
                 post("/oauth/authorize", name="oauth-authorize-form")(authorize.form),
+                *([get("/oauth/sso/callback/{org:str}", name="oauth-sso-callback")(sso.callback)] if sso else []),
                 get("/oauth/device", name="oauth-device-page")(device.page),
                 post("/oauth/device", name="oauth-device-form")(device.form),
                 get("/oauth/invitation", name="oauth-invitation-page")(server.invitation_page),
                 post("/oauth/invitation", name="oauth-invitation-form")(server.invitation_form),
                 par_route(service),
+                introspect_route(service),
                 post("/oauth/token", name="oauth-token")(server.token),
                 post("/oauth/revoke", name="oauth-revoke")(server.revoke),
             ],
