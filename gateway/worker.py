@@ -20,6 +20,7 @@ from gateway.api.data.health import health_routes, refuse_http
 from gateway.api.data.routes import DataPlane
 from gateway.api.relay_control import control_routes
 from gateway.audit.spool import Spool
+from gateway.authn.statickeys import StaticKeys
 from gateway.authn.verify import Authenticator
 from gateway.begin import begin
 from gateway.bus.client import BusClient
@@ -30,6 +31,7 @@ from gateway.drain import Drain
 from gateway.exchange import SpoolUp
 from gateway.fallback import Fallback
 from gateway.inflight import InFlight
+from gateway.keyuses import report_key_uses
 from gateway.limits import tokenizer
 from gateway.limits.claims import counts_tokens
 from gateway.limits.slices import SlicedLimits
@@ -104,7 +106,7 @@ def _worker(settings: Settings) -> Litestar:
     bus = BusClient(
         settings.bus_socket,
         boot,
-        on_snapshot=lambda snapshot: _keep(snapshot, transports, leases),
+        on_snapshot=lambda snapshot: _keep(snapshot, transports, leases, static_keys),
         on_reset=reset,
         clock=clock,
         reader=Fallback(settings, clock.now),
@@ -119,9 +121,10 @@ def _worker(settings: Settings) -> Litestar:
     keys = upstream_keys(settings, clock)
     leases = key_leases(keys, clock, telling_refusals(bus, boot))
     tokens = client_tokens(settings, clock)
+    static_keys = StaticKeys(data_audience(settings), clock.now)
     pipeline = Pipeline(
         world=bus,
-        authn=Authenticator(settings.server.url, data_audience(settings), clock.now),
+        authn=Authenticator(settings.server.url, data_audience(settings), clock.now, static_keys=static_keys),
         limits=limits,
         keys=leases,
         keys_announced=not isinstance(keys, ReadOnlyKeys),
@@ -173,13 +176,20 @@ def _worker(settings: Settings) -> Litestar:
         await warm_store(buckets)
         settle_heap()
         forwarding = asyncio.create_task(spool.run(forward))
-        house = keep_house(
-            settings.public.port,
-            in_flight.peers,
-            idle_s=settings.server.idle_timeout_s,
-            most=settings.server.max_connections,
-        )
-        others = [asyncio.create_task(work) for work in (report_metrics(bus, count), limits.run(), house)]
+        others = [
+            asyncio.create_task(work)
+            for work in (
+                report_metrics(bus, count),
+                report_key_uses(bus, boot, static_keys),
+                limits.run(),
+                keep_house(
+                    settings.public.port,
+                    in_flight.peers,
+                    idle_s=settings.server.idle_timeout_s,
+                    most=settings.server.max_connections,
+                ),
+            )
+        ]
         drain.install()
         tell_ready()
         try:
@@ -208,8 +218,11 @@ def _worker(settings: Settings) -> Litestar:
     )
 
 
-def _keep(snapshot: Snapshot, transports: TransportPool, leases: KeyLeases | SourceLeases) -> None:
+def _keep(
+    snapshot: Snapshot, transports: TransportPool, leases: KeyLeases | SourceLeases, static_keys: StaticKeys
+) -> None:
     """Connections and keys of upstreams that are gone go too; and a tokenizer is there before it is asked."""
+    static_keys.keep(snapshot)
     if counts_tokens(snapshot.tenants.values()):
         tokenizer.ours.begin()
     transports.keep(snapshot.upstreams)

@@ -23,20 +23,27 @@ from gateway.bus.client import BusClient
 from gateway.bus.hub import Hub
 from gateway.bus.messages import (
     ACK,
+    KEY_USES,
     METRICS,
+    PROMPT_KEY,
     REFUSED,
     SLICES,
     SPOOL,
     STREAM,
     AckUp,
+    KeyUsesUp,
     MetricsUp,
+    PromptKey,
+    PromptKeyAsk,
     RefusedUp,
     SpoolAck,
     SpoolUp,
 )
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, UnavailableError
 from gateway.limits.protocol import SliceAnswer, SliceAsk
 from gateway.limits.store import SliceStore
+from gateway.secret import Secret
+from tenants.ids import OrgId
 
 log = logging.getLogger("orgate.bus")
 
@@ -73,9 +80,13 @@ def bus_routes(
     spool_sink: Callable[[SpoolUp], Awaitable[int]],
     metrics_sink: Callable[[MetricsUp], None],
     refused_sink: Callable[[RefusedUp], None] = lambda _: None,
+    *,
+    uses_sink: Callable[[KeyUsesUp], Awaitable[None]] | None = None,
+    prompt_key: Callable[[OrgId], Awaitable[Secret]] | None = None,
 ) -> list[ASGIRouteHandler]:
     """The handlers of the bus. `spool_sink` answers the last `seq` whose entry is durable; `refused_sink` takes
-    note of a key that was refused, and does what follows from it later.
+    note of a key that was refused, and does what follows from it later; `uses_sink` writes down when personal
+    tokens were used; `prompt_key` gives what hashes an organization's prompts.
 
     A worker whose stream ends has left: `owner` is told.
     """
@@ -96,6 +107,15 @@ def bus_routes(
     async def refused(message: RefusedUp) -> None:
         refused_sink(message)
 
+    async def uses(message: KeyUsesUp) -> None:
+        if uses_sink is not None:
+            await uses_sink(message)
+
+    async def key_of(message: PromptKeyAsk) -> PromptKey:
+        if prompt_key is None:
+            raise UnavailableError("nobody here keeps keys of prompts")
+        return PromptKey((await prompt_key(message.org)).reveal())
+
     return [
         _stream(hub),
         _post(ACK, AckUp, ack),
@@ -103,6 +123,8 @@ def bus_routes(
         _post(SLICES, SliceAsk, slices),
         _post(METRICS, MetricsUp, metrics),
         _post(REFUSED, RefusedUp, refused),
+        _post(KEY_USES, KeyUsesUp, uses),
+        _post(PROMPT_KEY, PromptKeyAsk, key_of),
     ]
 
 

@@ -17,7 +17,9 @@ from msgspec import Struct
 
 from gateway.bus.messages import (
     ACK,
+    KEY_USES,
     METRICS,
+    PROMPT_KEY,
     REFUSED,
     SLICES,
     SPOOL,
@@ -27,7 +29,10 @@ from gateway.bus.messages import (
     Beat,
     DeltaDown,
     Down,
+    KeyUsesUp,
     MetricsUp,
+    PromptKey,
+    PromptKeyAsk,
     RefusedUp,
     ResetDown,
     SpoolAck,
@@ -36,6 +41,7 @@ from gateway.bus.messages import (
 from gateway.bus.posts import Posts
 from gateway.clock import Clock
 from gateway.errors import UnavailableError
+from gateway.secret import Secret
 from tenants.ids import OrgId
 from tenants.snapshot import Snapshot
 
@@ -194,6 +200,13 @@ class BusClient:
 
     async def send_refused(self, refused: RefusedUp) -> None:
         await self._post(REFUSED, msgspec.json.encode(refused))
+
+    async def send_key_uses(self, uses: KeyUsesUp) -> None:
+        await self._post(KEY_USES, msgspec.json.encode(uses))
+
+    async def prompt_key(self, org: OrgId) -> Secret:
+        """What hashes the prompts of `org` (`gateway.audit.prompt`). Raises `UnavailableError`."""
+        return Secret((await self._call(PROMPT_KEY, PromptKeyAsk(org), PromptKey)).key)
 
     async def ask_slices(self, ask: Struct, answer: type[T]) -> T:
         """Ask the owner of the limits; the messages are the limits' own. Requests wait for the answer."""

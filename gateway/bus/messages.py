@@ -19,6 +19,8 @@ SPOOL = "/bus/v1/spool"
 SLICES = "/bus/v1/slices"
 METRICS = "/bus/v1/metrics"
 REFUSED = "/bus/v1/refused"
+KEY_USES = "/bus/v1/key-uses"
+PROMPT_KEY = "/bus/v1/prompt-key"
 
 BEAT_S = 0.25
 """How long the stream is silent at most."""
@@ -29,7 +31,9 @@ TOUCH_S = 1.0
 __all__ = [
     "ACK",
     "BEAT_S",
+    "KEY_USES",
     "METRICS",
+    "PROMPT_KEY",
     "REFUSED",
     "SLICES",
     "SPOOL",
@@ -39,7 +43,10 @@ __all__ = [
     "Beat",
     "DeltaDown",
     "Down",
+    "KeyUsesUp",
     "MetricsUp",
+    "PromptKey",
+    "PromptKeyAsk",
     "RefusedUp",
     "ResetDown",
     "SpoolAck",  # answers `POST /bus/v1/spool`, whose body is a `SpoolUp`
@@ -80,6 +87,29 @@ class RefusedUp(Struct, frozen=True):
     org: OrgId
     upstream: str
     version: int
+
+
+class KeyUsesUp(Struct, frozen=True):
+    """`POST /bus/v1/key-uses`: personal tokens that this worker has seen, by organization and id, and when: to the
+    minute, Unix seconds. Saying it again changes nothing."""
+
+    worker: str
+    uses: tuple[tuple[OrgId, str, int], ...]
+
+
+class PromptKeyAsk(Struct, frozen=True):
+    """`POST /bus/v1/prompt-key`: with what are the prompts of this organization hashed for its audit log?"""
+
+    org: OrgId
+
+
+class PromptKey(Struct, frozen=True):
+    """The answer: the key itself. Of a worker, which sees every prompt, it is no secret."""
+
+    key: bytes
+
+    def __repr__(self) -> str:
+        return "PromptKey(…)"
 
 
 class MetricsUp(Struct, frozen=True):

@@ -22,6 +22,7 @@ from gateway.lane import LANE, lane_asked
 from gateway.latest import DOCUMENT, INTENT, SESSION, document_of
 from gateway.pipeline import EVENT_STREAM, Headers
 from policies.lanes import Lane
+from tenants.opaque import PREFIX
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -31,10 +32,15 @@ Send = Callable[[Message], Awaitable[None]]
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 _HOST = re.compile(rb"[0-9A-Za-z!$&'()*+,;=\-._~:\[\]@%]*")
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+API_KEY = b"x-api-key"
+"""Where tools of Anthropic's dialect put a static key: a personal token is taken there too, and nothing else."""
+
+STATIC = PREFIX.encode()
 _SAID = frozenset((*CLIENT_HEADERS, SESSION, INTENT))
 """What programs say of themselves: nothing depends on it that two of one could be used to get around."""
 _WANTED = _SAID | {
     b"authorization",
+    API_KEY,
     HEADER,
     b"content-length",
     b"content-encoding",
@@ -110,6 +116,8 @@ class HttpInbound:
         self._declared = (found.get(b"content-length"), found.get(b"content-encoding"))
         self.aborted: Abort | None = None
         self.authorization = found.get(b"authorization")
+        if self.authorization is None and (key := found.get(API_KEY)) is not None and key.startswith(STATIC):
+            self.authorization = b"Bearer " + key
         proof = found.get(HEADER)
         self.presented = None if proof is None else presented(scope, proof)
         self.host = _host_of(found.get(b"host", b""))

@@ -100,6 +100,23 @@ async def test_a_body_beyond_the_cap_is_refused(headers: list[tuple[bytes, bytes
         await inbound.body()
 
 
+@pytest.mark.parametrize(
+    ("headers", "taken"),
+    [
+        ([(b"x-api-key", b"orgate_pt_abc")], b"Bearer orgate_pt_abc"),
+        ([(b"x-api-key", b"sk-abc")], None),
+        ([(b"x-api-key", b"eyJhbGciOi")], None),
+        ([(b"x-api-key", b"orgate_pt_abc"), (b"authorization", b"Bearer eyJ")], b"Bearer eyJ"),
+    ],
+)
+async def test_a_personal_token_may_come_where_tools_put_static_keys(
+    headers: list[tuple[bytes, bytes]], taken: bytes | None
+) -> None:
+    inbound = arrive(Client(), *headers)
+    assert inbound.authorization == taken
+    inbound.finish()
+
+
 async def test_a_body_declared_empty_is_no_call() -> None:
     inbound = arrive(Client(part(b"", more=False)), (b"content-length", b"0"))
     with pytest.raises(BadRequestError, match="empty"):
