@@ -25,13 +25,15 @@ _INVITATION: Final = Template(_FOLDER.joinpath("invitation.html").read_text(enco
 _STYLE_HASH: Final = b64encode(sha256(_STYLE.encode()).digest()).decode()
 
 
-def headers(*targets: str) -> dict[str, str]:
-    """`targets`: origins that a form's answer may lead to, beside our own."""
+def headers(*targets: str, script: str = "") -> dict[str, str]:
+    """`targets`: origins that a form's answer may lead to, beside our own. `script`: the SHA-256 of the one script
+    that the page may run, base64."""
     allowed = " ".join(("'self'", *targets))
+    runs = f"script-src 'sha256-{script}'; " if script else ""
     return {
         "cache-control": "no-store",
         "content-security-policy": (
-            f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action {allowed}; "
+            f"default-src 'none'; {runs}style-src 'sha256-{_STYLE_HASH}'; form-action {allowed}; "
             "frame-ancestors 'none'; base-uri 'none'"
         ),
         "x-frame-options": "DENY",
@@ -48,7 +50,7 @@ HEADERS: Final[Mapping[str, str]] = headers()
 def device_page(csrf: str, form: Mapping[str, str], error: str = "") -> str:
     """The verification page (RFC 8628 section 3.3), with what was typed before except the password."""
     values = {name: escape(form.get(name, "")) for name in ("user_code", "org", "email")}
-    return _page("Sign in a device", _DEVICE.substitute(values, csrf=escape(csrf), error=_alert(error)), error)
+    return layout("Sign in a device", _DEVICE.substitute(values, csrf=escape(csrf), error=alert(error)), error)
 
 
 def consent_page(
@@ -69,7 +71,7 @@ def consent_page(
     shows = f" and your\ndevice shows exactly this code: <strong>{escape(more)}</strong>" if more else "."
     body = _CONSENT.substitute(
         csrf=escape(csrf),
-        hidden=_hidden(hidden),
+        hidden=hidden_fields(hidden),
         path=escape(path),
         title=escape(title),
         client=escape(client),
@@ -79,13 +81,13 @@ def consent_page(
         more=shows,
         yes=escape(yes),
     )
-    return _page(title, body)
+    return layout(title, body)
 
 
 def invitation_page(csrf: str, form: Mapping[str, str], error: str = "") -> str:
     values = {name: escape(form.get(name, "")) for name in ("org", "email", "code")}
-    body = _INVITATION.substitute(values, csrf=escape(csrf), error=_alert(error))
-    return _page("Accept an invitation", body, error)
+    body = _INVITATION.substitute(values, csrf=escape(csrf), error=alert(error))
+    return layout("Accept an invitation", body, error)
 
 
 _PLANES: Final[Mapping[Plane, str]] = {
@@ -112,35 +114,35 @@ def authorize_page(
     body = _AUTHORIZE.substitute(
         values,
         csrf=escape(csrf),
-        hidden=_hidden(hidden),
+        hidden=hidden_fields(hidden),
         client=escape(capital(client.name)),
         what=escape(may(client)),
-        error=_alert(error),
+        error=alert(error),
     )
-    return _page("Sign in", body, error)
+    return layout("Sign in", body, error)
 
 
 def failure_page(title: str, text: str) -> str:
-    return _page(title, f"<h1>{escape(title)}</h1>\n{_alert(text)}", text)
+    return layout(title, f"<h1>{escape(title)}</h1>\n{alert(text)}", text)
 
 
 def done_page(title: str, text: str) -> str:
-    return _page(title, f'<h1>{escape(title)}</h1>\n<p role="status">{escape(text)}</p>')
+    return layout(title, f'<h1>{escape(title)}</h1>\n<p role="status">{escape(text)}</p>')
 
 
-def _hidden(fields: Mapping[str, str]) -> str:
+def hidden_fields(fields: Mapping[str, str]) -> str:
     return "\n".join(
         f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in fields.items()
     )
 
 
-def _page(title: str, body: str, error: str = "") -> str:
+def layout(title: str, body: str, error: str = "") -> str:
     # A screen reader says the title first: it should say at once that something went wrong.
     shown = f"Error: {title}" if error else title
     return _LAYOUT.substitute(title=escape(shown), style=_STYLE, body=body)
 
 
-def _alert(error: str) -> str:
+def alert(error: str) -> str:
     if not error:
         return ""
     return f'<p class="error" id="error" role="alert">{escape(error[0].upper() + error[1:])}.</p>'
