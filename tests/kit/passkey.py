@@ -1,4 +1,4 @@
-"""An authenticator in software: W3C Web Authentication, sections 6.3 and 6.5.4. A key of its own, and a counter."""
+"""An authenticator in software (W3C Web Authentication, sections 6.3 and 6.5.4): its own key, and a counter."""
 
 from __future__ import annotations
 
