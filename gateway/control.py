@@ -50,6 +50,7 @@ from gateway.clock import SystemClock
 from gateway.connections import keep_house
 from gateway.control_metrics import control_metrics
 from gateway.dayparts import day_parts
+from gateway.keyuses import key_uses_into
 from gateway.limits_settings import LimitsSettingsError
 from gateway.listeners import admin_server, bus_server
 from gateway.oauth.clients import WEB
@@ -161,6 +162,8 @@ async def control(settings: Settings) -> None:
         degraded=seen.degraded,
         clock=clock.now,
         writes=throttles(clock.now, counter)(WRITES, WRITES_PER_MINUTE, 60.0),
+        throttles=throttles(clock.now, counter),
+        admin_url=settings.server.admin_url,
         commands=Commands(settings.secrets.mint_commands, settings.secrets.mint_timeout_s),
         count_rotation=metrics.count_rotation,
         key_used_at=metrics.last_used.at,
@@ -173,6 +176,8 @@ async def control(settings: Settings) -> None:
                 sequencer.append_receipts,
                 days.absorb,
                 lambda said: deps.rotations.refused(said.org, said.upstream, said.version),
+                uses_sink=key_uses_into(store),
+                prompt_key=people.prompt_key,
             ),
             *oauth_routes(oauth),
         ],
@@ -248,11 +253,11 @@ def serve(settings: Settings) -> int:
     """Run `control`; returns the exit code, `HOPELESS` when a restart cannot help."""
     try:
         uvloop.run(control(settings))
-    except (
-        DamagedError,
     except ServerAwayError as error:  # it may come back
         log.critical("%s", error)
         return 1
+    except (
+        DamagedError,
         InUseError,
         LimitsSettingsError,
         StoreError,

@@ -20,14 +20,19 @@ from gateway.api.admin import (
     audit_export,
     audit_stats,
     audit_streams,
+    clients,
     keys,
     limits,
     me,
     members,
     models,
     orgs,
+    personal_tokens,
     prices,
     rules,
+    scim,
+    services,
+    sessions,
     signing,
     simulation,
     teams,
@@ -41,6 +46,7 @@ from gateway.api.admin.dependencies import AdminDependencies
 from gateway.api.admin.problems import handle
 from gateway.api.admin.request import MAX_BODY, AdminRequest
 from gateway.api.admin.requestid import request_id
+from gateway.api.scim.app import scim_handler
 from gateway.version import VERSION
 
 _DESCRIPTION = """\
@@ -81,7 +87,14 @@ def admin_app(deps: AdminDependencies) -> Litestar:
             signing.router(),
             orgs.router(),
             members.router(),
+            members.names,
+            personal_tokens.router(),
+            personal_tokens.own_router(),
+            sessions.router(),
+            sessions.own_router(),
             teams.router(),
+            clients.router(),
+            services.router(),
             upstreams.router(),
             keys.list_keys,
             models.router(),
@@ -90,6 +103,7 @@ def admin_app(deps: AdminDependencies) -> Litestar:
             simulation.simulate,
             prices.router(),
             webhook.router(),
+            scim.router(),
             rules.router(),
             audit.router(),
             audit_stats.stats,
@@ -100,7 +114,7 @@ def admin_app(deps: AdminDependencies) -> Litestar:
         ],
     )
     return Litestar(
-        route_handlers=[v1, me.metrics, me.livez, me.readyz, *web.routers()],
+        route_handlers=[v1, me.metrics, me.livez, me.readyz, *web.routers(), scim_handler(deps)],
         guards=[guard],
         dependencies={
             "caller": Provide(caller_of, sync_to_thread=False),

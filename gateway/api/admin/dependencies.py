@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from time import monotonic
 from typing import Protocol
 
 from gateway.api.admin.longpolls import LongPolls
@@ -26,7 +27,7 @@ from gateway.limits.store import SliceAdmin
 from gateway.oauth.offboard import Offboarding
 from gateway.oauth.published import SigningKey
 from gateway.oauth.sessions import LoginSessions
-from gateway.oauth.throttle import Throttle
+from gateway.oauth.throttle import Throttle, Throttles, throttles
 from gateway.oauth.web import WebSessions
 from gateway.secret import Secret
 from gateway.secrets.mint import Commands
@@ -84,6 +85,9 @@ class Sessions(Protocol):
 
     async def drop_member(self, org: OrgId, member_id: MemberId) -> None:
         """Forget everything about a member who is gone: password, invitations, sessions."""
+
+    async def end_client(self, client_id: str) -> int:
+        """Kill the families of refresh tokens that were begun with a client; returns how many."""
 
     def signing_keys(self) -> tuple[SigningKey, ...]:
         """The keys that sign access tokens, the current one first."""
@@ -174,7 +178,8 @@ class AdminDependencies:
     `check_url` says what is wrong with an upstream's URL as a target (private address), or None. `metrics`
     gives the text exposition, `unready` the reasons why this process should not be asked now, if any.
     `count_rotation` is told each outcome of an upstream's rotation, `key_used_at` says when its key was last used.
-    `writes` counts the changes of each member. `web`: sessions of browsers; None: this server has no pages.
+    `writes` counts the changes of each member, `throttles` makes what counts for others. `admin_url`: this
+    listener's, as clients call it. `web`: sessions of browsers; None: this server has no pages.
     `limits_state`: where limits are counted, and how that is. `witnesses`: who is asked to cosign checkpoints,
     None for nobody; `degraded`: what is not as it should be while this process may be asked all the same.
     """
@@ -195,6 +200,8 @@ class AdminDependencies:
     unready: Callable[[], Sequence[str]]
     clock: Callable[[], float]
     writes: Throttle
+    admin_url: str = "https://127.0.0.1:8444"
+    throttles: Throttles = field(default_factory=lambda: throttles(monotonic))
     limits: SliceAdmin = field(default_factory=NoLimits)
     web: WebSessions | None = None
     limits_state: Callable[[], Awaitable[str]] = _embedded
