@@ -18,11 +18,12 @@ from gateway.oauth.errors import (
     UnauthorizedClientError,
 )
 from tenants.clients import SECRET_METHODS, AuthMethod, ClientSecret, GrantType, OAuthClient, Plane, org_of
-from tenants.ids import OrgId
+from tenants.ids import OrgId, is_service_id
 from tenants.models import State
 from tenants.store import ControlStore, NotFoundError
 
 __all__ = [
+    "ACCOUNT",
     "BUILT_IN",
     "SCOPES",
     "WEB",
@@ -63,6 +64,8 @@ class Client(Struct, frozen=True):
     jwks: str = ""
     service: str = ""
     require_par: bool = False
+    since: int = 0
+    """When it was registered: what was begun with one of the same name before that is not its."""
 
     @property
     def confidential(self) -> bool:
@@ -88,6 +91,9 @@ LOOPBACK: Final = ("http://127.0.0.1/callback", "http://[::1]/callback")
 WEB: Final = Client("orgate-web", "the audit log's page", (Plane.ADMIN,), ("/sign-in/callback",), own=True)
 """The pages of the admin listener: `gateway.oauth.web`."""
 
+ACCOUNT: Final = Client("orgate-account", "your account page", (), own=True)
+"""The page of `gateway.oauth.account`: it has sessions, and never a token."""
+
 
 BUILT_IN: Final[Mapping[str, Client]] = {
     client.id: client
@@ -95,6 +101,7 @@ BUILT_IN: Final[Mapping[str, Client]] = {
         Client("orgate-cli", "the Orgate command line", (Plane.DATA, Plane.ADMIN), LOOPBACK),
         Client("orgate-editor", "an editor", (Plane.DATA,), LOOPBACK),
         WEB,
+        ACCOUNT,
     )
 }
 
@@ -113,6 +120,8 @@ class ClientRegistry:
         org = org_of(client_id)
         if not org:
             return None
+        if (service := service_client(client_id, org)) is not None:
+            return service
         store = self._control.for_org(org)
         try:
             found = await store.clients.get(client_id.removeprefix(f"{org}."))
@@ -131,6 +140,15 @@ class ClientRegistry:
         return found
 
 
+def service_client(client_id: str, org: OrgId) -> Client | None:
+    """The client that a service account is, by itself, for the exchange of outside tokens: `<org>.<its id>`.
+    Whether there is one is not looked at, and so not to be learned by asking."""
+    name = client_id.removeprefix(f"{org}.")
+    if not is_service_id(name):
+        return None
+    return Client(client_id, name, tuple(Plane), org=org, grant_types=(GrantType.TOKEN_EXCHANGE,), service=name)
+
+
 def _registered(found: OAuthClient, secrets: tuple[ClientSecret, ...]) -> Client:
     return Client(
         id=found.client_id,
@@ -144,6 +162,7 @@ def _registered(found: OAuthClient, secrets: tuple[ClientSecret, ...]) -> Client
         jwks=found.jwks,
         service=found.service,
         require_par=found.require_par,
+        since=found.created_at,
     )
 
 

@@ -13,6 +13,7 @@ GRANTS: Final = (
     GrantType.DEVICE_CODE,
     GrantType.REFRESH_TOKEN,
     GrantType.CLIENT_CREDENTIALS,
+    GrantType.TOKEN_EXCHANGE,
 )
 """What the token endpoint answers to."""
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from argon2 import PasswordHasher
 from msgspec import Struct, structs
 
+from gateway.oauth.account import OwnAccount
 from gateway.oauth.accounts import Accounts, Invitation
 from gateway.oauth.authorization import AuthorizationCodes, AuthorizationRequest, Return, refusal
 from gateway.oauth.caller import Caller
@@ -28,6 +29,7 @@ from gateway.oauth.errors import (
     RotatedElsewhereError,
     UnsupportedGrantTypeError,
 )
+from gateway.oauth.exchange import TokenExchange
 from gateway.oauth.factors import Factors
 from gateway.oauth.introspection import Introspection
 from gateway.oauth.metadata import GRANTS, metadata
@@ -154,7 +156,7 @@ class OAuthService:
         )
         self.factors = Factors(store=store, control=control, key=key, clock=clock, random=random, base=config.base)
         self.signin = SignIn(self._accounts, Tickets(key, clock), self.factors, clock)
-        self.sso = None
+        self.sso: SingleSignOn | None = None
         if federation is not None:
             self.sso = SingleSignOn.of(
                 federation, control, store, key=key, now=clock, random=random, throttle=throttle, base=config.base
@@ -162,6 +164,13 @@ class OAuthService:
         self.possession = Possession(config.base, key, control, clock)
         self._access = AccessTokens(issuer=config.issuer, keys=signing, random=random, lifetime_s=config.access_s)
         self.services = ServiceTokens(control, self._access, self._audiences, self.possession, self._asked_at)
+        self.exchange = TokenExchange(
+            control,
+            self.services,
+            federation.providers if federation else None,
+            audiences=self._audiences,
+            throttle=throttle,
+        )
         self.introspection = Introspection(
             control,
             registry=self.registry,
@@ -171,6 +180,16 @@ class OAuthService:
             clock=clock,
         )
         self.sessions = LoginSessions(store.sessions, store.end_family, control, clock)
+        self.account = OwnAccount(
+            store=store,
+            control=control,
+            accounts=self._accounts,
+            signin=self.signin,
+            sessions=self.sessions,
+            key=key,
+            clock=clock,
+            random=random,
+        )
         self._revoker = Revoker(control, self._refresh, signing)
 
     @classmethod
@@ -312,6 +331,8 @@ class OAuthService:
             return await self._device_grant(form, client, caller)
         if grant == GrantType.CLIENT_CREDENTIALS:
             return await self.services.client_credentials(form, client, caller)
+        if grant == GrantType.TOKEN_EXCHANGE:
+            return await self.exchange.exchange(form, client, caller)
         return await self._refresh_grant(form, client, caller)
 
     async def revoke(self, form: Mapping[str, str], caller: Caller, client: Client | None = None) -> None:
@@ -439,7 +460,7 @@ class OAuthService:
         plane = self._audiences.plane(client, form.get("resource", ""))
         scope = scope_of(plane, form.get("scope", ""))
         family = await self._refresh.find(token)
-        if family is None or family.client != client.id:
+        if family is None or family.client != client.id or family.created_at < client.since:
             raise InvalidGrantError("the refresh token is not valid, or its session has ended")
         jkt = await self.possession.binding(caller, family.org, family.jkt)
         asked_at = await self._asked_at(family.org, client.id)

@@ -5,8 +5,9 @@ What is issued is an access token, and no refresh token: whoever may ask once ma
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
 
 from gateway.oauth.caller import Caller
 from gateway.oauth.clients import Audiences, Client, GrantType, scope_of
@@ -16,6 +17,8 @@ from gateway.oauth.tokens import AccessTokens
 from tenants.ids import OrgId
 from tenants.models import Service, State
 from tenants.store import Actor, ControlStore, NotFoundError
+
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class ServiceTokens:
@@ -49,9 +52,10 @@ class ServiceTokens:
         *,
         caller: Caller,
         grant: GrantType,
+        detail: Mapping[str, str | Sequence[str]] = NOTHING,
     ) -> dict[str, Any]:
         """The answer of RFC 6749 section 5.1, for the service account `service` of `org`: what `form` asks of
-        `resource` and `scope`, within what `client` may. `grant` goes into the audit entry.
+        `resource` and `scope`, within what `client` may. `grant` and `detail` go into the audit entry.
 
         Raises `OAuthError`; `InvalidGrantError` when the account does not exist or is suspended.
         """
@@ -66,7 +70,7 @@ class ServiceTokens:
         access = await self._access.issue(account, client.id, audience, scope, asked_at=asked_at, jkt=jkt)
         # A crash here leaves a token without an entry, which nobody has ever seen.
         by = Actor(org, account.id, client.id, caller.request_id)
-        await self._control.for_org(org).note("session.create", account.id, by, {"grant": grant.value})
+        await self._control.for_org(org).note("session.create", account.id, by, {"grant": grant.value, **detail})
         return {
             "access_token": access.text,
             "token_type": access.kind,
