@@ -1,4 +1,4 @@
-"""Filters (RFC 7644 section 3.4.2.2): text → tree, and whether a resource matches it.
+"""Filters (RFC 7644 section 3.4.2.2): text → tree. What matches one is in `matching`.
 
 A parser of our own, by recursive descent: the input comes from outside, so its length and its depth are
 bounded, each character is looked at once, and what is no filter is said with its place.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -24,7 +24,6 @@ MAX_TERMS: Final = 200
 """Comparisons of one filter."""
 
 OPERATORS: Final = frozenset({"eq", "ne", "co", "sw", "ew", "gt", "ge", "lt", "le"})
-_ORDER: Final = frozenset({"gt", "ge", "lt", "le"})
 _TOKEN: Final = re.compile(
     r"""\s*(?:
         (?P<mark>[()\[\]])
@@ -304,7 +303,7 @@ def _fitting(path: AttrPath, leaf: Attribute | None, operator: str, value: Value
             if operator not in {"eq", "ne"} or not isinstance(value, bool):
                 raise invalid_filter(f"'{shown(str(path))}' is compared by eq or ne with true or false")
         case "dateTime":
-            if not isinstance(value, str) or _instant(value) is None:
+            if not isinstance(value, str) or instant_of(value) is None:
                 raise invalid_filter(f"'{shown(str(path))}' is compared with a date and time of RFC 3339")
         case "complex":
             raise invalid_filter(f"'{shown(str(path))}' is compared by a sub-attribute of it")
@@ -312,46 +311,6 @@ def _fitting(path: AttrPath, leaf: Attribute | None, operator: str, value: Value
             if not isinstance(value, str):
                 raise invalid_filter(f"'{shown(str(path))}' is compared with a string")
     return value
-
-
-def matches(found: Filter, document: dict[str, Any], kind: ResourceKind) -> bool:
-    """Whether `document` is what the filter asks for. An attribute that its kind does not have has no
-    value."""
-    match found:
-        case All(parts):
-            return all(matches(part, document, kind) for part in parts)
-        case Some(parts):
-            return any(matches(part, document, kind) for part in parts)
-        case Not(inner):
-            return not matches(inner, document, kind)
-        case ValuePath(path, inner):
-            leaf, values = _values(document, path, kind)
-            return leaf is not None and any(matches_value(inner, value, leaf) for value in values)
-        case Present(path):
-            return any(_assigned(value) for value in _values(document, path, kind)[1])
-        case Compare(path, operator, value):
-            leaf, values = _values(document, path, kind)
-            return _compared(leaf, values, operator, value)
-
-
-def matches_value(found: Filter, value: Any, owner: Attribute) -> bool:
-    """The same of one value of a multi-valued attribute, `owner`."""
-    match found:
-        case All(parts):
-            return all(matches_value(part, value, owner) for part in parts)
-        case Some(parts):
-            return any(matches_value(part, value, owner) for part in parts)
-        case Not(inner):
-            return not matches_value(inner, value, owner)
-        case ValuePath():
-            return False
-        case Present(path):
-            sub = attribute(owner.sub, path.name)
-            return sub is not None and _assigned(value.get(sub.name))
-        case Compare(path, operator, wanted):
-            sub = attribute(owner.sub, path.name)
-            held = [value[sub.name]] if sub is not None and sub.name in value else []
-            return _compared(sub, held, operator, wanted)
 
 
 def compared(found: Filter) -> Iterator[Compare]:
@@ -375,69 +334,8 @@ def mentions(found: Filter, name: str) -> bool:
             return path.name.lower() == name.lower()
 
 
-def _values(document: dict[str, Any], path: AttrPath, kind: ResourceKind) -> tuple[Attribute | None, list[Any]]:
-    """(the attribute, what the document has there, each value of it)."""
-    place = locate(kind, path)
-    if not isinstance(place, Place):
-        return None, []
-    holder = document.get(place.extension, {}) if place.extension else document
-    held = holder.get(place.attribute.name)
-    values = held if isinstance(held, list) else [] if held is None else [held]
-    if place.sub is None:
-        return place.attribute, values
-    return place.sub, [value[place.sub.name] for value in values if place.sub.name in value]
-
-
-def _assigned(value: Any) -> bool:
-    return value is not None and value not in ("", [], {})
-
-
-def _compared(leaf: Attribute | None, values: list[Any], operator: str, wanted: Value) -> bool:
-    if leaf is not None and leaf.type == "complex":
-        # RFC 7643 section 2.4: the significant value of a complex one is its `value`.
-        leaf = attribute(leaf.sub, "value")
-        values = [value["value"] for value in values if isinstance(value, dict) and "value" in value]
-    if wanted is None:
-        held = any(_assigned(value) for value in values)
-        return held if operator == "ne" else not held
-    if operator == "ne":
-        return not _compared(leaf, values, "eq", wanted)
-    return leaf is not None and any(_holds(leaf, value, operator, wanted) for value in values)
-
-
-def _holds(leaf: Attribute, held: object, operator: str, wanted: Value) -> bool:
-    if leaf.type == "boolean":
-        return bool(held) == wanted
-    if not isinstance(held, str) or not isinstance(wanted, str):
-        return False
-    if leaf.type == "dateTime" and operator in _ORDER | {"eq"}:
-        left, right = _instant(held), _instant(wanted)
-        return left is not None and right is not None and _ordered(left, right, operator)
-    has, sought = (held, wanted) if leaf.exact else (held.casefold(), wanted.casefold())
-    match operator:
-        case "co":
-            return sought in has
-        case "sw":
-            return has.startswith(sought)
-        case "ew":
-            return has.endswith(sought)
-    return _ordered(has, sought, operator)
-
-
-def _ordered(left: Any, right: Any, operator: str) -> bool:
-    match operator:
-        case "eq":
-            return bool(left == right)
-        case "gt":
-            return bool(left > right)
-        case "ge":
-            return bool(left >= right)
-        case "lt":
-            return bool(left < right)
-    return bool(left <= right)
-
-
-def _instant(text: str) -> datetime | None:
+def instant_of(text: str) -> datetime | None:
+    """A date and time of RFC 3339; UTC where it does not say. None for what is none."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:

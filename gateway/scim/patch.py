@@ -20,7 +20,8 @@ from gateway.scim.errors import (
     no_target,
     shown,
 )
-from gateway.scim.filter import All, Compare, Filter, matches_value, parse_target
+from gateway.scim.filter import All, Compare, Filter, parse_target
+from gateway.scim.matching import matches_value
 from gateway.scim.paths import Place, Unkept, Whole, locate, parse
 from gateway.scim.schemas import Attribute, ResourceKind, attribute
 

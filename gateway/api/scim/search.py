@@ -12,8 +12,9 @@ from gateway.api.scim.caller import ScimCaller
 from gateway.api.scim.messages import ScimAnswer, ScimRequest, Search, listed, search_in_body, search_of
 from gateway.scim.documents import Document
 from gateway.scim.errors import too_many
-from gateway.scim.filter import All, Compare, Filter, ValuePath, compared, matches, mentions, parse_filter
+from gateway.scim.filter import All, Compare, Filter, ValuePath, compared, mentions, parse_filter
 from gateway.scim.groups import group_document
+from gateway.scim.matching import matches
 from gateway.scim.schemas import GROUP, USER, ResourceKind
 from gateway.scim.users import user_document
 from tenants.roles import Operation
