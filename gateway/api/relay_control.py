@@ -38,6 +38,9 @@ RELAYED: Mapping[str, tuple[str, ...]] = {
 }
 """Everything that is relayed. A path that is not here does not exist on the public listener."""
 
+_ORG = "/{org:str}"
+"""Of a path that ends with an organization's id."""
+
 MAX_BODY = 64 * 1024
 MAX_QUERY = 8 * 1024
 BODY_S = 10.0
@@ -101,7 +104,10 @@ def _route(path: str, methods: tuple[str, ...], control: ControlProcess, body_s:
         await send({"type": "http.response.body", "body": shown, "more_body": False})
 
     relay.__name__ = "relay" + re.sub(r"\W", "_", path)
-    return asgi(path, opt={"tenancy": "none"}, copy_scope=False)(relay)
+    # Litestar knows no parameters in the path of a raw handler, but trees beneath one: `_path` judges what is there.
+    return asgi(path.removesuffix(_ORG), is_mount=path.endswith(_ORG), opt={"tenancy": "none"}, copy_scope=False)(
+        relay
+    )
 
 
 async def _ask(
@@ -151,10 +157,10 @@ async def _ask(
 
 def _path(path: str, scope: Scope) -> str:
     """`path`, with the organization that stands in its place: an id and nothing else goes on."""
-    if "{org:str}" not in path:
+    if not path.endswith(_ORG):
         return path
     try:
-        return path.replace("{org:str}", org_id(str(scope["path_params"]["org"])))
+        return f"{path.removesuffix(_ORG)}/{org_id(str(scope['path']).strip('/'))}"
     except InvalidIdError:
         raise _RefusedError(404, "invalid_request", "there is nothing here") from None
 

@@ -17,6 +17,7 @@ from gateway.oauth.errors import (
 )
 from gateway.oauth.lockout import Lockout
 from gateway.oauth.passwords import Passwords, check_password
+from gateway.oauth.sso_only import require_password
 from gateway.oauth.store import OAuthStore, StoredInvitation
 from gateway.oauth.throttle import Throttles
 from tenants.ids import PLATFORM, InvalidIdError, MemberId, OrgId
@@ -86,6 +87,7 @@ class Accounts:
         await self._store.forgive(account)
         if not await self.may_use(found):
             raise await self._refusal(where, found.id, "suspended", caller)
+        await require_password(self._control, found, caller)
         if self._passwords.outdated(stored):
             await self._store.rehash(where, found.id, stored, await self._passwords.hash(password))
         return found

@@ -5,9 +5,10 @@ Pure. What a token may be signed with is decided here and by the issuer's keys, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from base64 import urlsafe_b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any, Final, NoReturn
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -148,6 +149,15 @@ def _signed(token: str, key: Key, algorithm: str) -> bool:
     except (JoseError, ValueError):
         return False
     return True
+
+
+def half_hash(token: str, text: str) -> str:
+    """What `at_hash` says of the access token `text` in an ID Token that was `verified` (OpenID Connect Core 1.0
+    section 3.1.3.6): half of its hash, by the algorithm that the ID Token is signed with."""
+    algorithm = str(_object(token.partition(".")[0]).get("alg"))
+    name = f"sha{algorithm[2:]}" if algorithm[2:].isdigit() else "sha512"  # Ed25519 hashes with it
+    digest = hashlib.new(name, text.encode()).digest()
+    return urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=").decode()
 
 
 def check_claims(claims: dict[str, Any], issuer: str, audience: str, now: float, leeway_s: float) -> None:

@@ -33,6 +33,7 @@ from gateway.secrets.store import (
     StoreUnavailableError,
     before_path,
     cert_path,
+    idp_path,
     stream_path,
     upstream_path,
     webhook_path,
@@ -324,6 +325,22 @@ class SealedWebhooks:
 
     async def delete(self, org: OrgId) -> None:
         await self._file.delete_at(webhook_path(org))
+
+
+class SealedIdps:
+    """`IdpSecrets` in the sealed file, with every store of keys."""
+
+    def __init__(self, file: SealedFile) -> None:
+        self._file = file
+
+    async def get(self, org: OrgId) -> Secret:
+        return (await self._file.get_at(idp_path(org))).secret
+
+    async def put(self, org: OrgId, secret: Secret) -> None:
+        await self._file.put_at(idp_path(org), secret)
+
+    async def delete(self, org: OrgId) -> None:
+        await self._file.delete_at(idp_path(org))
 
 
 class SealedStreams:

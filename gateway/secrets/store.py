@@ -52,6 +52,11 @@ def stream_path(org: OrgId, name: str) -> str:
     return f"orgs/{parse_org(org)}/streams/{resource_name(name)}"
 
 
+def idp_path(org: OrgId) -> str:
+    """Where the secret that this gateway shows to an organization's identity provider is."""
+    return f"orgs/{parse_org(org)}/idp"
+
+
 class KeyReader(Protocol):
     """The half of `UpstreamKeys` that a request needs."""
 
@@ -160,6 +165,21 @@ class StreamSecrets(Protocol):
 
     async def put(self, org: OrgId, name: str, secret: Secret) -> None: ...
     async def delete(self, org: OrgId, name: str) -> None:
+        """Raises `NoSuchSecretError` too."""
+
+
+class IdpSecrets(Protocol):
+    """What this gateway shows to each organization's identity provider, and for which it was given. Durable when a
+    call returns.
+
+    Trusted: whoever can read this and the master key can ask that provider who somebody is, as this gateway.
+    """
+
+    async def get(self, org: OrgId) -> Secret:
+        """Raises `NoSuchSecretError` and `StoreUnavailableError`."""
+
+    async def put(self, org: OrgId, secret: Secret) -> None: ...
+    async def delete(self, org: OrgId) -> None:
         """Raises `NoSuchSecretError` too."""
 
 

@@ -14,7 +14,7 @@ from litestar import Response
 from gateway.api.oauth import csrf, pages
 from gateway.api.oauth.failures import translated
 from gateway.api.oauth.forms import HttpRequest, parse_form, read_form
-from gateway.api.oauth.steps import HTML, Asked, SingleSignOn, begin, take
+from gateway.api.oauth.steps import HTML, Asked, Detour, SingleSignOn, begin, take
 from gateway.oauth.authorization import PARAMETERS, AuthorizationRequest, Return, refusal
 from gateway.oauth.caller import Caller
 from gateway.oauth.clients import UNKNOWN
@@ -66,9 +66,12 @@ class AuthorizePage:
 class Authorize:
     """The two handlers. Every answer is a page or a redirect: nobody but a browser comes here."""
 
-    def __init__(self, service: OAuthService, sso: SingleSignOn | None = None) -> None:
+    def __init__(
+        self, service: OAuthService, sso: SingleSignOn | None = None, detour: Detour | None = None
+    ) -> None:
         self._service = service
         self._sso = sso
+        self._detour = detour
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Authorize:
         return self  # Litestar copies its handlers and what they are bound to
@@ -80,7 +83,10 @@ class Authorize:
         except (OAuthError, StoreUnavailableError) as error:
             return _dead_end(translated(error))
         page = authorize_page(self._service, back, form)
-        return page if isinstance(page, Response) else begin(request, page, form)
+        if isinstance(page, Response):
+            return page
+        away = await self._detour(request, page, form) if self._detour is not None else None
+        return away or begin(request, page, form)
 
     async def form(self, request: HttpRequest) -> Response[Any]:
         try:

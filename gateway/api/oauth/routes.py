@@ -37,7 +37,8 @@ def oauth_routes(service: OAuthService) -> list[ControllerRouterHandler]:
     """Everything under `/oauth` and `/.well-known`, for the composition root."""
     sso = Sso(service, service.sso) if service.sso is not None else None
     leave, detour = (sso.leave, sso.detour) if sso is not None else (None, None)
-    server, device, authorize = AuthorizationServer(service), Device(service, leave), Authorize(service, leave, detour)
+    server = AuthorizationServer(service)
+    authorize, device = Authorize(service, leave, detour), Device(service, leave)
     return [
         Router(
             path="/",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -78,7 +79,7 @@ def test_other_methods_are_refused_with_those_that_exist(
     client: TestClient[Litestar], control: FakeControl, path: str, methods: tuple[str, ...]
 ) -> None:
     for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS"):
-        answer = client.request(method, path)
+        answer = client.request(method, path.replace("{org:str}", "acme"))
         assert answer.status_code == (201 if method in methods else 405)
         if method not in methods:
             assert set(methods) <= set(answer.headers["allow"].split(", "))
@@ -87,7 +88,8 @@ def test_other_methods_are_refused_with_those_that_exist(
 
 
 def test_what_is_relayed_is_what_the_control_process_serves() -> None:
-    app = Litestar(oauth_routes(cast("OAuthService", object())), openapi_config=None)
+    service = SimpleNamespace(sso=object())
+    app = Litestar(oauth_routes(cast("OAuthService", service)), openapi_config=None)
     served = {route.path: set(route.methods) - {"OPTIONS"} for route in app.routes if isinstance(route, HTTPRoute)}
     assert served == {path: set(methods) for path, methods in RELAYED.items()}
 
@@ -102,6 +104,16 @@ def test_other_paths_do_not_exist(client: TestClient[Litestar], control: FakeCon
     for path in ("/oauth", "/oauth/other", "/.well-known/other", "/oauth/token/more", "/bus/v1/slices"):
         assert client.get(path).status_code == 404
     assert control.asked == []
+
+
+def test_an_organization_in_the_path_goes_on_as_it_is_and_nothing_else_does(
+    client: TestClient[Litestar], control: FakeControl
+) -> None:
+    for wrong in ("ACME", "a%2Fb", "a--b", "%00", "x" * 41, "a%0d%0ab", "..%2Ftoken"):
+        assert client.get(f"/oauth/sso/callback/{wrong}?code=1").status_code == 404
+    assert control.asked == []
+    assert client.get("/oauth/sso/callback/acme?code=1").status_code == 201
+    assert control.asked[0][1] == "/oauth/sso/callback/acme?code=1"
 
 
 def test_a_large_body_or_query_is_refused(client: TestClient[Litestar], control: FakeControl) -> None:

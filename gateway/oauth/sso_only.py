@@ -1,0 +1,27 @@
+"""Where an organization signs in at its provider only: whose password still opens anything."""
+
+from __future__ import annotations
+
+from gateway.oauth.caller import Caller
+from gateway.oauth.errors import SignInRefusedError
+from tenants.idprules import top_role
+from tenants.models import Member
+from tenants.store import Actor, ControlStore
+
+ONLY = "your organization signs in with single sign-on only: choose it instead of a password"
+
+
+async def require_password(control: ControlStore, member: Member, caller: Caller) -> None:
+    """`member` has shown their password. Raises `SignInRefusedError` where that is closed to them; a use of the
+    emergency door is written down."""
+    store = control.for_org(member.org)
+    provider = await store.idp.get()
+    if provider is None or not provider.only:
+        return
+    by = Actor(member.org, member.id, request_id=caller.request_id)
+    # An owner who is none any more has no key to the door either, whatever the list says.
+    if member.id in provider.break_glass and top_role(member.org) in member.roles:
+        await store.note("session.break_glass", member.id, by, {"reason": "password while single sign-on is set"})
+        return
+    await store.note("session.refuse", member.id, by, {"reason": "single sign-on only"})
+    raise SignInRefusedError(ONLY)
