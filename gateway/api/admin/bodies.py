@@ -56,6 +56,8 @@ class OrgBody(Struct, frozen=True, forbid_unknown_fields=True):
     weight: int = 1
     durability: Durability = Durability.BUFFERED
     audit_retention_days: int = 0
+    audit_prompt_hash: bool = False
+    personal_tokens: bool = False
     dpop: Dpop = Dpop.OFF
     second_factor: tuple[Role, ...] = ()
     audit_hold: str | None = None

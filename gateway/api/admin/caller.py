@@ -30,9 +30,9 @@ from gateway.errors import (
 from gateway.exchange import Principal
 from gateway.oauth.errors import TemporarilyUnavailableError, TooManyAttemptsError
 from policies.facts import Role
-from tenants.ids import InvalidIdError, OrgId, org_id
-from tenants.models import Member, State
-from tenants.roles import Operation, may, may_manage, needed
+from tenants.ids import InvalidIdError, MemberId, OrgId, is_service_id, org_id
+from tenants.models import Member, Service, State
+from tenants.roles import LEADS, Operation, may, may_manage, needed
 from tenants.store import Actor, NotFoundError, OrgStore, StoreUnavailableError
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,15 @@ _TAKING_AWAY: Final = frozenset(
         Operation.MEMBER_DELETE,
         Operation.ORG_SUSPEND,
         Operation.KEY_DELETE,
+        Operation.PERSONAL_TOKEN_REVOKE,
+        Operation.OWN_PERSONAL_TOKEN_REVOKE,
+        Operation.SESSION_REVOKE,
+        Operation.OWN_SESSION_REVOKE,
+        Operation.CLIENT_SUSPEND,
+        Operation.CLIENT_DELETE,
+        Operation.SERVICE_SUSPEND,
+        Operation.SERVICE_REVOKE,
+        Operation.SERVICE_DELETE,
     }
 )
 _READING: Final = frozenset({"GET", "HEAD"})
@@ -76,10 +85,17 @@ class Caller:
     def own_org(self) -> bool:
         return self.org == self.principal.org
 
-    async def require(self, operation: Operation) -> None:
-        """Raises `ForbiddenError`, and writes the attempt down, unless the caller may do `operation`."""
-        if not may(self.roles, operation, self.own_org):
+    async def require(self, operation: Operation, *, team: str = "") -> None:
+        """Raises `ForbiddenError`, and writes the attempt down, unless the caller may do `operation`. `team`: the
+        one that it is about, which may have them as its lead."""
+        if may(self.roles, operation, self.own_org):
+            return
+        if not (operation in LEADS and team and self.own_org and await self._leads(team)):
             await self.refuse(operation)
+
+    async def _leads(self, team: str) -> bool:
+        found = await self.store.teams.membership(team, self.member.id)
+        return found is not None and found.lead
 
     async def require_manage(self, before: Collection[Role], after: Collection[Role]) -> None:
         """The same for turning a member with roles `before` into one with `after`."""
@@ -165,7 +181,7 @@ async def _admit(
         store=deps.store.for_org(principal.org),
     )
     if path_org == principal.org:
-        await caller.require(operation)
+        await caller.require(operation, team=connection.path_params.get("key", ""))
         return caller
     if Role.OPERATOR not in caller.roles:
         # Not a look at the store: the answer, and its timing, are the same whether it exists or not.
@@ -212,13 +228,31 @@ async def _count_write(deps: AdminDependencies, caller: Caller, operation: Opera
 
 async def _member(deps: AdminDependencies, principal: Principal) -> Member:
     """The token's member as stored now. A crash between a suspension and its revocation opens nothing here."""
+    store = deps.store.for_org(principal.org)
     try:
-        member = await deps.store.for_org(principal.org).members.get(principal.member)
+        if is_service_id(principal.member):
+            member = _as_member(await store.services.get(principal.member))
+        else:
+            member = await store.members.get(principal.member)
     except NotFoundError:
         raise UnauthenticatedError("This token's member does not exist any more.") from None
     if member.state is not State.ACTIVE or principal.issued_at < member.not_before:
         raise UnauthenticatedError("This token's member is suspended, or has to sign in again.")
     return member
+
+
+def _as_member(account: Service) -> Member:
+    """A service account where members call: it has no e-mail address."""
+    return Member(
+        org=account.org,
+        id=MemberId(account.id),
+        email="",
+        name=account.name,
+        roles=account.roles,
+        state=account.state,
+        not_before=account.not_before,
+        created_at=account.created_at,
+    )
 
 
 def is_local(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:

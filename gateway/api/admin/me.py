@@ -19,7 +19,8 @@ EXPOSITION = "text/plain; version=0.0.4"
 
 
 class Me(Struct, frozen=True):
-    """The member behind the token. `roles`: those that count, `expires_at` the token's end (Unix seconds)."""
+    """The member behind the token. `roles`: those that count, `expires_at` the token's end (Unix seconds).
+    `leads`: the teams among `teams` that they lead."""
 
     org: OrgId
     id: MemberId
@@ -28,6 +29,8 @@ class Me(Struct, frozen=True):
     roles: tuple[Role, ...]
     client: str
     expires_at: int
+    teams: tuple[str, ...] = ()
+    leads: tuple[str, ...] = ()
 
 
 class Status(Struct, frozen=True):
@@ -45,6 +48,7 @@ class Status(Struct, frozen=True):
 async def me(caller: CallerDependency) -> Me:
     """Organization, roles, and when the token ends."""
     member = caller.member
+    joined = await caller.store.teams.memberships(member.id)
     return Me(
         org=member.org,
         id=member.id,
@@ -53,6 +57,8 @@ async def me(caller: CallerDependency) -> Me:
         roles=tuple(role for role in Role if role in caller.roles),
         client=caller.principal.client,
         expires_at=caller.principal.expires_at,
+        teams=tuple(one.team for one in joined),
+        leads=tuple(one.team for one in joined if one.lead),
     )
 
 

@@ -50,9 +50,15 @@ class Offboarded(Struct, frozen=True):
 
 
 class Ended(Struct, frozen=True):
-    """`sessions`: how many were ended."""
+    """How many sessions were ended, and personal tokens taken back."""
 
     sessions: int
+    personal_tokens: int
+
+
+class MemberName(Struct, frozen=True):
+    id: MemberId
+    name: str
 
 
 @get(
@@ -64,6 +70,19 @@ async def index(
     request: Request[Any, Any, Any], caller: CallerDependency, after: After = "", limit: PageLimit = 100
 ) -> Page[Member]:
     return await page(caller.store.members, request, FILTERS, after, limit)
+
+
+@get(
+    "/orgs/{org:str}/member-names",
+    tags=["Members"],
+    **operation(Operation.MEMBER_NAME_LIST, "listMemberNames", query=True, summary="List members' names"),
+)
+async def names(
+    request: Request[Any, Any, Any], caller: CallerDependency, after: After = "", limit: PageLimit = 500
+) -> Page[MemberName]:
+    """Whose ids these are that limits and usage name, for those who see nothing else of members."""
+    found = await page(caller.store.members, request, ("id",), after, limit)
+    return Page(tuple(MemberName(one.id, one.name) for one in found.items), found.next)
 
 
 @post(
@@ -198,8 +217,10 @@ async def revoke(caller: CallerDependency, key: FromPath[str]) -> Ended:
     # Refresh tokens first: one that was used in between would bring an access token younger than the revocation.
     ended = await caller.deps.sessions.end_sessions(caller.org, MemberId(key))
     await caller.store.revoke(revoke_tokens(caller.org, caller.deps.clock(), member=key), caller.actor)
+    # A crash here leaves personal tokens that open what they did: repeat the call that was answered by nothing.
+    keys = await caller.store.static_keys.revoke_all(key, caller.actor)
     await caller.shut_out(key)
-    return Ended(ended)
+    return Ended(ended, keys)
 
 
 async def _invite(caller: Caller, member: Member) -> InvitationBody:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 from litestar import Request, Response, Router, delete, get, post, put
 from litestar.openapi.spec import Operation as OpenApiOperation
@@ -23,6 +23,7 @@ from tenants.store import OrgStore, Repository, StoreUnavailableError
 
 T = TypeVar("T", bound=Struct)
 B = TypeVar("B", bound=Struct)
+P = TypeVar("P", bound=Struct, covariant=True)
 
 MAX_PAGE = 500
 MAX_REMARKS = 8
@@ -84,8 +85,16 @@ def answer(
     return Response(item if body is None else body, status_code=status, headers=headers)
 
 
+class Paged(Protocol[P]):
+    """What comes in pages: every `Repository`, and what is not changed as one."""
+
+    async def page(
+        self, *, after: str = "", limit: int = 100, filters: Mapping[str, str] | None = None
+    ) -> tuple[tuple[P, ...], str]: ...
+
+
 async def page(
-    repository: Repository[T], request: Request[Any, Any, Any], allowed: tuple[str, ...], after: str, limit: int
+    repository: Paged[T], request: Request[Any, Any, Any], allowed: tuple[str, ...], after: str, limit: int
 ) -> Page[T]:
     """One page. Every query parameter but `after` and `limit` is a filter; an unknown one is refused, because
     a filter that is misspelt and ignored shows everything."""

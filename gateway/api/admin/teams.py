@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from litestar import Router, delete, get, put
 from litestar.params import FromPath
+from msgspec import Struct
 
 from gateway.api.admin.bodies import TeamBody, to_item
 from gateway.api.admin.caller import Caller, CallerDependency
 from gateway.api.admin.resource import After, Kind, Page, PageLimit, collection
 from gateway.api.admin.routing import operation
+from gateway.api.admin.usage import LimitUse, Rows, asked, in_use
 from tenants.ids import InvalidIdError, MemberId, member_id
-from tenants.models import Team, TeamMember
+from tenants.models import Limit, LimitScope, Team, TeamMember
 from tenants.roles import Operation
 from tenants.store import NotFoundError
 
@@ -26,22 +28,85 @@ async def list_members(
     return Page(items, following)
 
 
+class TeamUse(Struct, frozen=True):
+    """`limits`: those that count what this team uses; `usage`: how much of them is used."""
+
+    limits: tuple[Limit, ...]
+    usage: LimitUse
+
+
 @put(
     "/{key:str}/members/{member:str}",
-    **operation(Operation.TEAM_UPDATE, "addTeamMember", conflict=True, summary="Add a member to a team"),
+    **operation(Operation.TEAM_ADD_MEMBER, "addTeamMember", conflict=True, summary="Add a member to a team"),
 )
 async def add_member(caller: CallerDependency, key: FromPath[str], member: FromPath[str]) -> TeamMember:
-    """Counts from their next access token on. Harmless when repeated."""
-    return await caller.store.teams.add(key, _id(member), caller.actor)
+    """`member` is an id or an e-mail address. Counts from their next access token on, and for personal tokens at
+    once. Harmless when repeated."""
+    made = await caller.store.teams.add(key, await _found(caller, member), caller.actor)
+    await caller.live()
+    return made
 
 
 @delete(
     "/{key:str}/members/{member:str}",
-    **operation(Operation.TEAM_UPDATE, "removeTeamMember", summary="Take a member out of a team"),
+    **operation(Operation.TEAM_REMOVE_MEMBER, "removeTeamMember", summary="Take a member out of a team"),
 )
 async def remove_member(caller: CallerDependency, key: FromPath[str], member: FromPath[str]) -> None:
-    """Counts from their next access token on."""
-    await caller.store.teams.remove(key, _id(member), caller.actor)
+    """As above. Who leads the team is taken out by whoever may make leads."""
+    found = await _found(caller, member)
+    joined = await caller.store.teams.membership(key, found)
+    if joined is not None and joined.lead:
+        await caller.require(Operation.TEAM_SET_LEAD)
+    await caller.store.teams.remove(key, found, caller.actor)
+    await caller.live()
+
+
+@put(
+    "/{key:str}/members/{member:str}/lead",
+    **operation(Operation.TEAM_SET_LEAD, "setTeamLead", summary="Make a member of a team its lead"),
+)
+async def set_lead(caller: CallerDependency, key: FromPath[str], member: FromPath[str]) -> TeamMember:
+    """A lead adds people to this team and takes them out, and sees its limits and what is used of them. At once,
+    and harmless when repeated. A team may have several."""
+    return await caller.store.teams.set_lead(key, await _found(caller, member), caller.actor, lead=True)
+
+
+@delete(
+    "/{key:str}/members/{member:str}/lead",
+    status_code=200,
+    **operation(Operation.TEAM_SET_LEAD, "unsetTeamLead", summary="Let a team's lead be a member of it again"),
+)
+async def unset_lead(caller: CallerDependency, key: FromPath[str], member: FromPath[str]) -> TeamMember:
+    """They stay in the team. At once, and harmless when repeated."""
+    return await caller.store.teams.set_lead(key, await _found(caller, member), caller.actor, lead=False)
+
+
+@get(
+    "/{key:str}/usage",
+    **operation(
+        Operation.TEAM_USAGE_READ, "getTeamUsage", query=True, summary="See a team's limits and what is used"
+    ),
+)
+async def team_usage(caller: CallerDependency, key: FromPath[str], top: Rows = 100) -> TeamUse:
+    """Limits of scope `team` that are about this one or about each."""
+    await caller.store.teams.get(key)
+    limits: list[Limit] = []
+    after = ""
+    while True:
+        found, after = await caller.store.limits.page(after=after, limit=500, filters={"scope": LimitScope.TEAM})
+        limits += [limit for limit in found if limit.subject in ("", key)]
+        if not after:
+            break
+    names = {limit.name for limit in limits}
+    used = await asked(caller.deps.limits.usage(caller.org))
+    mine = (one for one in used if one.limit in names and one.subject == key)
+    return TeamUse(tuple(limits), in_use(caller, mine, top))
+
+
+async def _found(caller: Caller, text: str) -> MemberId:
+    if "@" in text:
+        return (await caller.store.members.by_email(text)).id
+    return _id(text)
 
 
 def _id(text: str) -> MemberId:
@@ -68,4 +133,7 @@ def router() -> Router:
         list_members,
         add_member,
         remove_member,
+        set_lead,
+        unset_lead,
+        team_usage,
     )

@@ -87,7 +87,7 @@ async def usage(
     """Buckets that nobody has drawn from, or that are full again, are not in it."""
     limit = await caller.store.limits.get(key)
     found = await _of_limit(caller, limit, subject)
-    return _answer(caller, (one for one in found if subject in (None, one.subject)), top)
+    return in_use(caller, (one for one in found if subject in (None, one.subject)), top)
 
 
 @post(
@@ -121,7 +121,7 @@ async def all_usage(
     """Those that the platform's operators set for this organization among them (`platform/…`)."""
     found = await asked(caller.deps.limits.usage(caller.org))
     rows = [*found, *(await _platform(caller, None, subject) if caller.org == PLATFORM else ())]
-    return _answer(
+    return in_use(
         caller, (one for one in rows if unit in (None, one.unit) and subject in (None, one.subject)), top
     )
 
@@ -170,7 +170,8 @@ def _orgs(caller: Caller, subject: str | None) -> list[OrgId]:
     return [OrgId(subject)]
 
 
-def _answer(caller: Caller, found: Iterable[Standings], top: int) -> LimitUse:
+def in_use(caller: Caller, found: Iterable[Standings], top: int) -> LimitUse:
+    """Those of `found` of which something is used, the fullest use first, `top` of them."""
     now = int(caller.deps.clock())
     buckets = [bucket for one in found if (bucket := _bucket(one, now, caller.org)).used > 0 or bucket.lent]
     buckets.sort(key=lambda one: (-_share(one), one.limit, one.subject))

@@ -50,7 +50,7 @@ async def test_every_operation_but_the_two_asked_beside_others_has_a_route(world
     }
 
 
-@pytest.mark.parametrize("role", [Role.OWNER, Role.ADMIN, Role.AUDITOR, Role.MEMBER])
+@pytest.mark.parametrize("role", [Role.OWNER, Role.ADMIN, Role.AUDITOR, Role.MEMBER, Role.BILLING])
 async def test_a_role_is_let_in_exactly_where_the_table_says(world: World, role: Role) -> None:
     """The key names nothing, so that what is let in ends in 404, 422, 428 or a list, and changes nothing."""
     asked = 0

@@ -96,6 +96,10 @@ class FakeSessions:
         self.calls.append(("end", org, ""))
         return self.open
 
+    async def end_client(self, client_id: str) -> int:
+        self.calls.append(("end", client_id, ""))
+        return self.open
+
     def signing_keys(self) -> tuple[SigningKey, ...]:
         return (SigningKey("k1", KeyUse.CURRENT, 5), SigningKey("k2", KeyUse.NEXT, 6))
 
@@ -223,7 +227,7 @@ class World:
         """Fill an empty store; slow, so it is done once, see `conftest.template`."""
         for org in (ACME, GLOBEX):
             await self.store.orgs.create(Org(id=org, name=org.title()), SETUP)
-            for role in (Role.OWNER, Role.ADMIN, Role.AUDITOR, Role.MEMBER):
+            for role in (Role.OWNER, Role.ADMIN, Role.AUDITOR, Role.MEMBER, Role.BILLING):
                 await self.join(org, role)
         for role in (Role.OPERATOR, Role.AUDITOR):
             await self.join(PLATFORM, role)
