@@ -26,6 +26,8 @@ log = logging.getLogger("orgate.oauth")
 RELAYED: Mapping[str, tuple[str, ...]] = {
     "/.well-known/oauth-authorization-server": ("GET",),
     "/.well-known/jwks.json": ("GET",),
+    "/oauth/account": ("GET", "POST"),
+    "/oauth/account/change": ("POST",),
     "/oauth/authorize": ("GET", "POST"),
     "/oauth/device": ("GET", "POST"),
     "/oauth/device_authorization": ("POST",),

@@ -253,6 +253,10 @@ class SqlOAuthStore:
             await _begin(connection, family)
         return True
 
+    async def begin_family(self, family: Family) -> None:
+        async with self._write(family.org) as connection:
+            await _begin(connection, family)
+
     async def family(self, family: str) -> Family | None:
         async with self._read() as connection:
             row = (await connection.execute(select(families).where(families.c.id == family))).first()

@@ -179,6 +179,9 @@ class OAuthStore(Protocol):
         """Conditional: use the code and begin `family`, in one transaction. `token_id`: the access token's that
         comes with it."""
 
+    async def begin_family(self, family: Family) -> None:
+        """One that no grant brings."""
+
     async def family(self, family: str) -> Family | None: ...
     async def rotate(self, family: Family, successor: str, consumed: tuple[Consumed, ...]) -> bool:
         """Conditional: `family.current` gives way to `successor` while the family lives; `recent` = `consumed`,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from litestar import Response
 
+from gateway.api.oauth.account import AccountPage
 from gateway.api.oauth.authorize import AuthorizePage, authorize_page
 from gateway.api.oauth.device import DevicePage
 from gateway.api.oauth.steps import SignInPage
@@ -21,4 +22,6 @@ async def resumed(service: OAuthService, path: str, hidden: Mapping[str, str]) -
             return page
     if path == DevicePage.path:
         return DevicePage(service, hidden)
+    if path == AccountPage.path:
+        return AccountPage(service)
     raise InvalidRequestError("this sign-in cannot go on; begin again")

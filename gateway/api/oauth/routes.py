@@ -14,6 +14,8 @@ from litestar.types import ControllerRouterHandler
 
 from gateway.api.failure import bare
 from gateway.api.oauth import csrf, pages
+from gateway.api.oauth.account import CHANGE, Account
+from gateway.api.oauth.account import PATH as ACCOUNT
 from gateway.api.oauth.answers import JSON, NO_STORE, json_answer, wants_json
 from gateway.api.oauth.authorize import Authorize
 from gateway.api.oauth.client import authenticated
@@ -39,6 +41,7 @@ def oauth_routes(service: OAuthService) -> list[ControllerRouterHandler]:
     leave, detour = (sso.leave, sso.detour) if sso is not None else (None, None)
     server = AuthorizationServer(service)
     authorize, device = Authorize(service, leave, detour), Device(service, leave)
+    account = Account(service, leave, detour)
     return [
         Router(
             path="/",
@@ -59,6 +62,9 @@ def oauth_routes(service: OAuthService) -> list[ControllerRouterHandler]:
                 *([get("/oauth/sso/callback/{org:str}", name="oauth-sso-callback")(sso.callback)] if sso else []),
                 get("/oauth/device", name="oauth-device-page")(device.page),
                 post("/oauth/device", name="oauth-device-form")(device.form),
+                get(ACCOUNT, name="oauth-account-page")(account.page),
+                post(ACCOUNT, name="oauth-account-form")(account.form),
+                post(CHANGE, name="oauth-account-change")(account.change),
                 get("/oauth/invitation", name="oauth-invitation-page")(server.invitation_page),
                 post("/oauth/invitation", name="oauth-invitation-form")(server.invitation_form),
                 par_route(service),
