@@ -103,7 +103,7 @@ async def ask(bench: Bench, token: str, *, by: Caller = HERE, **changes: Any) ->
     return await bench.service.token({name: value for name, value in form.items() if value}, by)
 
 
-async def refused(bench: Bench, token: str, reason: str = "", **changes: str) -> InvalidGrantError:
+async def refused(bench: Bench, token: str, reason: str = "", **changes: Any) -> InvalidGrantError:
     with pytest.raises(InvalidGrantError) as caught:
         await ask(bench, token, **changes)
     if reason:
@@ -239,7 +239,7 @@ async def test_of_several_trusts_one_is_enough(bench: Bench, outside: Outside) -
     ],
 )
 async def test_what_is_asked_for_wrongly(
-    bench: Bench, outside: Outside, changes: dict[str, str], error: type[OAuthError]
+    bench: Bench, outside: Outside, changes: dict[str, Any], error: type[OAuthError]
 ) -> None:
     with pytest.raises(error):
         await ask(bench, outside.token(), **changes)
