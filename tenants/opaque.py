@@ -26,12 +26,13 @@ class OpaqueKind(StrEnum):
 
     PERSONAL = "pt"
     SCIM = "scim"
+    CLIENT = "cs"  # the secret of a registered client: opens nothing by itself
 
 
-PATTERN: Final = r"orgate_(?:pt|scim)_[0-9A-Za-z]{42}"
+PATTERN: Final = r"orgate_(?:pt|scim|cs)_[0-9A-Za-z]{42}"
 """What a secret scanner looks for."""
 
-_TEXT: Final = re.compile(r"orgate_(pt|scim)_[0-9A-Za-z]{42}")
+_TEXT: Final = re.compile(r"orgate_(pt|scim|cs)_[0-9A-Za-z]{42}")
 
 
 def new_key(kind: OpaqueKind, random: Callable[[int], bytes]) -> str:

@@ -110,12 +110,34 @@ class Operation(StrEnum):
     WEBHOOK_DELETE = "webhook.delete"
     WEBHOOK_TEST = "webhook.test"
 
+    IDP_READ = "idp.read"
+    IDP_WRITE = "idp.write"
+    IDP_DELETE = "idp.delete"
+    IDP_TEST = "idp.test"
+
     RULE_LIST = "rule.list"
     RULE_CREATE = "rule.create"
     RULE_READ = "rule.read"
     RULE_UPDATE = "rule.update"
     RULE_DELETE = "rule.delete"
 
+    CLIENT_LIST = "client.list"
+    CLIENT_CREATE = "client.create"
+    CLIENT_READ = "client.read"
+    CLIENT_UPDATE = "client.update"
+    CLIENT_DELETE = "client.delete"
+    CLIENT_SECRET = "client.secret"
+    CLIENT_SUSPEND = "client.suspend"
+    CLIENT_RESUME = "client.resume"
+
+    SERVICE_LIST = "service.list"
+    SERVICE_CREATE = "service.create"
+    SERVICE_READ = "service.read"
+    SERVICE_UPDATE = "service.update"
+    SERVICE_DELETE = "service.delete"
+    SERVICE_SUSPEND = "service.suspend"
+    SERVICE_RESUME = "service.resume"
+    SERVICE_REVOKE = "service.revoke"
     TRUST_LIST = "trust.list"
     TRUST_CREATE = "trust.create"
     TRUST_READ = "trust.read"
@@ -139,6 +161,7 @@ class Operation(StrEnum):
     AUDIT_STREAM_DELETE = "audit_stream.delete"
     AUDIT_STREAM_TEST = "audit_stream.test"
     AUDIT_HOLD = "audit.hold"
+    AUDIT_MATCH = "audit.match"
 
 
 _EVERYONE: Final = frozenset(Role)
@@ -171,6 +194,8 @@ _EXCEPTIONS: Final[Mapping[Operation, frozenset[Role]]] = {
     Operation.ORG_RESUME: _PLATFORM,
     Operation.ORG_DELETE: _OWNERS,
     Operation.OWNER_WRITE: _OWNERS,
+    Operation.IDP_WRITE: _OWNERS,
+    Operation.IDP_DELETE: _OWNERS,
     Operation.MEMBER_NAME_LIST: _ACCOUNTS,
     Operation.TEAM_LIST: _ACCOUNTS,
     Operation.TEAM_USAGE_READ: _ACCOUNTS,
@@ -180,6 +205,7 @@ _EXCEPTIONS: Final[Mapping[Operation, frozenset[Role]]] = {
     Operation.PRICE_READ: _ACCOUNTS,
     Operation.AUDIT_EXPORT: _READERS,
     Operation.AUDIT_HOLD: _OWNERS,
+    Operation.AUDIT_MATCH: _READERS,
 }
 
 ALLOWED: Final[Mapping[Operation, frozenset[Role]]] = MappingProxyType(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
 
 from tenants.clients import MOST_CLIENTS, SECRET_METHODS, ClientSecret, OAuthClient
+from tenants.models import LimitScope, State
+from tenants.revocations import revoke_tokens
 from tenants.sql import rows
 from tenants.sql.client_tables import client_secrets, clients, services
 from tenants.sql.database import Transaction, uninterrupted
+from tenants.sql.naming import refuse_named
 from tenants.sql.repository import Kind, ScopedRepository
 from tenants.store import Actor, InUseError, InvalidItemError, InvalidReferenceError
 
@@ -65,6 +68,8 @@ class Clients(ScopedRepository[OAuthClient]):
 
     async def _admit(self, transaction: Transaction, old: OAuthClient | None, new: OAuthClient) -> OAuthClient:
         connection = transaction.connection
+        if old is not None and _takes_away(old, new):
+            await transaction.revoke(revoke_tokens(self._org, transaction.now, member=new.client_id))
         if old is None:
             count = select(func.count()).select_from(clients).where(*self._mine())
             if int((await connection.execute(count)).scalar_one()) >= MOST_CLIENTS:
@@ -80,5 +85,18 @@ class Clients(ScopedRepository[OAuthClient]):
                 raise InvalidReferenceError(f"no service '{new.service}'")
         return new
 
+    async def _release(self, transaction: Transaction, old: OAuthClient) -> None:
+        await refuse_named(transaction, self._org, LimitScope.CLIENT, old.client_id)
+        await transaction.revoke(revoke_tokens(self._org, transaction.now, member=old.client_id))
+
     def _of(self, name: str) -> tuple[ColumnElement[bool], ...]:
         return (client_secrets.c.org == self._org, client_secrets.c.client == name)
+
+
+def _takes_away(old: OAuthClient, new: OAuthClient) -> bool:
+    """Whether tokens that the client got say more than it may have from now on."""
+    return (
+        bool(set(old.planes) - set(new.planes) or set(old.grant_types) - set(new.grant_types))
+        or old.service != new.service
+        or (old.state is State.ACTIVE and new.state is not State.ACTIVE)
+    )

@@ -134,6 +134,10 @@ class SqlOrgStore:
         return self._idp
 
     @property
+    def audit_streams(self) -> AuditStreams:
+        return self._audit_streams
+
+    @property
     def prices(self) -> Prices:
         return self._prices
 
@@ -177,6 +181,8 @@ class SqlOrgStore:
                 await who.bar(transaction, revocation.member, revocation.not_before)
             await transaction.revoke(revocation)
             whose = "client" if of_client else "member" if revocation.member else "org"
+            if is_service_id(revocation.member):
+                whose = "service"
             noun = "token" if revocation.token_id else whose
             target = revocation.token_id or revocation.member or self._org
             await transaction.queue(self._org, f"{noun}.revoke", target, by, {"not_before": revocation.not_before})

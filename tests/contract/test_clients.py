@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec import structs
 
@@ -20,8 +22,13 @@ from tenants.store import (
 )
 from tests.contract.control_store import NOW, OPERATOR, Clock, client, limit, org, service
 
-BASIC = {"auth_method": AuthMethod.CLIENT_SECRET_BASIC}
-MACHINE = {**BASIC, "grant_types": (GrantType.CLIENT_CREDENTIALS,), "redirect_uris": (), "service": "svc_1"}
+BASIC: dict[str, Any] = {"auth_method": AuthMethod.CLIENT_SECRET_BASIC}
+MACHINE: dict[str, Any] = {
+    **BASIC,
+    "grant_types": (GrantType.CLIENT_CREDENTIALS,),
+    "redirect_uris": (),
+    "service": "svc_1",
+}
 
 
 @pytest.fixture
@@ -134,7 +141,7 @@ async def test_a_service_account_has_a_name_of_its_own(acme: SqlOrgStore) -> Non
 
 @pytest.mark.parametrize("change", [{"roles": (Role.MEMBER,)}, {"state": State.SUSPENDED}])
 async def test_what_is_taken_from_a_service_account_ends_its_tokens(
-    acme: SqlOrgStore, store: SqlControlStore, change: dict[str, object]
+    acme: SqlOrgStore, store: SqlControlStore, change: dict[str, Any]
 ) -> None:
     await acme.services.create(service("acme"), OPERATOR)
     made = await acme.services.replace(service("acme", **change), 1, OPERATOR)
