@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "price": ("cli.price", "", "What models cost, for limits of spend."),
     "policy": ("cli.policy", "", "Rules that say who may use which model for what."),
     "audit": ("cli.audit", "", "The audit log: follow, query, export, verify, prove."),
+    "store": ("cli.store", "", "The control store in PostgreSQL: its tables, and the way there."),
 }
 """Command → (module, the command's name in that module's `app` or '' for the whole group, help)."""
 

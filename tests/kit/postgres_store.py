@@ -8,15 +8,10 @@ from itertools import count
 from urllib.parse import quote
 
 import psycopg
-from sqlalchemy import MetaData
 
-from gateway.oauth.tables import metadata as oauth_metadata
-from tenants.sql import tables
+from gateway.storework import METADATAS
 from tenants.sql.owner import prepare
 from tests.kit.postgres import PostgresServer, shared_postgres
-
-METADATAS: tuple[MetaData, ...] = (tables.metadata, oauth_metadata)
-"""Of every table there is: whoever has some imports them, by the way of the service that needs them."""
 
 _numbers = count()
 
@@ -80,7 +75,7 @@ def empty_control_database() -> ControlDatabase:
 
 
 def as_role(database: ControlDatabase) -> psycopg.Connection:
-    """A connection of the role that serves, as its statements have it."""
+    """A connection of the role that serves, without anything that Orgate says at its begin."""
     server = database.server
     return psycopg.connect(
         f"host={server.folder} port={server.port} dbname={database.name} user={database.role}", autocommit=True
