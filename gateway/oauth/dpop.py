@@ -8,7 +8,7 @@ key; nothing is remembered of it.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from msgspec import structs
@@ -30,6 +30,14 @@ from tenants.store import ControlStore
 
 NONCE_S: Final = 300
 _NONCE_BYTES: Final = 18
+
+
+def for_key(form: Mapping[str, str], jkt: str) -> Mapping[str, str]:
+    """A pushed authorization request whose code is for the key `jkt`, if there is one. Raises
+    `InvalidDpopProofError` where the request names another (section 10.1)."""
+    if jkt and form.get("dpop_jkt", jkt) != jkt:
+        raise InvalidDpopProofError("dpop_jkt is not the key of the DPoP proof")
+    return {**form, "dpop_jkt": jkt} if jkt else form
 
 
 class Possession:
@@ -84,7 +92,7 @@ class Possession:
         now = int(self._clock()) // NONCE_S
         good = (self._nonce(span) for span in (now, now - 1))
         if not any(hmac.compare_digest(one, proof.nonce) for one in good):
-            raise UseDpopNonceError("put the nonce of the header DPoP-Nonce into the proof")
+            raise UseDpopNonceError(self.nonce())
 
     def _nonce(self, span: int) -> str:
         return encode(self._key.mac(b"dpop nonce", b"%d" % span)[:_NONCE_BYTES]).decode()

@@ -100,6 +100,10 @@ class UseDpopNonceError(InvalidDpopProofError):
 
     code = "use_dpop_nonce"
 
+    def __init__(self, nonce: str) -> None:
+        super().__init__("put the nonce of the header DPoP-Nonce into the proof")
+        self.nonce = nonce
+
 
 class SlowDownError(OAuthError):
     """Polled too soon: five seconds more from now on (RFC 8628 section 3.5)."""

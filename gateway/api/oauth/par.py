@@ -7,9 +7,10 @@ from typing import Any
 from litestar import Response, post
 from litestar.handlers import HTTPRouteHandler
 
-from gateway.api.oauth.answers import json_answer
+from gateway.api.oauth.answers import json_answer, with_nonce
 from gateway.api.oauth.client import authenticated
 from gateway.api.oauth.forms import HttpRequest, caller_of
+from gateway.oauth.dpop import for_key
 from gateway.oauth.service import OAuthService
 
 
@@ -22,7 +23,10 @@ class PushedAuthorization:
 
     async def push(self, request: HttpRequest) -> Response[bytes]:
         form, client = await authenticated(self._service, request)
-        return json_answer(await self._service.par.push(form, client, caller_of(request)), 201)
+        # Which key proves itself here is the one that the code will be for (RFC 9449 section 10.1).
+        caller = self._service.possession.proven(caller_of(request))
+        answer = json_answer(await self._service.par.push(for_key(form, caller.jkt), client, caller), 201)
+        return with_nonce(answer, self._service, caller)
 
 
 def par_route(service: OAuthService) -> HTTPRouteHandler:

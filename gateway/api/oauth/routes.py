@@ -100,13 +100,8 @@ class AuthorizationServer:
     async def token(self, request: HttpRequest) -> Response[bytes]:
         form, client = await authenticated(self._service, request)
         caller = caller_of(request)
-        headers = dict(NO_STORE)
-        if caller.presented is not None:  # for the next proof (RFC 9449 section 8.2): this one may be about to end
-            headers["dpop-nonce"] = self._service.possession.nonce()
-        try:
-            return json_answer(await self._service.token(form, caller, client), headers=headers)
-        except UseDpopNonceError as error:
-            return json_answer({"error": error.code, "error_description": error.description}, 400, headers)
+        answer = json_answer(await self._service.token(form, caller, client))
+        return with_nonce(answer, self._service, caller)
 
     async def revoke(self, request: HttpRequest) -> Response[bytes]:
         form, client = await authenticated(self._service, request)
@@ -146,6 +141,8 @@ def _retry_after(error: OAuthError | None) -> dict[str, str]:
 
 def _oauth_failure(_: HttpRequest, error: OAuthError) -> Response[bytes]:
     headers = {**NO_STORE, **_retry_after(error)}
+    if isinstance(error, UseDpopNonceError):
+        headers["dpop-nonce"] = error.nonce
     if error.status == 401:
         headers["www-authenticate"] = 'Basic realm="orgate"'  # RFC 6749 section 5.2 wants one on a 401
     return json_answer({"error": error.code, "error_description": error.description}, error.status, headers)

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from gateway.dpop import Presented
 from gateway.oauth.caller import Caller
 from gateway.oauth.clients import GrantType
+from gateway.oauth.dpop import for_key
 from gateway.oauth.errors import InvalidDpopProofError, InvalidGrantError, InvalidRequestError, UseDpopNonceError
 from tenants.models import Dpop
 from tests.kit.dpop import ProofKey
@@ -204,3 +205,14 @@ async def test_a_code_for_a_key_is_worth_nothing_with_another(bench: Bench, dpop
 async def test_what_is_no_thumbprint_is_no_dpop_jkt(bench: Bench, bound_to: str) -> None:
     with pytest.raises(InvalidRequestError, match="dpop_jkt"):
         await _code(bench, bound_to)
+
+
+@pytest.mark.parametrize(("given", "after"), [({}, KEY.jkt), ({"dpop_jkt": KEY.jkt}, KEY.jkt)])
+def test_a_pushed_request_is_for_the_key_that_pushes_it(given: dict[str, str], after: str) -> None:
+    assert for_key(given, KEY.jkt)["dpop_jkt"] == after
+    assert for_key(given, "") == given
+
+
+def test_a_pushed_request_for_another_key_is_refused() -> None:
+    with pytest.raises(InvalidDpopProofError):
+        for_key({"dpop_jkt": THIEF.jkt}, KEY.jkt)
