@@ -14,6 +14,7 @@ from cli import (
     audit_consistency,
     audit_export,
     audit_key,
+    audit_prompt,
     audit_prove,
     audit_stats,
     audit_store,
@@ -162,6 +163,7 @@ def query(
 audit_stats.register(app)
 audit_export.register(app)
 audit_key.register(app)
+audit_prompt.register(app)
 audit_verify.register(app)
 audit_prove.register(app)
 audit_consistency.register(app)

@@ -15,6 +15,7 @@ from cli.offboarding import show as show_steps
 from cli.output import Column, instant
 from cli.resources import Resource
 from cli.session import Session
+from policies.facts import Role
 from tenants.ids import InvalidIdError, org_id
 from tenants.models import Dpop, Durability, Org
 
@@ -131,6 +132,15 @@ RetentionDays = Annotated[
         show_default=False,
     ),
 ]
+PromptHashes = Annotated[
+    bool | None,
+    typer.Option(
+        "--audit-prompt-hash/--no-audit-prompt-hash",
+        help="Whether the audit log's entries have a keyed hash of the prompt: who has a prompt can find out that"
+        " it was sent (orgate audit prompt-hash), and nobody can read one.",
+        show_default=False,
+    ),
+]
 Proofs = Annotated[
     Dpop | None,
     typer.Option(
@@ -139,6 +149,18 @@ Proofs = Annotated[
         " when it shows one (optional), or always, and then a token alone opens nothing (required).",
         show_default=False,
     ),
+]
+SecondFactor = Annotated[
+    list[Role] | None,
+    typer.Option(
+        "--second-factor",
+        help="Whoever has this role signs in with a second factor (an authenticator app or a passkey), or adds one"
+        " at the next sign-in; may be repeated, replaces all of them.",
+        show_default=False,
+    ),
+]
+NoSecondFactor = Annotated[
+    bool, typer.Option("--no-second-factor", help="Leave second factors to each member.", show_default=False)
 ]
 Weight = Annotated[
     int | None,
@@ -158,6 +180,7 @@ Weight = Annotated[
         "orgate org set --durability strict",
         "orgate org set --audit-retention-days 3653",
         "orgate org set --dpop optional",
+        "orgate org set --second-factor owner --second-factor admin",
     ),
     name="set",
     writes=True,
@@ -178,17 +201,25 @@ def set_(
     durability: Durable = None,
     retention_days: RetentionDays = None,
     dpop: Proofs = None,
+    second_factor: SecondFactor = None,
+    no_second_factor: NoSecondFactor = False,
+    audit_prompt_hash: PromptHashes = None,
 ) -> None:
     """Change an organization's name, host names, or what its requests are subject to."""
-    values = (name, supersede, deadline_ms, timezone, weight, durability, retention_days, dpop)
-    if all(value is None for value in values) and not (host or no_hosts or hold or no_holds):
+    values = (name, supersede, deadline_ms, timezone, weight, durability, retention_days, dpop, audit_prompt_hash)
+    lists = (host, no_hosts, hold, no_holds, second_factor, no_second_factor)
+    if all(value is None for value in values) and not any(lists):
         raise UsageError(
             "nothing to change",
             "give --name, --host, --no-hosts, --supersede, --no-supersede, --deadline-ms, --hold, --no-holds,"
-            " --timezone, --weight, --durability, --audit-retention-days or --dpop",
+            " --timezone, --weight, --durability, --audit-retention-days, --audit-prompt-hash, --dpop,"
+            " --second-factor or --no-second-factor",
         )
     if hold and no_holds:
         raise UsageError("--hold and --no-holds are given together", "--hold replaces all holds there are")
+    if second_factor and no_second_factor:
+        fix = "--second-factor replaces all roles there are"
+        raise UsageError("--second-factor and --no-second-factor are given together", fix)
 
     def edit(was: Org) -> Org:
         return structs.replace(
@@ -202,6 +233,8 @@ def set_(
             weight=weight or was.weight,
             durability=durability or was.durability,
             dpop=dpop or was.dpop,
+            second_factor=() if no_second_factor else tuple(second_factor or was.second_factor),
+            audit_prompt_hash=was.audit_prompt_hash if audit_prompt_hash is None else audit_prompt_hash,
             audit_retention_days=was.audit_retention_days if retention_days is None else retention_days,
         )
 

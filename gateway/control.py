@@ -31,7 +31,6 @@ from gateway.backends import (
     control_store,
     limit_stores,
     limits_state,
-    open_oauth,
     retention,
     turn_of,
     undertaker,
@@ -50,6 +49,7 @@ from gateway.clock import SystemClock
 from gateway.connections import keep_house
 from gateway.control_metrics import control_metrics
 from gateway.dayparts import day_parts
+from gateway.identityparts import identity_parts
 from gateway.keyuses import key_uses_into
 from gateway.limits_settings import LimitsSettingsError
 from gateway.listeners import admin_server, bus_server
@@ -100,7 +100,9 @@ async def control(settings: Settings) -> None:
         await store.close()
         return
     owner, buckets, counter = limit_stores(settings, clock)
-    oauth = await open_oauth(settings, store, own.secrets, unlocked.signing, clock, counter=counter)
+    identity, oauth = await identity_parts(
+        settings, store, sealed, own.secrets, signing=unlocked.signing, clock=clock, counter=counter
+    )
 
     sequencer, people = await audit_log(settings, store, unlocked, clock)
 
@@ -145,7 +147,9 @@ async def control(settings: Settings) -> None:
             buckets=keeper,
             clock=clock.now,
         ),
-        streams=LiveStreams(hub, publisher),
+        streams=identity.reaching(LiveStreams(hub, publisher)),
+        turn=identity.turn,
+        identity=identity.admin,
         probe=UpstreamProbe(transports, clock.monotonic_us, client_tokens(settings, clock), clock.now),
         webhooks=webhooks,
         limits=keeper,

@@ -233,7 +233,7 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     of the request reached the upstream. `client_version`: what the program calls itself, bounded. `limits`: those
     that judged it, at most LIMITS_MAX; `limit`: the one that refused it or ended its stream. `policy`: of which
     rules `rule` is one (`Tenant.policy_digest`). `cost_nanodollars`: by the price table of the moment it was
-    admitted. `token_id`: of a static key, '' for any other credential.
+    admitted. `token_id`: of a static key, '' for any other credential. `prompt_hmac`: see `gateway.audit.prompt`.
 
     Where the time went, in order: `overhead_us` the gateway's own until the answer's head went out, `held_us` a
     hold the organization asked for, `queue_us` the wait for a turn at the upstream, a connection included,
@@ -277,6 +277,7 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     limits: tuple[str, ...] = ()
     policy: str = ""
     token_id: str = ""
+    prompt_hmac: str = ""
 
 
 class Intent(Struct, frozen=True, array_like=True):

@@ -86,6 +86,7 @@ class Ledger:
         "intent",
         "principal",
         "progress",
+        "prompt_hmac",
         "turn",
     )
 
@@ -124,6 +125,7 @@ class Ledger:
         self.principal: Principal | None = None
         self.client_version = ""
         self.intent = 0
+        self.prompt_hmac = ""
         self.turn: Turn | None = None
         self.progress = Progress(clock.monotonic_us)
         self.bytes_out = 0
@@ -368,6 +370,7 @@ class Ledger:
             relay_us=self.progress.relay_us,
             events=self.progress.events,
             cost_nanodollars=self._cost(usage),
+            prompt_hmac=self.prompt_hmac,
         )
 
 

@@ -129,9 +129,12 @@ class Pipeline:
         max_in_flight: int,
         keys_announced: bool = True,
         tokens: Tokens | None = None,
+        hash_prompt: Callable[[OrgId, Call], Awaitable[str]] | None = None,
     ) -> None:
         """`keys_announced` False: keys are put there by other hands, and an upstream's `key_version` is silent.
-        `tokens`: what is known of each model's already; None: nothing."""
+        `tokens`: what is known of each model's already; None: nothing. `hash_prompt`: for the audit log of
+        organizations that want it."""
+        self._hash_prompt = hash_prompt
         self._world = world
         self._authn = authn
         self._limits = limits
@@ -158,6 +161,8 @@ class Pipeline:
                 inbound.end_within(tenant.org.deadline_ms / 1000)
             call = ledger.decoded(decode(await inbound.body()))
             permit = ledger.permitted(authorize(principal, tenant, call))
+            if tenant.org.audit_prompt_hash and self._hash_prompt is not None:
+                ledger.prompt_hmac = await self._hash_prompt(tenant.id, call)
             if tenant.org.supersede or tenant.org.holds:
                 await self._wait_turn(permit, inbound, ledger)
             reservation = await self._admit(permit, snapshot.tenants.get(PLATFORM), ledger)

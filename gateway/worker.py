@@ -37,6 +37,7 @@ from gateway.limits.claims import counts_tokens
 from gateway.limits.slices import SlicedLimits
 from gateway.pipeline import Pipeline
 from gateway.process import batch_scheduling, settle_heap
+from gateway.prompts import PromptHashes
 from gateway.secrets.lease import KeyLeases
 from gateway.secrets.sources import SourceLeases
 from gateway.secrets.store import ReadOnlyKeys, StoreUnavailableError
@@ -134,6 +135,7 @@ def _worker(settings: Settings) -> Litestar:
         observe=counters.observe,
         clock=clock,
         max_in_flight=settings.server.max_in_flight,
+        hash_prompt=PromptHashes(bus.prompt_key).of,
     )
     data = DataPlane(
         pipeline,

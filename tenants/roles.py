@@ -49,6 +49,8 @@ class Operation(StrEnum):
     MEMBER_RESUME = "member.resume"
     MEMBER_OFFBOARD = "member.offboard"
     MEMBER_REVOKE = "member.revoke"
+    FACTOR_LIST = "factor.list"
+    FACTOR_RESET = "factor.reset"
     OWNER_WRITE = "owner.write"
 
     TEAM_LIST = "team.list"
@@ -161,7 +163,7 @@ class Operation(StrEnum):
     AUDIT_STREAM_DELETE = "audit_stream.delete"
     AUDIT_STREAM_TEST = "audit_stream.test"
     AUDIT_HOLD = "audit.hold"
-    AUDIT_MATCH = "audit.match"
+    AUDIT_PROMPT_READ = "audit_prompt.read"
 
 
 _EVERYONE: Final = frozenset(Role)
@@ -205,7 +207,6 @@ _EXCEPTIONS: Final[Mapping[Operation, frozenset[Role]]] = {
     Operation.PRICE_READ: _ACCOUNTS,
     Operation.AUDIT_EXPORT: _READERS,
     Operation.AUDIT_HOLD: _OWNERS,
-    Operation.AUDIT_MATCH: _READERS,
 }
 
 ALLOWED: Final[Mapping[Operation, frozenset[Role]]] = MappingProxyType(

@@ -110,6 +110,7 @@ def from_receipt(
         ("limit", receipt.limit),
         ("model", receipt.model),
         ("policy", receipt.policy),
+        ("prompt_hmac", receipt.prompt_hmac),
         ("request_id", receipt.request_id),
         ("rule", receipt.rule),
         ("token_id", receipt.token_id),

@@ -37,6 +37,8 @@ class OrgKey(Protocol):
         """Raises `ValueError` for what it did not wrap under `name`."""
 
     def finder(self, text: str) -> str: ...
+    @property
+    def prompts(self) -> Secret: ...
 
 
 class OrgKeys(Protocol):

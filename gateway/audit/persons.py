@@ -24,6 +24,7 @@ from gateway.audit.entry import Pair
 from gateway.audit.personkeys import Known, OrgKey, OrgKeys, make_person, open_person, tampered
 from gateway.audit.pseudonym import ERASED, PREFIX, PSEUDONYM
 from gateway.errors import UnavailableError
+from gateway.secret import Secret
 from tenants.ids import PLATFORM, OrgId, is_member_id
 from tenants.persons import Person, PersonBook
 from tenants.store import Actor, StoreUnavailableError
@@ -57,6 +58,11 @@ class Persons:
         self._pseudonyms: dict[Pair, str] = {}
         self._members: dict[Pair, Known] = {}
         self._turn = asyncio.Lock()
+
+    async def prompt_key(self, org: OrgId) -> Secret:
+        """What hashes the prompts of `org` (`gateway.audit.prompt`)."""
+        with _unavailable():
+            return (await self._keys.get(org)).prompts
 
     # -- writing --------------------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ MOST: Final = 4_096
 # RFC 5869: `info` binds a derived key to its one use.
 _WRAPS: Final = b"orgate data key, AES-256-GCM, version 1"
 _FINDS: Final = b"orgate data key, HMAC-SHA-256, version 1"
+_PROMPTS: Final = b"orgate prompts, HMAC-SHA-256, version 1"
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ class DataKey:
         self._bound = f"{org}\n{key_id}\n"
         self._cipher = AESGCM(_derived(key, _WRAPS))
         self._finds = Secret(_derived(key, _FINDS))
+        self.prompts = Secret(_derived(key, _PROMPTS))
+        """Hashes the organization's prompts (`gateway.audit.prompt`)."""
 
     def wrap(self, name: str, plain: Secret, random: Callable[[int], bytes] = os.urandom) -> str:
         """Base64 of nonce, ciphertext and tag. Bound to the organization, to this key and to `name`."""

@@ -13,7 +13,7 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 from msgspec import Struct
 
-from gateway.api.admin import audit_keep, audit_tiles, audit_witnesses
+from gateway.api.admin import audit_keep, audit_prompt, audit_tiles, audit_witnesses
 from gateway.api.admin.caller import CallerDependency
 from gateway.api.admin.problems import invalid
 from gateway.api.admin.resource import After, Page, PageLimit
@@ -189,5 +189,5 @@ def milliseconds(field: str, text: str) -> int:
 
 def router() -> Router:
     handlers = [entries, checkpoint, log, key, persons, erase, *audit_tiles.HANDLERS, *audit_witnesses.HANDLERS]
-    handlers += audit_keep.HANDLERS
+    handlers += [*audit_keep.HANDLERS, *audit_prompt.HANDLERS]
     return Router(path="/orgs/{org:str}/audit", tags=["Audit"], route_handlers=handlers)

@@ -64,6 +64,7 @@ COLUMNS: Final[tuple[tuple[str, Kind], ...]] = (
     ("schema", Kind.INTEGER),
     ("prev", Kind.TEXT),
     ("token_id", Kind.TEXT),
+    ("prompt_hmac", Kind.TEXT),
     ("detail", Kind.JSON),
     ("more", Kind.JSON),
 )
