@@ -209,6 +209,63 @@ def revoke(session: Session, member: Who, yes: Yes = False) -> None:
         session.out.say(f"every login of member '{member}' has ended")
 
 
+class FactorItem(Struct, frozen=True):
+    """One second factor of a member."""
+
+    id: str
+    kind: str
+    name: str
+    created_at: int
+    used_at: int
+
+
+class FactorsOf(Struct, frozen=True):
+    """What listing a member's second factors answers."""
+
+    factors: list[FactorItem]
+    recovery_codes: int
+
+
+class FactorsReset(Struct, frozen=True):
+    """What resetting a member's second factors answers."""
+
+    factors: int
+    sessions: int
+
+
+FACTOR_COLUMNS = [
+    Column("NAME", "name"),
+    Column("KIND", "kind"),
+    Column("ADDED", "created_at", instant),
+    Column("LAST USED", "used_at", instant),
+]
+
+
+@command(app, examples("orgate member factors ann@acme.example"))
+def factors(session: Session, member: Who) -> None:
+    """List what a member signs in with, beside their password."""
+    members = _members(session)
+    key = _id(members, member)
+    found = session.client.read(members.at(key, "factors"), what=members.what(key)).decode(FactorsOf)
+    session.out.items(found.factors, FACTOR_COLUMNS, empty="no second factors")
+    if found.factors:
+        session.out.say(f"{found.recovery_codes} recovery codes are left")
+
+
+@command(app, examples("orgate member reset-factors ann@acme.example --yes"), name="reset-factors", writes=True)
+def reset_factors(session: Session, member: Who, yes: Yes = False) -> None:
+    """Forget a member's second factors and end their logins: the phone is lost, and the recovery codes too.
+
+    Make sure that it is they who ask: from then on their password alone lets them in, until they add another.
+    """
+    members = _members(session)
+    key = _id(members, member)
+    session.confirm(f"Forget the second factors of member '{member}'?", yes=yes)
+    told: FactorsReset | None = members.act(key, "reset-factors", FactorsReset)
+    if told is not None:
+        session.out.say(f"{told.factors} factors of member '{member}' forgotten, {told.sessions} logins ended")
+
+
 def _show_invitation(session: Session, email: str, invitation: Invitation) -> None:
     session.out.line(f"invitation  {invitation.code}")
     session.out.say(f"valid until {instant(invitation.expires_at)}, once, at {invitation.url}")

@@ -22,8 +22,10 @@ from gateway.bus.hub import WorkerStatus
 from gateway.dpop import Presented
 from gateway.errors import UnavailableError
 from gateway.exchange import Credential, Principal
+from gateway.identity import IdentityProviders
 from gateway.limits.protocol import Standings
 from gateway.limits.store import SliceAdmin
+from gateway.oauth.factors import Factors
 from gateway.oauth.offboard import Offboarding
 from gateway.oauth.published import SigningKey
 from gateway.oauth.sessions import LoginSessions
@@ -78,6 +80,10 @@ class Sessions(Protocol):
 
     async def end_org(self, org: OrgId) -> int:
         """The same of everybody in `org`, invitations included."""
+
+    @property
+    def factors(self) -> Factors:
+        """Second factors."""
 
     @property
     def sessions(self) -> LoginSessions:
@@ -179,7 +185,8 @@ class AdminDependencies:
     gives the text exposition, `unready` the reasons why this process should not be asked now, if any.
     `count_rotation` is told each outcome of an upstream's rotation, `key_used_at` says when its key was last used.
     `writes` counts the changes of each member, `throttles` makes what counts for others. `admin_url`: this
-    listener's, as clients call it. `web`: sessions of browsers; None: this server has no pages.
+    listener's, as clients call it. `web`: sessions of browsers; None: this server has no pages. `identity`: the
+    organizations' identity providers; None: there is no single sign-on.
     `limits_state`: where limits are counted, and how that is. `witnesses`: who is asked to cosign checkpoints,
     None for nobody; `degraded`: what is not as it should be while this process may be asked all the same.
     """
@@ -204,6 +211,7 @@ class AdminDependencies:
     throttles: Throttles = field(default_factory=lambda: throttles(monotonic))
     limits: SliceAdmin = field(default_factory=NoLimits)
     web: WebSessions | None = None
+    identity: IdentityProviders | None = None
     limits_state: Callable[[], Awaitable[str]] = _embedded
     reconciler: Reconciles = field(default_factory=NoReconciler)
     streaming: Streaming = field(default_factory=NoStreaming)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,20 @@ from gateway.bus.hub import Hub
 from gateway.bus.publisher import Publisher
 from gateway.bus.streams import LiveStreams
 from gateway.exchange import Credential
+from gateway.identity import IdentityProviders
 from gateway.limits.accounts import LimitOwner
 from gateway.metrics import Metrics
+from gateway.oauth.digests import ServerKey
+from gateway.oauth.factors import Factors
+from gateway.oauth.provider import Providers
 from gateway.oauth.published import KeyUse, SigningKey
 from gateway.oauth.sessions import LoginSessions
 from gateway.oauth.sql import SqlOAuthStore
 from gateway.oauth.throttle import MemoryThrottle
+from gateway.outside import Outside
 from gateway.secret import Secret
 from gateway.secrets.datakeys import DataKeys
-from gateway.secrets.sealed import SealedCerts, SealedFile, SealedWebhooks
+from gateway.secrets.sealed import SealedCerts, SealedFile, SealedIdps, SealedWebhooks
 from gateway.upstream.probe import ProbeResult
 from gateway.webhooks import DeliveryError, Webhooks
 from policies.facts import Role
@@ -76,6 +83,14 @@ class FakeSessions:
         self.open = 2
         self.store = SqlOAuthStore(control.engine)
         self.sessions = LoginSessions(self.store.sessions, self.store.end_family, control, clock.now)
+        self.factors = Factors(
+            store=self.store,
+            control=control,
+            key=ServerKey(Secret(b"k" * 32)),
+            clock=clock.now,
+            random=os.urandom,
+            base="https://gateway.example",
+        )
         self.no_rotation: Exception | None = None
 
     async def invite(self, org: OrgId, member_id: MemberId) -> FakeInvitation:
@@ -192,6 +207,7 @@ class World:
             buckets=self.limits,
             clock=clock.now,
         )
+        self.providers = Providers(Outside(allowed=(ip_network("127.0.0.0/8"),)), clock)
         self.deps = AdminDependencies(
             store=store,
             keys=self.keys,
@@ -208,6 +224,7 @@ class World:
                 store.webhooks, SealedWebhooks(self.keys), self.receiver, clock, lambda count: b"w" * count
             ),
             check_url=check_url,
+            identity=IdentityProviders(store, SealedIdps(self.keys), self.providers, tokens.ISSUER),
             metrics=self.metrics.exposition,
             unready=self._unready,
             limits=self.limits,
