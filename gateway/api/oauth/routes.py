@@ -16,7 +16,7 @@ from gateway.api.failure import bare
 from gateway.api.oauth import csrf, pages
 from gateway.api.oauth.account import CHANGE, Account
 from gateway.api.oauth.account import PATH as ACCOUNT
-from gateway.api.oauth.answers import JSON, NO_STORE, json_answer, wants_json
+from gateway.api.oauth.answers import JSON, NO_STORE, json_answer, wants_json, with_nonce
 from gateway.api.oauth.authorize import Authorize
 from gateway.api.oauth.client import authenticated
 from gateway.api.oauth.device import Device
