@@ -43,7 +43,6 @@ from tenants.models import (
 )
 from tenants.streams import FORMATS, AuditStream, StreamKind
 from tenants.trust import ServiceTrust, trust_faults
-from tenants.streams import FORMATS, AuditStream, StreamKind
 
 Fault = tuple[str, str]
 
@@ -73,8 +72,6 @@ _PEM: Final = re.compile(r"(?:\s*-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-
 _ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
 _BUCKET_PATH: Final = re.compile(r"/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9_-][A-Za-z0-9._-]*){0,8}")
-_WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
-_BUCKET_PATH: Final = re.compile(r"/[A-Za-z0-9][A-Za-z0-9.-]{1,61}[A-Za-z0-9](?:/[A-Za-z0-9_-][A-Za-z0-9._-]*){0,8}")
 _GLOB: Final = re.compile(r"(?:[a-z0-9._*?-]|\[!?[a-z0-9._-]+\])+")
 _MOST: Final = {
     LimitUnit.SPEND: MAX_FINE,
