@@ -23,6 +23,7 @@ from gateway.limits.store import SliceAdmin, SliceStore
 from gateway.limits.undertaker import Undertaker
 from gateway.oauth.service import OAuthService
 from gateway.oauth.sql import SqlOAuthStore
+from gateway.oauth.sso import Federation
 from gateway.oauth.throttle import Counter
 from gateway.oauth.tokens import TokenSigner
 from gateway.oauth.web import WebSessions
@@ -143,6 +144,7 @@ async def open_oauth(
     clock: Clock,
     *,
     counter: Counter | None = None,
+    federation: Federation | None = None,
 ) -> OAuthService:
     """The token service on the control store's engine; `orgate init` needs it for the first invitations."""
     return await OAuthService.open(
@@ -153,6 +155,7 @@ async def open_oauth(
         signing=signing,
         clock=clock.now,
         counter=counter,
+        federation=federation,
     )
 
 

@@ -21,9 +21,8 @@ from gateway.secret import Secret
 from gateway.secrets.store import IdpSecrets, NoSuchSecretError, StoreUnavailableError
 from tenants.idp import IdentityProvider
 from tenants.ids import OrgId
-from tenants.store import Actor, ControlStore, InvalidItemError, NotFoundError
+from tenants.store import Actor, ControlStore, NotFoundError
 
-_FOREIGN: Final = "is needed: the one that is kept was given for another issuer or client_id"
 _TRIED: Final = frozenset({"invalid_grant", "invalid_request"})
 """What a token endpoint says to a code that is none, once it knows who asks."""
 
@@ -71,24 +70,32 @@ class IdentityProviders:
         kept = await self._kept(provider.org)
         return kept is not None and _is_for(kept, provider)
 
-    async def put(
-        self, item: IdentityProvider, secret: Secret | None, expected: int, by: Actor
-    ) -> IdentityProvider:
-        """Set it. `secret` None: the one that is kept stays; empty: a public client. Raises what
-        `IdentityProviderBook.put` does, and `InvalidItemError` where a secret of something else is kept.
-
-        A crash between the two writes leaves a provider with a secret that was given for another one, which is
-        not used: whoever set it has no answer, and sets it again.
-        """
+    async def put(self, item: IdentityProvider, expected: int, by: Actor) -> IdentityProvider:
+        """Set it, as `IdentityProviderBook.put`. A secret that was given for another issuer or client is not used
+        for this one."""
         async with self._turn:
-            kept = await self._kept(item.org)
-            if secret is None and kept is not None and not _is_for(kept, item):
-                raise InvalidItemError([("client_secret", _FOREIGN)])
             made = await self._control.for_org(item.org).idp.put(item, expected, by)
-            if secret is not None:
-                await self._keep(item, secret)
             self._providers.forget(_issuer(made))
         return made
+
+    async def put_secret(self, org: OrgId, secret: Secret, by: Actor) -> None:
+        """What is shown to the provider as it is set now; an empty one makes a public client. Raises
+        `NotFoundError` where there is no provider.
+
+        A crash between the two writes leaves a secret that is in use, and no entry of it: whoever set it has no
+        answer, and sets it again.
+        """
+        async with self._turn:
+            provider = await self.get(org)
+            if provider is None:
+                raise NotFoundError("no identity provider")
+            if secret.reveal():
+                kept = _Kept(provider.issuer, provider.client_id, secret.reveal().decode())
+                await self._secrets.put(org, Secret(msgspec.json.encode(kept)))
+            else:
+                await self.forget(org)
+            detail = {"public": not secret.reveal()}
+            await self._control.for_org(org).note("idp.secret", org, by, detail)
 
     async def delete(self, org: OrgId, expected: int, by: Actor) -> None:
         """Raises what `IdentityProviderBook.delete` does."""
@@ -112,7 +119,7 @@ class IdentityProviders:
         if kept is None:
             return None
         if not _is_for(kept, provider):
-            raise ProviderError("its client secret is not set")
+            raise ProviderError("its client secret was given for another issuer or client id: set it again")
         return Secret(kept.secret)
 
     async def test(self, org: OrgId) -> IdpTest:
@@ -160,13 +167,6 @@ class IdentityProviders:
         except NoSuchSecretError:
             return None
         return msgspec.json.decode(found.reveal(), type=_Kept)
-
-    async def _keep(self, item: IdentityProvider, secret: Secret) -> None:
-        if not secret.reveal():
-            await self.forget(item.org)
-            return
-        kept = _Kept(item.issuer, item.client_id, secret.reveal().decode())
-        await self._secrets.put(item.org, Secret(msgspec.json.encode(kept)))
 
 
 def _judged(metadata: Metadata, provider: IdentityProvider) -> list[IdpStep]:

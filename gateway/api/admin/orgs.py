@@ -116,6 +116,8 @@ async def remove(caller: CallerDependency, if_match: IfMatch = "") -> None:
         with suppress(NoSuchSecretError):
             await deps.stream_secrets.delete(org, stream.name)
     await deps.webhooks.forget(org)
+    if deps.identity is not None:
+        await deps.identity.forget(org)
     await caller.live()
 
 

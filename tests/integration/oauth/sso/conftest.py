@@ -107,8 +107,10 @@ class House:
         current = await self.identity.get(org)
         usual = IdentityProvider(org=org, issuer=self.provider.url, client_id=CLIENT)
         item = structs.replace(current or usual, **changes)
-        secret = None if current else Secret(SECRET)
-        return await self.identity.put(item, secret, current.version if current else 0, BY)
+        made = await self.identity.put(item, current.version if current else 0, BY)
+        if current is None:
+            await self.identity.put_secret(org, Secret(SECRET), BY)
+        return made
 
     async def leave(self, org: str = "acme", path: str = "/oauth/authorize", **query: str) -> str:
         """Choose single sign-on on the page; where the browser is sent."""
