@@ -65,6 +65,9 @@ def patched(kind: ResourceKind, document: Document, body: Any) -> Document:
             for name, each in as_object(value, "Without a path the value").items():
                 _apply(kind, now, verb, name, each, named=False)
         tidy(now, kind)
+    for leaf in kind.schema.attributes:
+        if leaf.required and not leaf.multi and leaf.name in document and leaf.name not in now:
+            raise mutability(f"'{leaf.name}' is required: it can be replaced, and not removed.")
     return now
 
 
