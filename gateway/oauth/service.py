@@ -420,7 +420,7 @@ class OAuthService:
             raise await self._reused(await self._codes.reused(code), caller)
         # A crash here leaves a family without an audit entry, whose token nobody has ever seen.
         await self._note("session.create", member, client.id, caller, {"grant": "authorization_code"})
-        return _answer(access, scope, refresh_token)
+        return _answer(access, scope, client, refresh_token)
 
     async def _reused(self, code: AuthorizationCode, caller: Caller) -> InvalidGrantError:
         """A code that comes back was copied: what it brought ends (RFC 6749 section 4.1.2)."""
@@ -452,7 +452,7 @@ class OAuthService:
         await self._devices.redeem(grant, family)
         # A crash here leaves a family without an audit entry, whose token nobody has ever seen.
         await self._note("session.create", member, client.id, caller, {"grant": "device_code"})
-        return _answer(access, scope, refresh_token)
+        return _answer(access, scope, client, refresh_token)
 
     async def _refresh_grant(self, form: Mapping[str, str], client: Client, caller: Caller) -> dict[str, Any]:
         token = _required(form, "refresh_token")
@@ -480,7 +480,7 @@ class OAuthService:
             successor = None
         if successor is None:
             raise InvalidGrantError("the refresh token is not valid, or its session has ended")
-        return _answer(access, scope, successor)
+        return _answer(access, scope, client, successor)
 
     async def _asked_at(self, org: OrgId, client: str) -> float:
         """From when on a token asked for now may count, Unix seconds: at once, or where a revocation of the whole
@@ -523,13 +523,14 @@ class OAuthService:
         await self._control.for_org(member.org).note(action, member.id, by, detail)
 
 
-def _answer(access: AccessToken, scope: str, refresh_token: str) -> dict[str, Any]:
-    """RFC 6749 section 5.1."""
+def _answer(access: AccessToken, scope: str, client: Client, refresh_token: str) -> dict[str, Any]:
+    """RFC 6749 section 5.1. A client that is not registered to refresh is given nothing to refresh with."""
+    refresh = {"refresh_token": refresh_token} if GrantType.REFRESH_TOKEN in client.grant_types else {}
     return {
         "access_token": access.text,
         "token_type": access.kind,
         "expires_in": access.expires_in,
-        "refresh_token": refresh_token,
+        **refresh,
         "scope": scope,
     }
 

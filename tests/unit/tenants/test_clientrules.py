@@ -80,6 +80,7 @@ def test_a_redirect_uri_that_the_standards_allow(uri: str) -> None:
         ({"title": ""}, "title"),
         ({"title": "x" * 81}, "title"),
         ({"name": "No Name"}, "name"),
+        ({"name": "svc_ci"}, "name"),
         ({"grant_types": ["client_credentials"], "redirect_uris": []}, "service"),
         ({"service": "mem_1"}, "service"),
         ({"jwks": "{}"}, "jwks"),
