@@ -10,7 +10,7 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from cli.client import Client
-from cli.errors import NotFoundError
+from cli.errors import NotAllowedError, NotFoundError
 from cli.output import Column, Format, instant
 from cli.session import Session
 from tenants.amounts import number, quantity
@@ -77,14 +77,14 @@ def show(session: Session, use: LimitUse, buckets: Sequence[Bucket], *, empty: s
 
 
 def names_of(session: Session) -> Callable[[str], str]:
-    """E-mail addresses of members by id, asked for when first needed; the id of one who is gone, and of those
-    beyond the first fifty."""
+    """E-mail addresses of members by id, or their names for whoever may see no more, asked for when first needed;
+    the id of one who is gone, and of those beyond the first fifty."""
     known: dict[str, str] = {}
-    path = f"/admin/v1/orgs/{session.org}/members"
+    org = f"/admin/v1/orgs/{session.org}"
 
     def name(subject: str) -> str:
         if subject not in known and subject.startswith("mem_") and len(known) < 50:
-            known[subject] = _email(session.client, f"{path}/{quote(subject, safe='')}") or subject
+            known[subject] = _who(session.client, org, subject) or subject
         return known.get(subject, subject) or "all"
 
     return name
@@ -147,9 +147,13 @@ def _holds(one: Bucket) -> int:
     return one.left + one.lent + one.used
 
 
-def _email(client: Client, path: str) -> str:
+def _who(client: Client, org: str, member: str) -> str:
     try:
+        path = f"{org}/members/{quote(member, safe='')}"
         found: dict[str, Any] = client.read(path, what="a member").decode(dict)
     except NotFoundError:
         return ""
+    except NotAllowedError:
+        named = client.read(f"{org}/member-names", what="members' names", params={"id": member}).decode(dict)
+        return next((str(one["name"]) for one in named["items"]), "")
     return str(found.get("email", ""))

@@ -104,6 +104,8 @@ class Identity(Struct, frozen=True):
     email: str
     name: str
     roles: list[str]
+    teams: list[str]
+    leads: list[str]
     profile: str
     server: str
     admin: str
@@ -121,6 +123,8 @@ def whoami(session: Session) -> None:
             email=str(who.get("email", "")),
             name=str(who.get("name", "")),
             roles=list(who.get("roles", [])),
+            teams=list(who.get("teams", [])),
+            leads=list(who.get("leads", [])),
             profile=session.profile_name,
             server=session.profile.server,
             admin=session.profile.admin,

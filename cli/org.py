@@ -162,6 +162,14 @@ SecondFactor = Annotated[
 NoSecondFactor = Annotated[
     bool, typer.Option("--no-second-factor", help="Leave second factors to each member.", show_default=False)
 ]
+PersonalTokens = Annotated[
+    bool | None,
+    typer.Option(
+        "--personal-tokens/--no-personal-tokens",
+        help="Whether its people and services may have static keys. Turned off, those there are end for good.",
+        show_default=False,
+    ),
+]
 Weight = Annotated[
     int | None,
     typer.Option(help="Its part of what organizations share, beside the others' (operators only).", min=1),
@@ -180,6 +188,7 @@ Weight = Annotated[
         "orgate org set --durability strict",
         "orgate org set --audit-retention-days 3653",
         "orgate org set --dpop optional",
+        "orgate org set --personal-tokens",
         "orgate org set --second-factor owner --second-factor admin",
     ),
     name="set",
@@ -200,6 +209,7 @@ def set_(
     weight: Weight = None,
     durability: Durable = None,
     retention_days: RetentionDays = None,
+    personal_tokens: PersonalTokens = None,
     dpop: Proofs = None,
     second_factor: SecondFactor = None,
     no_second_factor: NoSecondFactor = False,
@@ -208,11 +218,12 @@ def set_(
     """Change an organization's name, host names, or what its requests are subject to."""
     values = (name, supersede, deadline_ms, timezone, weight, durability, retention_days, dpop, audit_prompt_hash)
     lists = (host, no_hosts, hold, no_holds, second_factor, no_second_factor)
-    if all(value is None for value in values) and not any(lists):
+    if all(value is None for value in (*values, personal_tokens)) and not any(lists):
         raise UsageError(
             "nothing to change",
             "give --name, --host, --no-hosts, --supersede, --no-supersede, --deadline-ms, --hold, --no-holds,"
             " --timezone, --weight, --durability, --audit-retention-days, --audit-prompt-hash, --dpop,"
+            " --personal-tokens, --no-personal-tokens,"
             " --second-factor or --no-second-factor",
         )
     if hold and no_holds:
@@ -236,6 +247,7 @@ def set_(
             second_factor=() if no_second_factor else tuple(second_factor or was.second_factor),
             audit_prompt_hash=was.audit_prompt_hash if audit_prompt_hash is None else audit_prompt_hash,
             audit_retention_days=was.audit_retention_days if retention_days is None else retention_days,
+            personal_tokens=was.personal_tokens if personal_tokens is None else personal_tokens,
         )
 
     key = _id(session, which)

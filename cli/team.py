@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
-from msgspec import convert, structs
+from msgspec import Struct, convert, structs
 
 from cli.command import command
 from cli.errors import UsageError
 from cli.examples import examples
-from cli.member import Who, member_id_of
-from cli.output import Column, instant
+from cli.limit_use import Bucket, LimitUse
+from cli.member import Who
+from cli.output import Column, Format, instant
 from cli.resources import PAGE, Page, Resource
 from cli.session import Session
-from tenants.models import Team, TeamMember
+from tenants.amounts import quantity
+from tenants.models import Limit, Team, TeamMember
 
 app = typer.Typer(
     help="Teams of an organization: what a limit of scope team counts together.",
@@ -24,9 +27,33 @@ app = typer.Typer(
 )
 
 COLUMNS = [Column("NAME", "name"), Column("TITLE", "title"), Column("CREATED", "created_at", instant)]
-MEMBERS = [Column("MEMBER", "member"), Column("ADDED", "added_at", instant)]
+MEMBERS = [Column("MEMBER", "member"), Column("LEAD", "lead"), Column("ADDED", "added_at", instant)]
+USES = [
+    Column("LIMIT", "limit"),
+    Column("HOLDS", "holds"),
+    Column("USED", "used"),
+    Column("LEFT", "left"),
+    Column("RESETS AT", "resets_at", instant),
+]
 Name = Annotated[str, typer.Argument(help="The team's name.", metavar="TEAM")]
 Title = Annotated[str | None, typer.Option(help="What people call it.")]
+
+
+class TeamUse(Struct, frozen=True):
+    """What the server says of a team's limits."""
+
+    limits: tuple[Limit, ...]
+    usage: LimitUse
+
+
+class Use(Struct, frozen=True):
+    """One limit of a team, for people."""
+
+    limit: str
+    holds: str
+    used: str
+    left: str
+    resets_at: int
 
 
 def _teams(session: Session) -> Resource[Team]:
@@ -87,23 +114,97 @@ def members(session: Session, name: Name) -> None:
     session.out.items(found, MEMBERS, empty=f"nobody is in team '{name}' yet")
 
 
-@command(app, examples("orgate team add platform ann@acme.example"), writes=True)
-def add(session: Session, name: Name, member: Who) -> None:
-    """Put a member into a team. It counts from their next access token on."""
-    teams = _teams(session)
-    key = member_id_of(session, member)
-    if (
-        session.client.write("PUT", teams.at(name, "members", key), what=f"'{member}' in team '{name}'")
-        is not None
-    ):
+@command(
+    app,
+    examples("orgate team add platform ann@acme.example", "orgate team add platform ann@acme.example --lead"),
+    writes=True,
+)
+def add(
+    session: Session,
+    name: Name,
+    member: Who,
+    lead: Annotated[bool, typer.Option("--lead", help="And make them its lead (admins).")] = False,
+) -> None:
+    """Put a member into a team. It counts from their next access token on.
+
+    For admins, and for leads of the team.
+    """
+    joined = session.client.write("PUT", _place(session, name, member), what=_who(name, member))
+    if joined is not None:
         session.out.say(f"'{member}' is in team '{name}'")
+    if lead:
+        _lead(session, name, member, "PUT", f"'{member}' leads team '{name}'")
+
+
+def _place(session: Session, name: str, member: str, *rest: str) -> str:
+    """Where a membership is: the server knows members by id and by address, a lead could not look the id up."""
+    return _teams(session).at(name, "members", quote(member, safe="@"), *rest)
+
+
+def _who(name: str, member: str) -> str:
+    return f"'{member}' in team '{name}'"
+
+
+def _lead(session: Session, name: str, member: str, method: str, said: str) -> None:
+    if session.client.write(method, _place(session, name, member, "lead"), what=_who(name, member)) is not None:
+        session.out.say(said)
+
+
+leads = typer.Typer(
+    help="Leads, who add people to their team and take them out.",
+    epilog=examples("orgate team lead set platform ann@acme.example"),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(leads, name="lead")
+
+
+@command(leads, examples("orgate team lead set platform ann@acme.example"), name="set", writes=True)
+def set_lead(session: Session, name: Name, member: Who) -> None:
+    """Make a member of a team its lead. A team may have several."""
+    _lead(session, name, member, "PUT", f"'{member}' leads team '{name}'")
+
+
+@command(leads, examples("orgate team lead unset platform ann@acme.example"), name="unset", writes=True)
+def unset_lead(session: Session, name: Name, member: Who) -> None:
+    """Let a lead be a member of the team like the others again."""
+    _lead(session, name, member, "DELETE", f"'{member}' is in team '{name}', and leads it no more")
+
+
+@command(app, examples("orgate team usage platform", "orgate team usage platform --output json"))
+def usage(session: Session, name: Name) -> None:
+    """Show a team's limits and how much of them is used. For its leads too, and for billing."""
+    teams = _teams(session)
+    told = session.client.read(teams.at(name, "usage"), what=teams.what(name)).decode(TeamUse)
+    if session.out.form is not Format.TABLE:
+        session.out.item(told)
+        return
+    used = {bucket.limit: bucket for bucket in told.usage.items}
+    session.out.items(
+        [_use(limit, used.get(limit.name)) for limit in told.limits],
+        USES,
+        empty=f"no limit counts what team '{name}' uses",
+    )
+
+
+def _use(limit: Limit, bucket: Bucket | None) -> Use:
+    """A bucket nobody has drawn from is full, and the server does not name it."""
+    unit = limit.unit
+    used = bucket.used + bucket.lent if bucket else 0
+    return Use(
+        limit=limit.name,
+        holds=quantity(limit.amount, unit),
+        used=quantity(used, unit),
+        left=quantity(bucket.left if bucket else limit.burst or limit.amount, unit),
+        resets_at=bucket.resets_at if bucket else 0,
+    )
 
 
 @command(app, examples("orgate team remove platform ann@acme.example"), writes=True)
 def remove(session: Session, name: Name, member: Who) -> None:
-    """Take a member out of a team. It counts from their next access token on."""
-    teams = _teams(session)
-    key = member_id_of(session, member)
-    what = f"'{member}' in team '{name}'"
-    if session.client.write("DELETE", teams.at(name, "members", key), what=what) is not None:
+    """Take a member out of a team. It counts from their next access token on.
+
+    For admins, and for leads of the team.
+    """
+    if session.client.write("DELETE", _place(session, name, member), what=_who(name, member)) is not None:
         session.out.say(f"'{member}' is no more in team '{name}'")

@@ -22,6 +22,7 @@ from msgspec import Struct, field
 from gateway.audit.chain import Chain
 from gateway.audit.merkle import HashTree, leaf_hash
 from gateway.audit.proofs import consistency, inclusion
+from tests.fakes.credentials import personal_token, personal_tokens, sessions
 
 READ_ONLY = {"org", "version", "created_at"}
 Answer = tuple[int, Any, dict[str, str]]
@@ -50,6 +51,10 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
         }
         if errors:
             self.body["errors"] = errors
+
+
+def _nothing() -> Answer:
+    raise Refused(404, "There is nothing here, or it is not yours to see.")
 
 
 def _oauth(status: int, error: str, description: str) -> Refused:
@@ -298,6 +303,22 @@ class ControlPlane:
             case ["orgs", org, "teams", key, "members"]:
                 joined = [{"org": org, "team": key, "member": "mem_1", "added_at": 1_700_000_000}]
                 return 200, {"items": joined, "next": ""}, {}
+            case ["me", "personal-tokens"] | ["orgs", _, "personal-tokens"]:
+                return personal_tokens(seen.method, body)
+            case ["me", "personal-tokens", key] | ["orgs", _, "personal-tokens", key]:
+                return personal_token(seen.method, key) or _nothing()
+            case ["me", "sessions"] | ["orgs", _, "sessions"]:
+                return sessions() or _nothing()
+            case ["me", "sessions", key] | ["orgs", _, "sessions", key]:
+                return sessions(key) or _nothing()
+            case ["orgs", org, "teams", key, "members", member, "lead"]:
+                made = {"org": org, "team": key, "member": member, "lead": seen.method == "PUT"}
+                return 200, made, {}
+            case ["orgs", org, "teams", key, "usage"]:
+                limits = [{"org": org, "name": "ours", "scope": "team", "unit": "tokens", "amount": 2_000_000}]
+                return 200, {"limits": limits, "usage": {"items": self.buckets, "buckets": len(self.buckets)}}, {}
+            case ["orgs", org, "member-names"]:
+                return 200, {"items": [{"id": "mem_1", "name": "Ann"}], "next": ""}, {}
             case ["orgs", org, "teams", key, "members", member]:
                 if seen.method == "DELETE":
                     return 204, None, {}
