@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "personal-token": ("cli.personal", "", "Static keys for tools that can hold nothing else."),
     "session": ("cli.sessions", "", "Sessions: which programs are signed in, since when, until when."),
     "idp": ("cli.idp", "", "Single sign-on with the organization's own identity provider."),
+    "idp": ("cli.idp", "", "Single sign-on: the organization's own identity provider."),
     "upstream": ("cli.upstream", "", "Model servers an organization may use."),
     "key": ("cli.key", "", "Keys of upstreams: set, replaced, rotated on schedule, never shown."),
     "model": ("cli.model", "", "Model names that callers use, and what they lead to."),

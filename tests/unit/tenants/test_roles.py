@@ -42,7 +42,8 @@ OWN = {
     Role.OWNER: set(Operation) - PLATFORM_ONLY,
     Role.ADMIN: set(Operation)
     - PLATFORM_ONLY
-    - {Operation.ORG_DELETE, Operation.OWNER_WRITE, Operation.AUDIT_HOLD},
+    - {Operation.ORG_DELETE, Operation.OWNER_WRITE, Operation.AUDIT_HOLD}
+    - {Operation.IDP_WRITE, Operation.IDP_DELETE},
     Role.AUDITOR: READS | OWN_THINGS,
     Role.MEMBER: MEMBER,
     Role.BILLING: MEMBER | ACCOUNTS,
