@@ -130,7 +130,7 @@ def _passkey(
         button=escape(button),
         heading=heading,
         name=name,
-        without="Passkeys need JavaScript; the rest of this page does not.",
+        without="Passkeys need JavaScript, and a browser that knows them; the rest of this page does not.",
     )
 
 

@@ -33,6 +33,7 @@
   for (const form of document.querySelectorAll("form[data-passkey]")) {
     if (!window.PublicKeyCredential) continue;
     form.hidden = false;
+    form.nextElementSibling.hidden = true; // what is said where there is no script, or no passkeys
     const alert = form.querySelector("[role=alert]");
     form.querySelector("button").addEventListener("click", async () => {
       alert.hidden = true;
