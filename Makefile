@@ -1,6 +1,6 @@
 # Every target installs what it needs; a fresh machine needs Python 3.11 or newer and make.
 .DEFAULT_GOAL := check
-.PHONY: check test lint demo bench soak limits audit kills rotation docs lock format clean
+.PHONY: check test lint demo bench soak limits audit races kills rotation docs lock format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -68,6 +68,12 @@ limits: $(INSTALLED)
 audit: $(INSTALLED)
 	@$(PACKAGES) nodejs
 	$(BIN)/python -m tests.audit
+
+# 10,000 refresh tokens, each refreshed by 50 at once from two processes: half of them on SQLite, half on PostgreSQL.
+# SIZE=small ends in a minute; exits 1 when a token had two successors, or its reuse did not end the family.
+races: $(INSTALLED)
+	@$(PACKAGES) postgresql
+	$(BIN)/python -m tests.races
 
 # A writer of the sealed file, killed with SIGKILL within 1,000 of its writes; the test suite does 40.
 kills: $(INSTALLED)

@@ -303,7 +303,7 @@ class SqlOAuthStore:
     async def _read(self, org: str = EVERY_ORG) -> AsyncIterator[AsyncConnection]:
         """`org`: no statement reaches another's rows, where the database can see to that."""
         with unavailable():
-            async with self._reading.execution_options(**within(org)).connect() as connection:
+            async with within(self._reading, org).connect() as connection:
                 yield connection
 
     @asynccontextmanager
@@ -311,7 +311,7 @@ class SqlOAuthStore:
         """Commits when its block ends; a crash before that leaves nothing of it, after it all of it."""
         async with self._writer:
             with unavailable():
-                async with self._engine.execution_options(**within(org)).begin() as connection:
+                async with within(self._engine, org).begin() as connection:
                     yield connection
 
 

@@ -151,8 +151,8 @@ class Database:
         if self.dialect == "sqlite":
             return self
         narrowed = copy.copy(self)  # with the same lock and subscribers
-        narrowed._reading = self.engine.execution_options(**READ_ONLY, **within(org))
-        narrowed._writing = self.engine.execution_options(**within(org))
+        narrowed._reading = within(self._reading, org)
+        narrowed._writing = within(self._writing, org)
         return narrowed
 
     @property

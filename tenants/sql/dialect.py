@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeEngine
 
 from tenants.sql.address import SQLITE, is_postgres, sqlite_path
+from tenants.sql.connecting import EVERY_ORG
 from tenants.store import ServerAwayError, StoreUnavailableError
 
 TRUNCATE_TRIES: Final = 3
@@ -32,10 +33,12 @@ READ_ONLY: Final[Mapping[str, Any]] = {READS: True}
 """Execution options of a transaction that only reads: it waits for no writer and sees one instant."""
 
 
-def within(org: str) -> Mapping[str, Any]:
-    """Execution options of a transaction that reaches the rows of `org` alone, where the database can see to it.
-    Without them it reaches those of every organization."""
-    return {ORG: org}
+def within(engine: AsyncEngine, org: str) -> AsyncEngine:
+    """An engine whose transactions reach the rows of `org` alone, whatever their statements say. SQLite has
+    nothing of the kind: there, and for '*', it is `engine` itself."""
+    if org == EVERY_ORG or engine.dialect.name == "sqlite":
+        return engine
+    return engine.execution_options(**{ORG: org})
 
 
 def sqlite_url(path: Path) -> str:

@@ -1,0 +1,1 @@
+"""Races for one refresh token: `make races`."""
