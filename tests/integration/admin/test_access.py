@@ -172,4 +172,6 @@ async def test_me_says_who_and_with_which_roles(world: World) -> None:
         "roles": ["auditor"],
         "client": "orgate-cli",
         "expires_at": int(world.clock.seconds) + 900,
+        "teams": [],
+        "leads": [],
     }
