@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import typer
 from msgspec import structs
 
+from cli import service_trust as trust
 from cli.command import command
 from cli.errors import NotFoundError, UsageError
 from cli.examples import examples
@@ -18,7 +19,7 @@ from tenants.ids import is_service_id
 from tenants.models import Service
 
 app = typer.Typer(
-    help="Service accounts: programs that ask in their own name, as CI does.",
+    help="Service accounts: programs that ask in their own name, as CI does. Jobs without a secret: `trust`.",
     epilog=examples(
         "orgate service create ci",
         "orgate client create ci --title 'Our CI' --service ci",
@@ -27,6 +28,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+app.add_typer(trust.app, name="trust")
 
 COLUMNS: Final = [
     Column("ID", "id"),
