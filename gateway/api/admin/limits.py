@@ -15,7 +15,7 @@ from gateway.api.admin.usage import below_limits
 from gateway.limits.refusal import OF_PLATFORM
 from gateway.oauth.clients import BUILT_IN, Plane
 from tenants.clients import MOST_CLIENTS
-from tenants.ids import PLATFORM
+from tenants.ids import PLATFORM, is_service_id
 from tenants.models import Limit, LimitScope, LimitUnit, ModelAlias
 from tenants.overlap import remarks
 from tenants.store import NotFoundError
@@ -40,6 +40,8 @@ async def known(caller: Caller, item: Limit) -> None:
                 await caller.deps.store.orgs.get(item.subject)
             case LimitScope.MODEL:
                 await caller.store.models.get(item.subject)
+            case LimitScope.MEMBER if is_service_id(item.subject):
+                await caller.store.services.get(item.subject)
             case LimitScope.MEMBER:
                 await caller.store.members.get(item.subject)
             case LimitScope.TEAM:
