@@ -52,8 +52,8 @@ def test_every_route_of_the_public_listener_says_where_its_organization_comes_fr
 
 
 def test_every_route_of_the_admin_listener_names_its_operation_or_is_public() -> None:
-    """A route of one organization has it in its path, where the guard looks. The others are for operators alone, or
-    about the caller and nobody else: those are beneath `/me`, and no other operation is."""
+    """A route of one organization has it in its path, where the guard looks. The others are for operators alone,
+    or about the caller and nobody else: those are beneath `/me`, and no other operation is."""
     apart = set()
     for path, handler in handlers(admin_app(cast(AdminDependencies, object()))):
         operation: Operation | None = handler.opt.get(OPERATION)
