@@ -180,7 +180,8 @@ def alert(page: Any) -> str:
     """What the page says is wrong."""
     text: str = page.text
     assert 'role="alert"' in text, text
-    return text.split('role="alert">')[1].partition("</p>")[0].replace("&#x27;", "'")
+    said = text.split('role="alert">')[1].partition("</p>")[0].replace("&#x27;", "'")
+    return said[0].lower() + said[1:]
 
 
 @pytest.fixture
