@@ -1,0 +1,1 @@
+"""Whole gateways on a control store in PostgreSQL."""
