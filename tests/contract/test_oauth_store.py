@@ -225,3 +225,53 @@ async def test_codes_long_past_are_forgotten(store: OAuthStore) -> None:
     assert await store.code("c1") == code()
     await store.add_code(code(digest="c3"), NOW + 86_461)
     assert await store.code("c1") is None
+
+
+async def test_sessions_are_listed_by_organization_and_member_while_they_live(store: OAuthStore) -> None:
+    gus = MemberId("mem_gus")
+    for name, org, member in (("a", ACME, ADA), ("b", ACME, gus), ("c", ACME, ADA), ("d", GLOBEX, ADA)):
+        await _begin(store, family(id=name, org=org, member=member, current=f"t-{name}"))
+    sessions = store.sessions
+
+    async def ids(member: str = "") -> list[str]:
+        return [one.id for one in (await sessions.page(ACME, NOW, member=member))[0]]
+
+    assert await ids() == ["a", "b", "c"]
+    assert await ids(member=ADA) == ["a", "c"]
+    first, after = await sessions.page(ACME, NOW, limit=2)
+    assert ([one.id for one in first], after) == (["a", "b"], "b")
+    assert (await sessions.page(ACME, NOW, after=after, limit=2))[1] == ""
+    await store.end_family("c", NOW)
+    assert await ids(member=ADA) == ["a"]
+    assert (await sessions.page(ACME, NOW + 3_600))[0] == ()
+    assert await sessions.find(ACME, "d", NOW) is None
+    found = await sessions.find(GLOBEX, "d", NOW)
+    assert found is not None
+    assert (found.client, found.created_at, found.last_used) == ("orgate-cli", int(NOW), int(NOW))
+
+
+async def test_the_last_use_of_a_session_is_its_last_rotation(store: OAuthStore) -> None:
+    await _begin(store, family())
+    begun = await store.family("f1")
+    assert begun is not None
+    assert await store.rotate(begun, "t1", (Consumed("t0", NOW + 60),))
+    found = await store.sessions.find(ACME, "f1", NOW)
+    assert found is not None
+    assert found.last_used == int(NOW) + 60
+
+
+async def test_an_organizations_sessions_end_together_with_what_would_begin_one(store: OAuthStore) -> None:
+    for name, org in (("a", ACME), ("b", ACME), ("c", GLOBEX)):
+        await _begin(store, family(id=name, org=org, current=f"t-{name}"))
+        await store.invite(StoredInvitation(f"i-{name}", org, MemberId(f"mem_{name}"), int(NOW) + 10))
+        await store.add_code(
+            AuthorizationCode(f"c-{name}", "cli", "u", "r", "s", "h", org, ADA, expires_at=NOW + 60), NOW
+        )
+    await store.add_device(grant(digest="pending", user_code_digest="u-pending"), NOW)
+    assert await store.decide("u-pending", DeviceStatus.APPROVED, ACME, ADA, NOW)
+    assert await store.sessions.end_org(ACME, NOW) == 2
+    assert await store.sessions.end_org(ACME, NOW) == 0
+    assert [await store.invitation(f"i-{name}", NOW) is not None for name in "abc"] == [False, False, True]
+    assert [await store.code(f"c-{name}") is not None for name in "abc"] == [False, False, True]
+    assert not await store.redeem("pending", family(id="late", current="late"))
+    assert [one.id for one in (await store.sessions.page(GLOBEX, NOW))[0]] == ["c"]

@@ -12,6 +12,7 @@ from gateway.api.admin.caller import Caller
 from gateway.api.admin.problems import invalid
 from gateway.api.admin.resource import Kind, collection
 from gateway.api.admin.usage import below_limits
+from gateway.authn.statickeys import CLIENT as PERSONAL_TOKENS
 from gateway.limits.refusal import OF_PLATFORM
 from gateway.oauth.clients import BUILT_IN, Plane
 from tenants.clients import MOST_CLIENTS
@@ -100,7 +101,7 @@ async def _unregistered(caller: Caller, item: Limit) -> Sequence[str]:
     if item.scope is not LimitScope.CLIENT or not item.subject:
         return ()
     own, _ = await caller.store.clients.page(limit=MOST_CLIENTS)
-    asking = [client.id for client in BUILT_IN.values() if Plane.DATA in client.planes]
+    asking = [PERSONAL_TOKENS, *(client.id for client in BUILT_IN.values() if Plane.DATA in client.planes)]
     asking += [client.client_id for client in own if Plane.DATA in client.planes]
     if item.subject in asking:
         return ()

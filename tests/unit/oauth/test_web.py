@@ -228,3 +228,17 @@ async def test_sessions_of_everybody_are_bounded_and_those_that_are_over_go_firs
     assert [await token(web, name) for name in names]
     await signed_in(bench, web)
     assert len(web._sessions) == 2
+
+
+async def test_those_of_an_organization_or_of_one_member_are_forgotten_together(
+    bench: Bench, web: WebSessions
+) -> None:
+    names = [await signed_in(bench, web) for _ in range(2)]
+    assert web.forget("globex") == 0
+    assert web.forget("acme", "mem_gus") == 0
+    assert web.forget("acme", ADA) == 2
+    for name in names:
+        with pytest.raises(NoSessionError):
+            await token(web, name)
+    await signed_in(bench, web)
+    assert web.forget("acme") == 1
