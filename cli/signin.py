@@ -23,11 +23,13 @@ from cli.loopback import Loopback
 from cli.oauth import PASSING, AuthorizationServer, DeviceAuthorization, OAuthError, Tokens, oauth_error
 from cli.output import printable
 from cli.profiles import DEFAULT_PROFILE, DEFAULT_SERVER, Profile, admin_beside, origin
+from cli.proof import ProofKey
 from cli.session import Session, display_available
 from cli.tokens import remember
 from gateway.secret import Secret
 
 DEVICE_PAGE = "/oauth/device"
+SECOND_FACTOR = "insufficient_user_authentication"  # RFC 9470 section 3
 INVITATION_PAGE = "/oauth/invitation"
 SIGN_IN_S = 600.0
 """How long somebody may take at the page: as long as a device code lives."""
@@ -49,8 +51,9 @@ def sign_in(
     invitation: str,
     password_from: TextIO | None,
     browser: bool,
+    dpop: bool = False,
 ) -> str:
-    """Sign in and save profile and login. Returns the profile's name."""
+    """Sign in and save profile and login. Returns the profile's name. `dpop`: bind it to a new key."""
     name, profile = _profile(session, said)
     session.use(name, profile)
     session.credentials.path(name)  # a name that cannot be a file is refused before anything is asked
@@ -70,20 +73,27 @@ def sign_in(
     if invitation and password is not None:
         _accept_invitation(connection, invitation, org=profile.org, email=email, password=password)
         session.out.say("the password is set")
+    key = ProofKey.new() if dpop else None
     tokens = None
     if password is None and browser and display_available() and server.metadata.authorization_endpoint:
-        tokens = _in_browser(session, server, audience)
+        tokens = _in_browser(session, server, audience, key)
     if tokens is None:
         device = server.authorize_device(audience)
-        if password is not None:
-            _approve(connection, device, org=profile.org, email=email, password=password)
-        else:
+        if password is None:
             _show(session, device, browser=browser)
-        tokens = server.poll(device, audience, now=time.time, sleep=time.sleep)
+        elif not _approve(connection, device, org=profile.org, email=email, password=password):
+            session.out.say("this account signs in with a second factor, which a browser asks for")
+            _show(session, device, browser=browser)
+        tokens = server.poll(device, audience, now=time.time, sleep=time.sleep, key=key)
     if not tokens.refresh_token:
         raise RefusedError("the server gave no refresh token", "is `orgate-cli` registered there as it should be?")
+    if key is not None and tokens.token_type.lower() != "dpop":
+        server.revoke(tokens.refresh_token)
+        raise RefusedError(
+            "the organization does not bind tokens to keys", "an admin can: `orgate org set --dpop optional`"
+        )
     with session.credentials.lock(name):
-        login = Login(refresh_token=tokens.refresh_token, org=profile.org)
+        login = Login(refresh_token=tokens.refresh_token, org=profile.org, key=key.pem if key is not None else "")
         session.credentials.save(name, remember(login, tokens, audience, time.time()))
     session.profiles.save(name, profile)
     return name
@@ -131,20 +141,24 @@ def _unseen(question: str) -> str:
             raise UsageError("there is no terminal to type a password at", "add `--password-stdin`") from None
 
 
-def _in_browser(session: Session, server: AuthorizationServer, audience: str) -> Tokens | None:
+def _in_browser(
+    session: Session, server: AuthorizationServer, audience: str, key: ProofKey | None
+) -> Tokens | None:
     """The authorization code flow with a listener on this machine. None: no browser would open."""
     verifier, state = secrets.token_urlsafe(32), secrets.token_urlsafe(16)
     challenge = urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
     with Loopback(state, server.metadata.issuer) as listener:
         uri = listener.redirect_uri
-        page = server.authorization_url(redirect_uri=uri, state=state, challenge=challenge, resource=audience)
+        page = server.authorization_url(
+            redirect_uri=uri, state=state, challenge=challenge, resource=audience, key=key
+        )
         if not webbrowser.open(page):
             return None
         session.out.say("sign in in the browser that has opened, or else at")
         session.out.say(printable(page))
         session.out.say("waiting ... (Ctrl-C to give up; --no-browser signs in with a code instead)")
         code = listener.code(SIGN_IN_S)
-    return server.redeem(code, verifier=verifier, redirect_uri=uri, resource=audience)
+    return server.redeem(code, verifier=verifier, redirect_uri=uri, resource=audience, key=key)
 
 
 def _show(session: Session, device: DeviceAuthorization, *, browser: bool) -> None:
@@ -158,7 +172,8 @@ def _show(session: Session, device: DeviceAuthorization, *, browser: bool) -> No
 
 def _approve(
     connection: Connection, device: DeviceAuthorization, *, org: str, email: str, password: Secret
-) -> None:
+) -> bool:
+    """Sign the device in with a password. False: that is right, and not enough."""
     hidden = _hidden_fields(connection, DEVICE_PAGE, {"user_code": device.user_code})
     answer = connection.request(
         "POST",
@@ -173,7 +188,12 @@ def _approve(
             "action": "approve",
         },
     )
+    if answer.status_code == 403:
+        error = oauth_error(answer)
+        if isinstance(error, OAuthError) and error.error == SECOND_FACTOR:
+            return False
     _accepted(answer, "the sign-in", "check organization, e-mail address and password")
+    return True
 
 
 def _accept_invitation(connection: Connection, code: str, *, org: str, email: str, password: Secret) -> None:

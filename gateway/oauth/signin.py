@@ -98,11 +98,12 @@ class SignIn:
         if await self.due(who) is not Due.NOTHING:
             raise SecondFactorError("this account signs in with a second factor: use the page in a browser")
 
-    def ticket(self, who: SignedIn, stage: Stage, about: str, browser: str, extra: str = "") -> str:
+    async def ticket(self, who: SignedIn, stage: Stage, about: str, browser: str, extra: str = "") -> str:
         """What stands in the place of all `who` has shown so far, on the page of `stage`."""
         member = who.member
+        password = await self._accounts.mark(member) if PASSWORD in who.amr else ""
         return self._tickets.issue(
-            Ticket(member.org, member.id, stage, about, browser, who.amr, who.auth_time, extra)
+            Ticket(member.org, member.id, stage, about, browser, who.amr, who.auth_time, extra, password)
         )
 
     async def resume(self, text: str, stage: Stage, about: str, browser: str) -> tuple[SignedIn, Ticket]:
@@ -110,7 +111,9 @@ class SignIn:
         ticket = self._tickets.read(text, stage, about, browser)
         member = await self._accounts.member(ticket.org, ticket.member)
         # Taken away, suspended, or signed out everywhere since. A ticket of that very second may be of after it.
-        if member is None or ticket.until - TICKET_S + 1 < member.not_before:
+        ended = member is None or ticket.until - TICKET_S + 1 < member.not_before
+        # The password that was shown is not theirs any more: whoever shows the new one begins anew.
+        if member is None or ended or (ticket.password and ticket.password != await self._accounts.mark(member)):
             raise InvalidGrantError("this page is too old; sign in again")
         return SignedIn(member, ticket.amr, ticket.auth_time), ticket
 
@@ -123,7 +126,7 @@ class SignIn:
     async def factor_step(self, who: SignedIn, about: str, browser: str) -> FactorStep:
         """The step for who has a second factor."""
         challenge = await self._factors.challenge(who.member)
-        return FactorStep(who, challenge, self.ticket(who, Stage.FACTOR, about, browser, challenge.extra))
+        return FactorStep(who, challenge, await self.ticket(who, Stage.FACTOR, about, browser, challenge.extra))
 
     async def factor_again(self, text: str, about: str, browser: str) -> FactorStep:
         """The same page once more, with another challenge and as much time as was left. Raises
@@ -142,7 +145,7 @@ class SignIn:
         """The step for who has none, and needs one. Whoever knows the password may add the first one: there is
         nothing else yet to tell them by."""
         offer = await self._factors.offer(who.member)
-        return EnrolStep(who, offer, self.ticket(who, Stage.ENROL, about, browser, offer.extra))
+        return EnrolStep(who, offer, await self.ticket(who, Stage.ENROL, about, browser, offer.extra))
 
     async def enrol_again(self, text: str, about: str, browser: str) -> EnrolStep:
         """The same page once more: the secret stays, it may be in the app already. Raises `InvalidGrantError`."""

@@ -33,7 +33,8 @@ class Stage(StrEnum):
 
 class Ticket(Struct, frozen=True, array_like=True):
     """`about`: what the page is about. `browser`: a secret of the browser's. `until`: Unix seconds. `amr` and
-    `auth_time`: see `signin.SignedIn`. `extra`: what this server made for the step, a challenge say."""
+    `auth_time`: see `signin.SignedIn`. `extra`: what this server made for the step, a challenge say.
+    `password`: which one it was (`Accounts.mark`): a ticket ends with it."""
 
     org: OrgId
     member: MemberId
@@ -43,6 +44,7 @@ class Ticket(Struct, frozen=True, array_like=True):
     amr: tuple[str, ...] = ()
     auth_time: int = 0
     extra: str = ""
+    password: str = ""
     until: float = 0
 
 

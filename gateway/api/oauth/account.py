@@ -128,7 +128,7 @@ class Account:
             return begin(request, AccountPage(self._service), known, InvalidRequestError(_AGAIN))
         match action:
             case "add":
-                return self._offer(request, visit, await factors.offer(who.member))
+                return await self._offer(request, visit, await factors.offer(who.member))
             case "added":
                 return await self._added(request, visit, form)
             case "remove":
@@ -146,16 +146,16 @@ class Account:
         try:
             enrolled = await factors.enrol(who.member, form, ticket.extra, caller_of(request))
         except SecondFactorRefusedError as error:
-            return self._offer(request, visit, await factors.offer(who.member, ticket.extra), error)
+            return await self._offer(request, visit, await factors.offer(who.member, ticket.extra), error)
         if enrolled.codes:
             return _answer(token, factor_pages.codes_page(Sent(token, CHANGE, {}), enrolled.codes))
         return await self._shown(request, visit, "The factor is added.")
 
-    def _offer(
+    async def _offer(
         self, request: HttpRequest, visit: Visit, offer: Offer, error: OAuthError | None = None
     ) -> Response[Any]:
         token = csrf.token_for(request)
-        ticket = self._service.signin.ticket(visit.who, Stage.ENROL, _about(visit), token, offer.extra)
+        ticket = await self._service.signin.ticket(visit.who, Stage.ENROL, _about(visit), token, offer.extra)
         text = factor_pages.enrol_page(
             Sent(token, CHANGE, {TICKET: ticket}),
             offer,

@@ -93,7 +93,7 @@ class Device:
         if form.get("action") == "ask":
             who = await signin.at_once(form, caller)
             client = await self._service.ask_device(form.get("user_code", ""), who)
-            ticket = signin.ticket(who, Stage.CONSENT, about, browser)
+            ticket = await signin.ticket(who, Stage.CONSENT, about, browser)
             return json_answer({"status": "asked", "client": client.id, "ticket": ticket})
         if TICKET not in form:
             return json_answer({"status": await self._service.decide_device(form, caller)})

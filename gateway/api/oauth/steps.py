@@ -119,7 +119,7 @@ async def proceed(request: HttpRequest, page: SignInPage, form: Mapping[str, str
     asked = await page.ask(who)
     if asked is None:
         return await page.decide(who, caller_of(request), approve=True)
-    ticket = signin.ticket(who, Stage.CONSENT, page.about, token)
+    ticket = await signin.ticket(who, Stage.CONSENT, page.about, token)
     text = pages.consent_page(
         token,
         {**page.hidden, TICKET: ticket},
@@ -171,7 +171,7 @@ async def _go_on(request: HttpRequest, page: SignInPage, form: Mapping[str, str]
         who, enrolled = await signin.enrol(form, ticket, page.about, token, caller)
     except mistakes as error:
         return _enrol(page, token, await signin.enrol_again(ticket, page.about, token), error)
-    sent = _sent(page, token, signin.ticket(who, Stage.CONSENT, page.about, token))
+    sent = _sent(page, token, await signin.ticket(who, Stage.CONSENT, page.about, token))
     return shown(factor_pages.codes_page(sent, enrolled.codes), token, page)
 
 

@@ -138,6 +138,13 @@ async def test_who_is_suspended_between_two_pages_goes_no_further(client: Http, 
         assert (answer.status_code, title(answer)) == (400, "Sign in")
 
 
+async def test_a_page_ends_with_the_password_that_led_to_it(client: Http, bench: Bench) -> None:
+    consent = await password_given(client)
+    await bench.join(ACME, ADA, "ada@acme.example", "another good password")
+    answer = await post(client, consent, action="approve")
+    assert (answer.status_code, title(answer)) == (400, "Sign in")
+
+
 async def test_a_yes_does_not_count_when_a_factor_is_demanded_meanwhile(client: Http, bench: Bench) -> None:
     consent = await password_given(client)
     await demand(bench, Role.MEMBER)

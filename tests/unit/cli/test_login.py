@@ -91,6 +91,17 @@ def test_login_shows_address_and_code_and_polls(cli: Cli, plane: ControlPlane) -
     assert said.out == ""
 
 
+def test_a_password_that_is_not_enough_goes_on_in_a_browser(cli: Cli, plane: ControlPlane) -> None:
+    due = {"error": "insufficient_user_authentication", "error_description": "use the page in a browser"}
+    plane.script("POST", "/oauth/device", (403, due, {}))
+    tokens = {"access_token": "at_x", "expires_in": 900, "refresh_token": "rt_x", "token_type": "Bearer"}
+    plane.script("POST", "/oauth/token", (200, tokens, {}))
+    said = cli("login", "--server", plane.origin, *ANN, stdin="correct horse\n")
+    assert said.code == 0, said.err
+    assert "signs in with a second factor" in said.err
+    assert "BCDF-GHJK" in said.err
+
+
 def test_a_browser_is_opened_only_where_there_is_a_display(
     cli: Cli, plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +115,7 @@ def test_a_browser_is_opened_only_where_there_is_a_display(
 
 
 class _Polled(AuthorizationServer):
-    """Answers `_post` from a list; `waits` is what the client slept."""
+    """Answers `_tokens` from a list; `waits` is what the client slept."""
 
     def __init__(self, answers: list[Tokens | Exception]) -> None:
         self.answers = answers
@@ -112,7 +123,7 @@ class _Polled(AuthorizationServer):
         self.clock = 0.0
         self._metadata = _METADATA
 
-    def _post(self, endpoint: str, form: object, kind: type) -> object:  # type: ignore[override]
+    def _tokens(self, form: object, key: object) -> Tokens:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
