@@ -44,6 +44,9 @@ class Bearer(Protocol):
     def token(self, *, refused: str = "") -> str:
         """A token that is good for two minutes or more, and is not `refused`."""
 
+    def shown(self, token: str, method: str, url: str) -> Mapping[str, str]:
+        """The header fields with which one request to `url` carries `token`."""
+
 
 class Client(Protocol):
     """`what` names the thing in errors (`model 'code'`). `version` becomes If-Match."""
@@ -95,7 +98,7 @@ class AdminClient:
     def _pieces(
         self, method: str, path: str, *, what: str, params: Mapping[str, str | int], content: bytes | None = None
     ) -> Iterator[bytes]:
-        headers = {"authorization": f"Bearer {self._bearer.token()}", "accept": "*/*"}
+        headers = {**self._shown(self._bearer.token(), method, path), "accept": "*/*"}
         if content is not None:
             headers["content-type"] = "application/json"
         with self._connection.stream(method, path, params=params, headers=headers, content=content) as answer:
@@ -114,7 +117,7 @@ class AdminClient:
         content: bytes | None = None,
     ) -> Answer:
         def send(token: str) -> httpx.Response:
-            signed = {**(headers or {}), "authorization": f"Bearer {token}"}
+            signed = {**(headers or {}), **self._shown(token, method, path)}
             return self._connection.request(method, path, params=params, headers=signed, content=content)
 
         token = self._bearer.token()
@@ -131,6 +134,9 @@ class AdminClient:
             _version(answer.headers.get("etag", "")),
             tuple(printable(remark) for remark in remarks.split("; ") if remark),
         )
+
+    def _shown(self, token: str, method: str, path: str) -> Mapping[str, str]:
+        return self._bearer.shown(token, method, self.origin + path)
 
     def _refusal(self, answer: httpx.Response, body: bytes, what: str, path: str) -> CliError:
         again = answer.headers.get("retry-after", "")

@@ -31,11 +31,13 @@ class AccessToken(Struct, frozen=True):
 
 
 class Login(Struct, frozen=True):
-    """What signing in left: the refresh token, and access tokens by audience."""
+    """What signing in left: the refresh token, and access tokens by audience. `key`: what both are bound to, PEM;
+    '' for bearer tokens."""
 
     refresh_token: str
     org: str = ""
     access: dict[str, AccessToken] = {}
+    key: str = ""
 
     def __repr__(self) -> str:
         return f"Login(org={self.org!r}, ***)"

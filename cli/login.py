@@ -10,7 +10,7 @@ import typer
 from msgspec import Struct
 
 from cli.command import command
-from cli.errors import CliError, UsageError
+from cli.errors import CliError, RefusedError, UsageError
 from cli.examples import examples
 from cli.session import Session
 
@@ -23,6 +23,7 @@ app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
         "orgate login --server https://gateway.example:8443 --ca ca.pem --org acme",
         "orgate login --org acme --email ann@acme.example",
         "orgate login --org acme --email ann@acme.example --invitation CODE",
+        "orgate login --dpop",
     ),
 )
 def login(
@@ -45,6 +46,14 @@ def login(
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page when there is a display.")
     ] = True,
+    dpop: Annotated[
+        bool,
+        typer.Option(
+            "--dpop",
+            help="Bind the login to a key made here (RFC 9449). For this command line alone: an editor cannot use"
+            " such a login's tokens.",
+        ),
+    ] = False,
 ) -> None:
     """Sign in and keep the login in a profile.
 
@@ -64,9 +73,11 @@ def login(
         invitation=invitation or "",
         password_from=sys.stdin if password_stdin else None,
         browser=browser,
+        dpop=dpop,
     )
     session.out.say(f"signed in at {session.profile.server} (profile '{signed}')")
-    session.out.say("next: `orgate whoami`; an editor gets its token with `orgate token`")
+    editor = "" if dpop else "; an editor gets its token with `orgate token`"
+    session.out.say(f"next: `orgate whoami`{editor}")
 
 
 @command(app, examples("orgate logout", "orgate logout --profile staging"))
@@ -154,5 +165,10 @@ def token(
     It is good for two minutes or more, and renewed when needed; many processes may ask at once.
     """
     source = session.tokens("admin" if admin else "v1")
+    if source.bound:
+        raise RefusedError(
+            "this login is bound to a key, and whoever is given a token of it has no proofs to go with it",
+            "for an editor, sign in without --dpop in another profile: `orgate login --profile editor`",
+        )
     fresh = source.renewed() if renew else source.token()
     session.out.line(f"Authorization: Bearer {fresh}" if header else fresh)

@@ -15,6 +15,7 @@ from msgspec import DecodeError, Struct, ValidationError, json
 
 from cli.errors import CliError, ExitCode, NotAllowedError, RefusedError, UnreachableError
 from cli.output import printable
+from cli.proof import HEADER, ProofKey
 
 if TYPE_CHECKING:  # the fast path of `orgate token` needs no HTTP client
     import httpx
@@ -57,6 +58,7 @@ class Tokens(Struct, frozen=True):
     access_token: str
     expires_in: int
     refresh_token: str = ""
+    token_type: str = "Bearer"  # noqa: S105  # the standard's word, not a secret
 
 
 class OAuthError(CliError):
@@ -64,9 +66,8 @@ class OAuthError(CliError):
 
     def __init__(self, error: str, description: str) -> None:
         passing = error in PASSING
-        super().__init__(
-            description or error, "wait a moment, then try again" if passing else "run `orgate login`"
-        )
+        again = "run `orgate login --dpop`" if error == "invalid_dpop_proof" else "run `orgate login`"
+        super().__init__(description or error, "wait a moment, then try again" if passing else again)
         self.code = ExitCode.REFUSED if passing else ExitCode.NOT_ALLOWED
         self.error = error
 
@@ -82,6 +83,7 @@ class AuthorizationServer:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._metadata: ServerMetadata | None = None
+        self._nonce = ""
 
     @property
     def metadata(self) -> ServerMetadata:
@@ -89,8 +91,11 @@ class AuthorizationServer:
             self._metadata = self._discover()
         return self._metadata
 
-    def authorization_url(self, *, redirect_uri: str, state: str, challenge: str, resource: str) -> str:
-        """What the browser opens (RFC 6749 section 4.1.1). `challenge` is of RFC 7636, S256."""
+    def authorization_url(
+        self, *, redirect_uri: str, state: str, challenge: str, resource: str, key: ProofKey | None = None
+    ) -> str:
+        """What the browser opens (RFC 6749 section 4.1.1). `challenge` is of RFC 7636, S256. `key`: what the code
+        is for (RFC 9449 section 10)."""
         query = {
             "response_type": "code",
             "client_id": CLIENT_ID,
@@ -99,11 +104,14 @@ class AuthorizationServer:
             "code_challenge": challenge,
             "code_challenge_method": "S256",
             "resource": resource,
+            **({"dpop_jkt": key.thumbprint} if key is not None else {}),
         }
         return f"{self._connection.origin}{self._path(self.metadata.authorization_endpoint)}?{urlencode(query)}"
 
-    def redeem(self, code: str, *, verifier: str, redirect_uri: str, resource: str) -> Tokens:
-        """RFC 6749 section 4.1.3."""
+    def redeem(
+        self, code: str, *, verifier: str, redirect_uri: str, resource: str, key: ProofKey | None = None
+    ) -> Tokens:
+        """RFC 6749 section 4.1.3. `key`, here and below: what the tokens are to be bound to."""
         form = {
             "grant_type": "authorization_code",
             "client_id": CLIENT_ID,
@@ -112,7 +120,7 @@ class AuthorizationServer:
             "redirect_uri": redirect_uri,
             "resource": resource,
         }
-        return self._post(self.metadata.token_endpoint, form, Tokens)
+        return self._tokens(form, key)
 
     def authorize_device(self, resource: str) -> DeviceAuthorization:
         form = {"client_id": CLIENT_ID, "resource": resource}
@@ -125,6 +133,7 @@ class AuthorizationServer:
         *,
         now: Callable[[], float],
         sleep: Callable[[float], None],
+        key: ProofKey | None = None,
     ) -> Tokens:
         """Ask until the person decided. Honours `interval` and `slow_down` (RFC 8628 section 3.5)."""
         deadline = now() + device.expires_in
@@ -132,9 +141,7 @@ class AuthorizationServer:
         form = {"grant_type": DEVICE_GRANT, "device_code": device.device_code}
         while now() < deadline:
             try:
-                return self._post(
-                    self.metadata.token_endpoint, {**form, "client_id": CLIENT_ID, "resource": resource}, Tokens
-                )
+                return self._tokens({**form, "client_id": CLIENT_ID, "resource": resource}, key)
             except OAuthError as error:
                 if error.error in PASSING:
                     interval += 5
@@ -150,9 +157,9 @@ class AuthorizationServer:
             sleep(interval)
         raise NotAllowedError("nobody confirmed the code in time", "run `orgate login` again")
 
-    def refresh(self, refresh_token: str, resource: str) -> Tokens:
+    def refresh(self, refresh_token: str, resource: str, key: ProofKey | None = None) -> Tokens:
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token, "resource": resource}
-        return self._post(self.metadata.token_endpoint, {**form, "client_id": CLIENT_ID}, Tokens)
+        return self._tokens({**form, "client_id": CLIENT_ID}, key)
 
     def revoke(self, token: str, hint: str = "refresh_token") -> None:
         """RFC 7009. `hint` is `refresh_token`, whose sign-in ends, or `access_token`."""
@@ -177,6 +184,24 @@ class AuthorizationServer:
             )
         return metadata
 
+    def _tokens(self, form: Mapping[str, str], key: ProofKey | None) -> Tokens:
+        """With a `key` the request shows a proof of it, once more where the server wants its nonce in it (RFC 9449
+        section 8)."""
+        path = self._path(self.metadata.token_endpoint)
+        answer = self._connection.request("POST", path, form=form, headers=self._proof(path, key))
+        if (nonce := answer.headers.get("dpop-nonce", "")) and nonce != self._nonce:
+            self._nonce = nonce
+            if answer.status_code == 400 and _error_of(answer) == "use_dpop_nonce":
+                answer = self._connection.request("POST", path, form=form, headers=self._proof(path, key))
+        if answer.status_code != 200:
+            raise oauth_error(answer)
+        return _decode(answer.content, Tokens)
+
+    def _proof(self, path: str, key: ProofKey | None) -> dict[str, str]:
+        if key is None:
+            return {}
+        return {HEADER: key.proof("POST", self._connection.origin + path, nonce=self._nonce)}
+
     def _post(self, endpoint: str, form: Mapping[str, str], kind: type[T]) -> T:
         answer = self._connection.request("POST", self._path(endpoint), form=form)
         if answer.status_code != 200:
@@ -195,6 +220,13 @@ def _decode(body: bytes, kind: type[T]) -> T:
         return json.decode(body, type=kind)
     except (ValidationError, DecodeError) as error:
         raise RefusedError(f"the server's answer cannot be understood: {error}") from None
+
+
+def _error_of(answer: httpx.Response) -> str:
+    try:
+        return json.decode(answer.content, type=_ErrorBody).error
+    except (ValidationError, DecodeError):
+        return ""
 
 
 def oauth_error(answer: httpx.Response) -> CliError:

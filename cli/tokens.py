@@ -8,6 +8,7 @@ from collections.abc import Callable
 from cli.credentials import AccessToken, CredentialStore, Login
 from cli.errors import NotAllowedError
 from cli.oauth import AuthorizationServer, OAuthError, Tokens
+from cli.proof import HEADER, ProofKey
 
 RENEW_BEFORE_S = 120
 """A token with less left than this, plus up to a minute of spread, is renewed."""
@@ -52,6 +53,18 @@ class TokenSource:
         held = self._login().access.get(self._audience)
         return self.token(refused=held.token if held is not None else "")
 
+    @property
+    def bound(self) -> bool:
+        """Whether a token alone opens nothing: it comes with a proof."""
+        return bool(self._login().key)
+
+    def shown(self, token: str, method: str, url: str) -> dict[str, str]:
+        """The header fields with which a request carries `token`."""
+        key = key_of(self._login())
+        if key is None:
+            return {"authorization": f"Bearer {token}"}
+        return {"authorization": f"DPoP {token}", HEADER: key.proof(method, url, token=token)}
+
     def _cached(self, refused: str) -> str | None:
         held = self._login().access.get(self._audience)
         if held is None or held.token == refused or held.expires_at - self._now() <= self._margin:
@@ -61,7 +74,7 @@ class TokenSource:
     def _renew(self) -> str:
         login = self._login()
         try:
-            fresh = self._server().refresh(login.refresh_token, self._audience)
+            fresh = self._server().refresh(login.refresh_token, self._audience, key_of(login))
         except OAuthError as error:
             if error.error == "invalid_grant":
                 # The family is dead: asking again would only be counted as another misuse.
@@ -89,4 +102,9 @@ def remember(login: Login, fresh: Tokens, audience: str, now: float) -> Login:
     """`login` with what the server just gave; access tokens that have ended are dropped."""
     kept = {aud: held for aud, held in login.access.items() if held.expires_at > now}
     kept[audience] = AccessToken(fresh.access_token, int(now) + fresh.expires_in)
-    return Login(refresh_token=fresh.refresh_token or login.refresh_token, org=login.org, access=kept)
+    return Login(fresh.refresh_token or login.refresh_token, login.org, kept, login.key)
+
+
+def key_of(login: Login) -> ProofKey | None:
+    """What the login's tokens are bound to."""
+    return ProofKey(login.key) if login.key else None
