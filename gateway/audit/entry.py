@@ -59,6 +59,7 @@ _OPERATIONS = {
     "login": "authentication",
     "logout": "authentication",
     "sign_in": "authentication",
+    "use": "authentication",
     "sign_in_failed": "authentication",
     "resume": "restore",
     "restore": "restore",
