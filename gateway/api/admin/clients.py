@@ -94,8 +94,9 @@ async def new_secret(
     # A crash after this leaves a secret that nobody knows: make another one.
     try:
         made = await caller.store.clients.add_secret(key, digest_of(secret), data.overlap_s, caller.actor)
-    except InvalidItemError as error:
-        raise ProblemError(409, "no-secret", f"{error}.") from None
+    except InvalidItemError:
+        text = f"The client authenticates with '{client.auth_method}': it has no secret."
+        raise ProblemError(409, "no-secret", text) from None
     return Response(NewSecret(client.client_id, secret, made.created_at), status_code=201)
 
 

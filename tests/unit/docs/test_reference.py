@@ -128,8 +128,8 @@ def test_every_field_that_is_read_from_a_body_is_documented() -> None:
 
 
 def test_every_form_parameter_that_is_read_is_documented() -> None:
-    sources = [ROOT / "gateway" / "oauth" / name for name in ("service.py", "clients.py")]
-    text = "".join(source.read_text(encoding="utf-8") for source in sources)
+    sources = ("service.py", "client_auth.py", "authorization.py", "par.py", "services.py", "exchange.py")
+    text = "".join((ROOT / "gateway" / "oauth" / name).read_text(encoding="utf-8") for name in sources)
     read = set(re.findall(r'(?:form\.get\(|_required\(form, )"(\w+)"', text))
     assert {"client_id", "grant_type"} <= read
     assert read <= {name for names in PARAMETERS.values() for name in names}
