@@ -13,7 +13,7 @@ from gateway.api.admin.app import admin_app
 from gateway.api.admin.caller import OPERATION
 from gateway.api.admin.dependencies import AdminDependencies
 from policies.facts import Role
-from tenants.roles import ALLOWED, Operation
+from tenants.roles import ALLOWED, LEAD, LEADS, SCIM, Operation
 
 _RULES = """\
 - Send `Authorization: Bearer <access token>` whose audience is `<server.url>/admin`: `orgate token --admin`.
@@ -76,6 +76,9 @@ def render() -> str:
         _RULES,
         "## Operations",
         table(("request", "what it does", "operation", "who may"), operations),
+        "## SCIM\n\n`/scim/v2/{org}` is not in the OpenAPI document: it is described by its own `/Schemas`, `/ResourceTypes` and"
+        " `/ServiceProviderConfig` ([RFC 7644](https://www.rfc-editor.org/rfc/rfc7644)), and takes a SCIM token"
+        " (`orgate scim token create`). See [Provisioning with SCIM](../guides/admin.md#provisioning-with-scim).",
         "`GET /metrics` needs no token from a peer on loopback without `Forwarded` or `X-Forwarded-For`.",
     )
 
@@ -84,23 +87,36 @@ def who(operation: Operation | None) -> str:
     if operation is None:
         return "anyone"
     roles = ALLOWED[operation]
-    return "every role" if roles == frozenset(Role) else codes(role for role in Role if role in roles)
+    named = "every role" if roles == frozenset(Role) else codes(role for role in Role if role in roles)
+    return f"{named}, {LEAD}" if operation in LEADS else named
 
 
 def roles() -> str:
     marks = [
-        (code(operation), *("✔" if role in ALLOWED[operation] else "" for role in Role)) for operation in Operation
+        (
+            code(operation),
+            *("✔" if role in ALLOWED[operation] else "" for role in Role),
+            "✔" if operation in LEADS else "",
+            "✔" if operation in SCIM else "",
+        )
+        for operation in Operation
     ]
     return page(
         "Roles",
         "`tenants/roles.py`",
         "Who may do what on the control plane. What is not in this table is not allowed.",
-        table(("operation", *(role.value for role in Role)), marks),
+        table(("operation", *(role.value for role in Role), LEAD, "SCIM token"), marks),
         """\
 - **operator** exists in the platform's own organization (`platform`) only, and is the one role that acts on other
   organizations. What an operator changes there is written into that organization's log, with `actor_org`
   `platform`.
-- **owner**, **admin**, **auditor** and **member** end at their own organization.
+- **owner**, **admin**, **auditor**, **member** and **billing** end at their own organization.
+- **billing** sees limits and budgets, what is used of them, prices, and members by name alone. It asks no model.
+- A **team lead** is no role: somebody is made the lead of a team that they are in (`team.set_lead`), and may do
+  what that column says with this one team, whatever their roles.
+- A **SCIM token** is nobody's: it may do what that column says, under `/scim/v2` of its own organization and nowhere
+  else. Owners are not its to touch unless the organization says so (`scim.update`).
+- `own_…` is about what is the caller's own: everybody may, and nobody reaches another's that way.
 - An admin may not touch an owner, make one, or invite one: `owner.write` is asked beside `member.*`.
 - What members may do with models is not here: that is decided by the organization's
   [rules](../guides/admin.md#rules). New organizations begin with one rule: member, admin and owner may use every
