@@ -76,10 +76,12 @@ def render() -> str:
         _RULES,
         "## Operations",
         table(("request", "what it does", "operation", "who may"), operations),
-        "## SCIM\n\n`/scim/v2/{org}` is not in the OpenAPI document: it is described by its own `/Schemas`, `/ResourceTypes` and"
-        " `/ServiceProviderConfig` ([RFC 7644](https://www.rfc-editor.org/rfc/rfc7644)), and takes a SCIM token"
-        " (`orgate scim token create`). See [Provisioning with SCIM](../guides/admin.md#provisioning-with-scim).",
         "`GET /metrics` needs no token from a peer on loopback without `Forwarded` or `X-Forwarded-For`.",
+        "## SCIM",
+        "`/scim/v2/{org}` is not in the OpenAPI document: it is described by its own `/Schemas`, `/ResourceTypes`"
+        " and `/ServiceProviderConfig` ([RFC 7644](https://www.rfc-editor.org/rfc/rfc7644)), and takes a SCIM"
+        " token (`orgate scim token create`). See [Provisioning with"
+        " SCIM](../guides/admin.md#provisioning-with-scim).",
     )
 
 
@@ -114,8 +116,8 @@ def roles() -> str:
 - **billing** sees limits and budgets, what is used of them, prices, and members by name alone. It asks no model.
 - A **team lead** is no role: somebody is made the lead of a team that they are in (`team.set_lead`), and may do
   what that column says with this one team, whatever their roles.
-- A **SCIM token** is nobody's: it may do what that column says, under `/scim/v2` of its own organization and nowhere
-  else. Owners are not its to touch unless the organization says so (`scim.update`).
+- A **SCIM token** is nobody's: it may do what that column says, under `/scim/v2` of its own organization and
+  nowhere else. Owners are not its to touch unless the organization says so (`scim.update`).
 - `own_…` is about what is the caller's own: everybody may, and nobody reaches another's that way.
 - An admin may not touch an owner, make one, or invite one: `owner.write` is asked beside `member.*`.
 - What members may do with models is not here: that is decided by the organization's
