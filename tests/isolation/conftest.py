@@ -1,4 +1,4 @@
-"""One gateway for all tests of this folder."""
+"""One gateway for all tests of this folder, and a copy of what it leaves on disk for builds that are broken."""
 
 from __future__ import annotations
 
@@ -6,12 +6,29 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.isolation.place import MINT, Place, furnish
+from tests.isolation import hooked
+from tests.isolation.broken import Template, copied
+from tests.isolation.matrix import Matrix
+from tests.isolation.model import outside
+from tests.isolation.names import NAMES
+from tests.isolation.orgs import MINT, furnish
+from tests.isolation.table import read
 from tests.kit.gateway import RunningGateway
 
 
 @pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    settings = {"ORGATE_SECRETS__MINT_COMMANDS": MINT}
-    with RunningGateway(tmp_path_factory.mktemp("isolation") / "home", settings=settings) as gateway:
-        yield furnish(gateway)
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
+    folder = tmp_path_factory.mktemp("isolation")
+    routes = folder / "routes"
+    routes.mkdir()
+    settings = {"ORGATE_SECRETS__MINT_COMMANDS": MINT, **hooked.environment(routes)}
+    with outside(NAMES[:2]) as out, RunningGateway(folder / "home", settings=settings) as gateway:
+        made = Matrix(furnish(gateway, out, NAMES[:2]), read(routes))
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def template(matrix: Matrix, tmp_path_factory: pytest.TempPathFactory) -> Template:
+    """To be asked for last: it stops the gateway that the other tests share."""
+    return copied(matrix.world, matrix.routes, tmp_path_factory.mktemp("broken"))
