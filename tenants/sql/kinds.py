@@ -46,6 +46,7 @@ class Members(ScopedRepository[Member]):
     async def _release(self, transaction: Transaction, old: Member) -> None:
         await refuse_named(transaction, self._org, LimitScope.MEMBER, old.id)
         await statickeys.end(transaction, self._org, old.id)
+        await statickeys.forget(transaction, self._org, old.id)
         await transaction.revoke(revoke_tokens(self._org, transaction.now, member=old.id))
 
     async def bar(self, transaction: Transaction, key: str, not_before: int) -> None:

@@ -202,6 +202,12 @@ async def end(transaction: Transaction, org: OrgId, subject: str = "", *, by: Ac
     return int(gone.rowcount)
 
 
+async def forget(transaction: Transaction, org: OrgId, member: str) -> None:
+    """Who made a key for somebody else is gone, and may want to be forgotten, as part of `transaction`."""
+    theirs = (_KEYS.org == org, _KEYS.created_by == member)
+    await transaction.connection.execute(update(static_keys).where(*theirs).values(created_by=""))
+
+
 async def changed(transaction: Transaction, org: OrgId, *subjects: str) -> None:
     """What `subjects` may do has changed: workers that know keys of theirs are told, as part of `transaction`."""
     theirs = select(_KEYS.id).where(_KEYS.org == org, _KEYS.subject.in_(subjects)).limit(1)

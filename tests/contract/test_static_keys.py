@@ -160,6 +160,13 @@ async def test_a_deleted_members_are_gone(stocked: SqlControlStore) -> None:
     assert await stocked.for_org(ACME).static_keys.page() == ((), "")
 
 
+async def test_who_made_a_services_key_is_forgotten_with_their_account(stocked: SqlControlStore) -> None:
+    made = await make(stocked, key(BOT, created_by=ANN))
+    await stocked.for_org(ACME).members.delete(ANN, 1, OPERATOR)
+    assert (await stocked.for_org(ACME).static_keys.get(made.id)).created_by == ""
+    assert [one.subject for one in await served(stocked)] == [BOT]
+
+
 async def test_a_deleted_organizations_are_gone(stocked: SqlControlStore) -> None:
     await make(stocked, key())
     await stocked.orgs.delete(ACME, 1, OPERATOR)

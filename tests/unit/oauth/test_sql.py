@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from gateway.oauth.sql import SqlOAuthStore, metadata
+from gateway.oauth.sql import SqlOAuthStore
 from gateway.oauth.store import Family
+from gateway.oauth.tables import metadata
 from tenants.ids import MemberId, OrgId
 from tenants.sql.store import open_store, sqlite_url
 
