@@ -9,9 +9,23 @@ from typing import Any, cast
 
 import gateway.oauth.errors
 from docs.build.markdown import code, codes, page, table, words
+from docs.build.oauth_clients import registered
+from docs.build.oauth_proofs import proofs
 from gateway.api.oauth import csrf, forms
 from gateway.api.relay_control import MAX_BODY, RELAYED
-from gateway.oauth import accounts, authorization, device, passwords
+from gateway.oauth import (
+    account,
+    accounts,
+    authorization,
+    client_auth,
+    device,
+    factors,
+    factors_store,
+    lockout,
+    par,
+    passwords,
+    recovery,
+)
 from gateway.oauth.clients import BUILT_IN, SCOPES, GrantType, Plane
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.service import OAuthConfig
@@ -22,6 +36,8 @@ from tenants.models import Member
 ENDPOINTS = {
     "/.well-known/oauth-authorization-server": "Metadata (RFC 8414).",
     "/.well-known/jwks.json": "The keys that access tokens are verified with (RFC 7517).",
+    "/oauth/account": "The page where members see and change their own account.",
+    "/oauth/account/change": "Where the forms of that page go.",
     "/oauth/authorize": "The page where a person signs in for a program with a browser (RFC 6749 section 4.1).",
     "/oauth/device": "The page where a person enters the code, signs in, and says yes or no.",
     "/oauth/device_authorization": "Begin a sign-in (RFC 8628 section 3.1).",
@@ -29,7 +45,14 @@ ENDPOINTS = {
     "/oauth/invitation": "The page where an invitation becomes a password.",
     "/oauth/par": "Push an authorization request, and get the `request_uri` that stands for it (RFC 9126).",
     "/oauth/revoke": "Take a token back (RFC 7009).",
+    "/oauth/sso/callback/{org:str}": "Where an organization's identity provider sends browsers back to.",
     "/oauth/token": "Get tokens (RFC 6749 section 3.2).",
+}
+AUTHENTICATION: Mapping[str, str] = {
+    "client_id": "Required, unless the client authenticates in a way that names it.",
+    "client_secret": "With `client_secret_post`.",
+    "client_assertion_type": f"With `private_key_jwt`: `{client_auth.ASSERTION_TYPE}`.",
+    "client_assertion": "With `private_key_jwt`.",
 }
 PARAMETERS: Mapping[str, Mapping[str, str]] = {
     "GET /oauth/authorize": {
@@ -38,35 +61,49 @@ PARAMETERS: Mapping[str, Mapping[str, str]] = {
         "redirect_uri": "Required: one of the client's, exactly; a loopback address with any port (RFC 8252).",
         "code_challenge": "Required (RFC 7636).",
         "code_challenge_method": "Required: `S256`.",
+        "dpop_jkt": "The thumbprint of the key that the code is for (RFC 9449 section 10).",
         "state": f"Comes back as it was: at most {authorization.MAX_STATE} characters.",
         "resource": "Which plane the token is for (RFC 8707).",
         "scope": "May be left out: a plane has one scope.",
+        "response_mode": "May be left out: `query`.",
+        "request_uri": "What `/oauth/par` gave, with `client_id`: whatever else there is counts for nothing"
+        " (RFC 9126 section 4).",
     },
+    "POST /oauth/par": {
+        **AUTHENTICATION,
+        "…": "Those of `GET /oauth/authorize` but for `request_uri`. They are judged at once.",
+    },
+    "POST /oauth/introspect": {**AUTHENTICATION, "token": "Required: an access token or a refresh token."},
     "POST /oauth/device_authorization": {
-        "client_id": "Required.",
+        **AUTHENTICATION,
         "resource": "Which plane the token is for (RFC 8707).",
         "scope": "May be left out: a plane has one scope.",
     },
     "POST /oauth/token": {
-        "client_id": "Required.",
+        **AUTHENTICATION,
         "grant_type": "Required: " + codes(grant.value for grant in GrantType) + ".",
         "code": "Required with the authorization code grant; good once.",
         "code_verifier": "Required with the authorization code grant (RFC 7636).",
         "redirect_uri": "Required with the authorization code grant: the one of the request.",
         "device_code": "Required with the device grant.",
         "refresh_token": "Required with the refresh grant; each is good once.",
+        "subject_token": "Required with a token exchange (RFC 8693): the token that an outside issuer signed.",
+        "subject_token_type": "Required with a token exchange: that of an ID token or of a JWT.",
+        "requested_token_type": "With a token exchange: may be left out, an access token.",
+        "audience": "With a token exchange: another word for `resource`.",
         "resource": "As above. A refresh may name another plane than the one before.",
         "scope": "As above.",
     },
-    "POST /oauth/revoke": {"client_id": "Required.", "token": "Required: a refresh token or an access token."},
+    "POST /oauth/revoke": {**AUTHENTICATION, "token": "Required: a refresh token or an access token."},
     "POST /oauth/device": {
         "user_code": "Required. Capitals, spaces and hyphens do not matter.",
         "org": "Required.",
         "email": "Required.",
         "password": "Required.",
-        "action": "Required: `ask` shows who asks for what; `approve` or `deny`.",
-        "ticket": "From the page that `ask` leads to, with `approve` and `deny`: in the place of organization,"
-        " e-mail and password, for five minutes, in the browser with the same `csrf_token`.",
+        "action": "Required: `ask` shows who asks for what; `approve` or `deny`. A program is answered"
+        " `insufficient_user_authentication` where a second factor is due: the person uses the page.",
+        "ticket": "From the page before, in the place of organization, e-mail and password: for its next step"
+        " alone, for five minutes, in the browser with the same `csrf_token`.",
         "csrf_token": "Required: the page's.",
     },
     "POST /oauth/invitation": {
@@ -77,11 +114,16 @@ PARAMETERS: Mapping[str, Mapping[str, str]] = {
         "password_again": "Required: the same.",
     },
 }
-OPTIONAL = {"groups": "The teams the member is in, a list; left out when there are none (RFC 9068)."}
+OPTIONAL = {
+    "groups": "The teams the member is in, a list; left out when there are none (RFC 9068).",
+    "amr": "How the member signed in, a list (RFC 8176): `pwd`, `otp`, `hwk` or `swk` for a passkey, `mfa`; `fed`"
+    " where another identity provider said who it is, with its own words. Left out where nobody signed in.",
+    "auth_time": "When they did, Unix seconds. Left out with `amr`.",
+}
 CLAIMS = {
     "iss": "`server.url`.",
     "aud": "One plane: `<server.url>/v1` or `<server.url>/admin`.",
-    "sub": "The member's id.",
+    "sub": "The member's id, or the service account's.",
     "org": "The organization's id.",
     "roles": "The member's roles, a list.",
     "scope": "The plane's scope.",
@@ -150,9 +192,7 @@ def render() -> str:
                 for c in BUILT_IN.values()
             ],
         ),
-        "They are public: they have no secret, and one that sends a secret is refused. `orgate-web` is the gateway"
-        " itself ([in a browser](../guides/auditor.md#in-a-browser)): it asks for tokens without a network, and a"
-        " request that comes over one in its name is refused.",
+        *registered(),
         "## Parameters",
     ]
     for endpoint, names in PARAMETERS.items():
@@ -183,24 +223,38 @@ def render() -> str:
         "Opaque, `ogr_…`, good once. A family lives for `tokens.refresh_s` in all. A used token still gets the"
         " same successor for `tokens.reuse_grace_s`; used later, it ends the whole family, since somebody must"
         " have copied it. See [design 0005](../design/0005-refresh-families.md).",
+        *proofs(),
         "## Times and bounds",
         table(
             ("what", "value"),
             [
                 ("an authorization code lives", f"{authorization.CODE_S:.0f} s, once"),
                 ("device and user code live", f"{default['device_expires_s']} s"),
+                ("a pushed request waits", f"{par.EXPIRES_S} s, once; {par.MAX_WAITING} of one client at once"),
+                (
+                    "wrong proofs of one client from one address",
+                    f"{client_auth.WRONG_FOR_A_CLIENT} in {client_auth.PERIOD_S:.0f} s",
+                ),
                 ("wait between polls", f"{default['device_interval_s']} s, five more after each `slow_down`"),
                 ("sign-ins waiting at once", str(device.MAX_PENDING)),
                 ("sign-ins begun from one address", f"{device.STARTS_PER_ADDRESS} in {device.PERIOD_S:.0f} s"),
                 ("wrong user codes of one member", f"{device.WRONG_CODES_PER_MEMBER} in {device.PERIOD_S:.0f} s"),
                 (
                     "wrong passwords of one account",
-                    f"{accounts.FREE_FAILURES} free, then 2, 4, 8 … {accounts.LONGEST_WAIT_S:.0f} s of waiting",
+                    f"{lockout.FREE_FAILURES} free, then 2, 4, 8 … {accounts.LONGEST_WAIT_S:.0f} s of waiting",
                 ),
                 (
                     "wrong passwords from one address",
                     f"{accounts.FAILURES_PER_ADDRESS} in {accounts.PERIOD_S:.0f} s",
                 ),
+                (
+                    "wrong codes of one member",
+                    f"{lockout.FREE_FAILURES} free, then 2, 4, 8 … {factors.LONGEST_CODE_WAIT_S:.0f} s of waiting",
+                ),
+                ("second factors of one member", str(factors_store.MAX_FACTORS)),
+                ("recovery codes", f"{recovery.CODES}, each once"),
+                ("the account page's session lives", f"{account.SESSION_S} s"),
+                ("a sign-in counts there as of just now", f"{account.FRESH_S} s"),
                 ("an invitation lives", f"{accounts.INVITATION_S // 86_400} days, once"),
             ],
         ),
