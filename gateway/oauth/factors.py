@@ -21,6 +21,7 @@ from gateway.oauth.factors_store import MAX_FACTORS, Factor, FactorKind, FactorS
 from gateway.oauth.lockout import Lockout
 from gateway.oauth.passkeys import Passkeys, credential_id
 from gateway.oauth.store import OAuthStore
+from gateway.oauth.throttle import Throttles
 from gateway.secret import Secret
 from tenants.ids import MemberId, OrgId
 from tenants.models import Member
@@ -28,6 +29,8 @@ from tenants.store import Actor, ControlStore, NotFoundError
 
 LONGEST_CODE_WAIT_S: Final = 43_200.0
 LONGEST_RECOVERY_WAIT_S: Final = 900.0
+FAILURES_PER_ADDRESS: Final = 100
+PERIOD_S: Final = 600.0
 MAX_NAME: Final = 60
 ONE_TIME: Final = "otp"
 """RFC 8176. Also of a recovery code: a one-time password out of a list."""
@@ -81,6 +84,7 @@ class Factors:
         key: ServerKey,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
+        throttle: Throttles,
         base: str,
     ) -> None:
         """`base`: the public URL; passkeys belong to its host name."""
@@ -94,6 +98,8 @@ class Factors:
         self._issuer = f"Orgate {self._passkeys.rp_id}"
         self._codes = Lockout(store, clock, LONGEST_CODE_WAIT_S)
         self._recoveries = Lockout(store, clock, LONGEST_RECOVERY_WAIT_S)
+        # Every refusal is written down: nobody with a password fills the log.
+        self._addresses = throttle("wrong-factors", FAILURES_PER_ADDRESS, PERIOD_S)
 
     async def of(self, org: OrgId, member: MemberId) -> tuple[Factor, ...]:
         """Those of a member, the oldest first."""
@@ -133,6 +139,7 @@ class Factors:
 
         Raises `SecondFactorRefusedError`, always in the same words; `TooManyAttemptsError`.
         """
+        await self._addresses.check(caller.address)
         found = await self._store.all(member.org, member.id)
         used: tuple[str, str] | None = None
         if "credential" in form:
@@ -142,6 +149,7 @@ class Factors:
         elif recovery.is_code(code):
             used = await self._by_recovery(member, code)
         if used is None:
+            await self._addresses.charge(caller.address)
             detail = {"reason": "second factor"}
             await self._note("session.refuse", member, caller, detail)
             raise SecondFactorRefusedError(REFUSED)

@@ -23,6 +23,9 @@ from tenants.models import Member
 
 CHALLENGE_BYTES: Final = 32
 MAX_JSON: Final = 12 * 1024
+MAX_ID: Final = 1_023
+"""Bytes of a credential's id (section 4)."""
+
 _TIMEOUT_MS: Final = 240_000  # within a ticket's five minutes
 
 HARDWARE: Final = "hwk"
@@ -124,6 +127,8 @@ class Passkeys:
             )
         except Exception as error:  # noqa: BLE001  # a stranger's CBOR: whatever the library raises of it is a no
             log.debug("a passkey was not made: %s", type(error).__name__)
+            return None
+        if len(made.credential_id) > MAX_ID:
             return None
         method = _method(str(made.credential_device_type.value))
         return Created(_text(made.credential_public_key), _text(made.credential_id), made.sign_count, method)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
-from math import floor
 from typing import Any, Final
 
 from argon2 import PasswordHasher
@@ -23,35 +22,33 @@ from gateway.oauth.digests import KEY_BYTES, ServerKey
 from gateway.oauth.dpop import Possession
 from gateway.oauth.errors import (
     AccessDeniedError,
-    InvalidGrantError,
     InvalidRequestError,
-    InvalidTargetError,
     RotatedElsewhereError,
     UnsupportedGrantTypeError,
 )
 from gateway.oauth.exchange import TokenExchange
 from gateway.oauth.factors import Factors
+from gateway.oauth.grants import UserGrants
 from gateway.oauth.introspection import Introspection
 from gateway.oauth.metadata import GRANTS, metadata
 from gateway.oauth.par import PushedRequests
 from gateway.oauth.passwords import Passwords
 from gateway.oauth.published import SigningKey
-from gateway.oauth.refresh import RefreshTokens, ReusedError
+from gateway.oauth.refresh import RefreshTokens
 from gateway.oauth.revocation import Revoker
 from gateway.oauth.services import ServiceTokens
 from gateway.oauth.sessions import LoginSessions
-from gateway.oauth.signin import SignedIn, SignIn, parted
+from gateway.oauth.signin import SignedIn, SignIn
 from gateway.oauth.signing import KeyStore
 from gateway.oauth.sso import Federation, SingleSignOn
-from gateway.oauth.store import AuthorizationCode, DeviceGrant, DeviceStatus, Family, OAuthStore
+from gateway.oauth.store import DeviceStatus, OAuthStore
 from gateway.oauth.throttle import Counter, throttles
 from gateway.oauth.ticket import Tickets
-from gateway.oauth.tokens import AccessToken, AccessTokens, TokenSigner
+from gateway.oauth.tokens import AccessTokens, TokenSigner
 from gateway.secret import Secret
 from gateway.settings import Settings
 from tenants.ids import PLATFORM, MemberId, OrgId
 from tenants.models import Member
-from tenants.revocations import revoke_tokens
 from tenants.store import Actor, ControlStore
 
 log = logging.getLogger("orgate.oauth")
@@ -154,7 +151,15 @@ class OAuthService:
             lifetime_s=config.refresh_s,
             grace_s=config.reuse_grace_s,
         )
-        self.factors = Factors(store=store, control=control, key=key, clock=clock, random=random, base=config.base)
+        self.factors = Factors(
+            store=store,
+            control=control,
+            key=key,
+            clock=clock,
+            random=random,
+            throttle=throttle,
+            base=config.base,
+        )
         self.signin = SignIn(self._accounts, Tickets(key, clock), self.factors, clock)
         self.sso: SingleSignOn | None = None
         if federation is not None:
@@ -162,8 +167,23 @@ class OAuthService:
                 federation, control, store, key=key, now=clock, random=random, throttle=throttle, base=config.base
             )
         self.possession = Possession(config.base, key, control, clock)
-        self._access = AccessTokens(issuer=config.issuer, keys=signing, random=random, lifetime_s=config.access_s)
-        self.services = ServiceTokens(control, self._access, self._audiences, self.possession, self._asked_at)
+        access = AccessTokens(issuer=config.issuer, keys=signing, random=random, lifetime_s=config.access_s)
+        self.grants = UserGrants(
+            control=control,
+            store=store,
+            registry=self.registry,
+            accounts=self._accounts,
+            codes=self._codes,
+            devices=self._devices,
+            refresh=self._refresh,
+            access=access,
+            audiences=self._audiences,
+            possession=self.possession,
+            signin=self.signin,
+            signing=signing,
+            clock=clock,
+        )
+        self.services = ServiceTokens(control, access, self._audiences, self.possession, self.grants.asked_at)
         self.exchange = TokenExchange(
             control,
             self.services,
@@ -326,14 +346,14 @@ class OAuthService:
         client.require(GrantType(grant))
         caller = self.possession.proven(caller)
         if grant == GrantType.AUTHORIZATION_CODE:
-            return await self._code_grant(form, client, caller)
+            return await self.grants.authorization_code(form, client, caller)
         if grant == GrantType.DEVICE_CODE:
-            return await self._device_grant(form, client, caller)
+            return await self.grants.device_code(form, client, caller)
         if grant == GrantType.CLIENT_CREDENTIALS:
             return await self.services.client_credentials(form, client, caller)
         if grant == GrantType.TOKEN_EXCHANGE:
             return await self.exchange.exchange(form, client, caller)
-        return await self._refresh_grant(form, client, caller)
+        return await self.grants.refresh_token(form, client, caller)
 
     async def revoke(self, form: Mapping[str, str], caller: Caller, client: Client | None = None) -> None:
         """RFC 7009 section 2.1. `token_type_hint` is not needed: the kinds look different. `client` as above."""
@@ -397,142 +417,11 @@ class OAuthService:
         """The URL to go on to, once `who` has said yes."""
         return request.back.to(self.config.issuer, code=await self._codes.grant(request, who))
 
-    async def _code_grant(self, form: Mapping[str, str], client: Client, caller: Caller) -> dict[str, Any]:
-        code = await self._codes.find(form, client)
-        plane = self._audiences.plane(client, form.get("resource", code.resource))
-        scope = scope_of(plane, form.get("scope", ""))
-        if self._audiences.of(plane) != code.resource:
-            raise InvalidTargetError("resource is not the one of the authorization request")
-        if code.family:
-            raise await self._reused(code, caller)
-        jkt = await self.possession.binding(caller, code.org, code.jkt)
-        asked_at = await self._asked_at(code.org, client.id)
-        member = await self._accounts.member(code.org, code.member)
-        if member is None:
-            raise InvalidGrantError("the account that approved this may not sign in any more")
-        # Signed before the code is redeemed: a key that is out of reach must not cost the sign-in.
-        access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=code, jkt=jkt)
-        refresh_token, family = self._refresh.begin(
-            code.org, code.member, client.id, amr=code.amr, auth_time=code.auth_time, jkt=client.binds(jkt)
-        )
-        claims = self.signing.own_claims(access.text) or {}
-        if not await self._codes.redeem(code, family, str(claims.get("jti", ""))):
-            raise await self._reused(await self._codes.reused(code), caller)
-        # A crash here leaves a family without an audit entry, whose token nobody has ever seen.
-        await self._note("session.create", member, client.id, caller, {"grant": "authorization_code"})
-        return _answer(access, scope, client, refresh_token)
-
-    async def _reused(self, code: AuthorizationCode, caller: Caller) -> InvalidGrantError:
-        """A code that comes back was copied: what it brought ends (RFC 6749 section 4.1.2)."""
-        if code.family and await self._store.end_family(code.family, self._clock()):
-            by = Actor(code.org, code.member, code.client, caller.request_id)
-            store = self._control.for_org(code.org)
-            if code.token_id:
-                await store.revoke(
-                    revoke_tokens(code.org, self._clock(), member=code.member, token=code.token_id), by
-                )
-            await store.note("session.revoke", code.member, by, {"reason": "authorization code reused"})
-        return InvalidGrantError("the authorization code was used")
-
-    async def _device_grant(self, form: Mapping[str, str], client: Client, caller: Caller) -> dict[str, Any]:
-        device_code = _required(form, "device_code")
-        grant = await self._devices.poll(device_code, client.id)
-        plane = self._audiences.plane(client, form.get("resource", grant.resource))
-        scope = scope_of(plane, form.get("scope", ""))
-        jkt = await self.possession.binding(caller, grant.org)
-        asked_at = await self._asked_at(grant.org, client.id)
-        member = await self._accounts.member(grant.org, grant.member)
-        if member is None:
-            raise InvalidGrantError("the account that approved this may not sign in any more")
-        # Signed before the code is redeemed: a key that is out of reach must not cost the sign-in.
-        access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=grant, jkt=jkt)
-        refresh_token, family = self._refresh.begin(
-            grant.org, grant.member, client.id, amr=grant.amr, auth_time=grant.auth_time, jkt=client.binds(jkt)
-        )
-        await self._devices.redeem(grant, family)
-        # A crash here leaves a family without an audit entry, whose token nobody has ever seen.
-        await self._note("session.create", member, client.id, caller, {"grant": "device_code"})
-        return _answer(access, scope, client, refresh_token)
-
-    async def _refresh_grant(self, form: Mapping[str, str], client: Client, caller: Caller) -> dict[str, Any]:
-        token = _required(form, "refresh_token")
-        # What the request asks for is judged first: a mistake in it must not use the token up.
-        plane = self._audiences.plane(client, form.get("resource", ""))
-        scope = scope_of(plane, form.get("scope", ""))
-        family = await self._refresh.find(token)
-        if family is None or family.client != client.id or family.created_at < client.since:
-            raise InvalidGrantError("the refresh token is not valid, or its session has ended")
-        jkt = await self.possession.binding(caller, family.org, family.jkt)
-        asked_at = await self._asked_at(family.org, client.id)
-        member = await self._accounts.member(family.org, family.member)
-        if member is None:
-            raise InvalidGrantError("the account of this session may not sign in any more")
-        if not await self.signin.still(member, parted(family.amr)):
-            await self._refresh.end(family)
-            await self._note("session.revoke", member, client.id, caller, {"reason": "second factor demanded"})
-            raise InvalidGrantError("a second factor is demanded of this account by now: sign in again")
-        # Signed before the token is used up: a key that is out of reach must not end the session.
-        access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=family, jkt=jkt)
-        try:
-            successor = await self._refresh.rotate(token, family, client.binds(jkt))
-        except ReusedError:
-            await self._note("session.revoke", member, client.id, caller, {"reason": "refresh token reused"})
-            successor = None
-        if successor is None:
-            raise InvalidGrantError("the refresh token is not valid, or its session has ended")
-        return _answer(access, scope, client, successor)
-
-    async def _asked_at(self, org: OrgId, client: str) -> float:
-        """From when on a token asked for now may count, Unix seconds: at once, or where a revocation of the whole
-        organization, or of this client, ends within this second. Called before the member is looked up: what is
-        taken back after that takes back this token too."""
-        now = self._clock()
-        mine = [r for r in await self._control.revocations(floor(now)) if r.org == org and not r.token_id]
-        return max([now, *(r.not_before for r in mine if r.member in ("", client))])
-
-    async def _issue(
-        self,
-        member: Member,
-        client: Client,
-        plane: Plane,
-        scope: str,
-        *,
-        asked_at: float,
-        by: AuthorizationCode | DeviceGrant | Family,
-        jkt: str,
-    ) -> AccessToken:
-        """`by`: how the member signed in, and when; `jkt`: the key that it is bound to."""
-        teams = await self._control.for_org(member.org).teams.of(member.id)
-        audience = self._audiences.of(plane)
-        return await self._access.issue(
-            member,
-            client.id,
-            audience,
-            scope,
-            asked_at=asked_at,
-            teams=teams,
-            amr=parted(by.amr),
-            auth_time=by.auth_time,
-            jkt=jkt,
-        )
-
     async def _note(
         self, action: str, member: Member, client: str, caller: Caller, detail: Mapping[str, str]
     ) -> None:
         by = Actor(member.org, member.id, client, caller.request_id)
         await self._control.for_org(member.org).note(action, member.id, by, detail)
-
-
-def _answer(access: AccessToken, scope: str, client: Client, refresh_token: str) -> dict[str, Any]:
-    """RFC 6749 section 5.1. A client that is not registered to refresh is given nothing to refresh with."""
-    refresh = {"refresh_token": refresh_token} if GrantType.REFRESH_TOKEN in client.grant_types else {}
-    return {
-        "access_token": access.text,
-        "token_type": access.kind,
-        "expires_in": access.expires_in,
-        **refresh,
-        "scope": scope,
-    }
 
 
 def _required(form: Mapping[str, str], name: str) -> str:

@@ -35,7 +35,7 @@ from gateway.oauth.provider import Providers
 from gateway.oauth.published import KeyUse, SigningKey
 from gateway.oauth.sessions import LoginSessions
 from gateway.oauth.sql import SqlOAuthStore
-from gateway.oauth.throttle import MemoryThrottle
+from gateway.oauth.throttle import MemoryThrottle, throttles
 from gateway.outside import Outside
 from gateway.secret import Secret
 from gateway.secrets.datakeys import DataKeys
@@ -89,6 +89,7 @@ class FakeSessions:
             key=ServerKey(Secret(b"k" * 32)),
             clock=clock.now,
             random=os.urandom,
+            throttle=throttles(clock.now),
             base="https://gateway.example",
         )
         self.no_rotation: Exception | None = None

@@ -10,8 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.oauth import recovery
+from gateway.oauth.caller import Caller
 from gateway.oauth.errors import InvalidRequestError, SecondFactorRefusedError, TooManyAttemptsError
-from gateway.oauth.factors import REFUSED, Due, Enrolled, Factors
+from gateway.oauth.factors import FAILURES_PER_ADDRESS, REFUSED, Due, Enrolled, Factors
 from gateway.oauth.factors_store import MAX_FACTORS, FactorKind
 from policies.facts import Role
 from tenants.ids import MemberId
@@ -138,6 +139,19 @@ async def test_guesses_are_bounded_and_a_right_password_forgives_none(bench: Ben
     assert await bench.service.factors.reset(ACME, ADA) == 1  # by an admin: what was guessed is forgotten too
     app, _ = await app_of(bench, ada)
     assert await says(bench, ada, app.at(int(bench.now))) == ("otp",)
+
+
+async def test_an_address_that_fails_too_often_waits(bench: Bench) -> None:
+    ada, key = await member(bench), Authenticator()
+    await passkey_of(bench, ada, key)
+    asked = await bench.service.factors.challenge(ada)
+    for _ in range(FAILURES_PER_ADDRESS):
+        await refused(bench.service.factors, ada, {"credential": "{}"}, asked.extra)
+    answer = {"credential": key.get(asked.options)}
+    with pytest.raises(TooManyAttemptsError):
+        await bench.service.factors.verify(ada, answer, asked.extra, HERE)
+    elsewhere = Caller(address="192.0.2.9")
+    assert await bench.service.factors.verify(ada, answer, asked.extra, elsewhere) == ("hwk",)
 
 
 async def test_a_recovery_code_is_good_once_however_it_is_typed(bench: Bench) -> None:
@@ -290,6 +304,18 @@ async def test_what_is_no_answer_at_all_is_a_no(bench: Bench, text: str) -> None
     offer = await bench.service.factors.offer(ada)
     with pytest.raises(SecondFactorRefusedError):
         await bench.service.factors.enrol(ada, {"credential": text}, offer.extra, HERE)
+
+
+async def test_a_credential_s_id_is_of_a_bounded_length(bench: Bench) -> None:
+    ada = await member(bench)
+    offer = await bench.service.factors.offer(ada)
+    for length, good in ((1_024, False), (1_023, True)):
+        form = {"credential": Authenticator(id=b"x" * length).create(offer.options)}
+        if good:
+            assert (await bench.service.factors.enrol(ada, form, offer.extra, HERE)).codes
+        else:
+            with pytest.raises(SecondFactorRefusedError):
+                await bench.service.factors.enrol(ada, form, offer.extra, HERE)
 
 
 async def test_a_member_has_so_many_and_their_names_are_short_lines(bench: Bench) -> None:
