@@ -193,9 +193,8 @@ async def test_none_is_made_where_they_are_off_or_for_nobody(stocked: SqlControl
         await make(stocked, key())
 
 
-@pytest.mark.parametrize(
-    ("wrong", "field"),
-    [
+async def test_bad_ones_are_refused_by_field(stocked: SqlControlStore) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"name": ""}, "name"),
         ({"name": "x" * 101}, "name"),
         ({"name": "a\nb"}, "name"),
@@ -205,12 +204,12 @@ async def test_none_is_made_where_they_are_off_or_for_nobody(stocked: SqlControl
         ({"models": tuple(f"m{n}" for n in range(101))}, "models"),
         ({"expires_at": int(NOW)}, "days"),
         ({"expires_at": int(NOW) + 367 * DAY_S}, "days"),
-    ],
-)
-async def test_bad_ones_are_refused_by_field(stocked: SqlControlStore, wrong: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidItemError) as refused:
-        await make(stocked, key(**wrong))
-    assert [name for name, _ in refused.value.faults] == [field]
+    ]
+    for wrong, field in cases:
+        with pytest.raises(InvalidItemError) as refused:
+            await make(stocked, key(**wrong))
+        assert [name for name, _ in refused.value.faults] == [field]
+    assert await served(stocked) == ()
 
 
 async def test_last_use_only_rises_and_nobody_is_told(stocked: SqlControlStore) -> None:
