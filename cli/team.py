@@ -17,7 +17,7 @@ from cli.output import Column, Format, instant
 from cli.resources import PAGE, Page, Resource
 from cli.session import Session
 from tenants.amounts import quantity
-from tenants.models import Limit, Team, TeamMember
+from tenants.models import Limit, Team
 
 app = typer.Typer(
     help="Teams of an organization: what a limit of scope team counts together.",
@@ -27,7 +27,12 @@ app = typer.Typer(
 )
 
 COLUMNS = [Column("NAME", "name"), Column("TITLE", "title"), Column("CREATED", "created_at", instant)]
-MEMBERS = [Column("MEMBER", "member"), Column("LEAD", "lead"), Column("ADDED", "added_at", instant)]
+MEMBERS = [
+    Column("MEMBER", "member"),
+    Column("NAME", "name"),
+    Column("LEAD", "lead"),
+    Column("ADDED", "added_at", instant),
+]
 USES = [
     Column("LIMIT", "limit"),
     Column("HOLDS", "holds"),
@@ -37,6 +42,17 @@ USES = [
 ]
 Name = Annotated[str, typer.Argument(help="The team's name.", metavar="TEAM")]
 Title = Annotated[str | None, typer.Option(help="What people call it.")]
+
+
+class TeamPerson(Struct, frozen=True):
+    """Somebody in a team, as the server tells it."""
+
+    org: str
+    team: str
+    member: str
+    added_at: int = 0
+    lead: bool = False
+    name: str = ""
 
 
 class TeamUse(Struct, frozen=True):
@@ -102,12 +118,12 @@ def delete(
 def members(session: Session, name: Name) -> None:
     """List who is in a team."""
     teams = _teams(session)
-    found: list[TeamMember] = []
+    found: list[TeamPerson] = []
     after = ""
     while True:
         params: dict[str, str | int] = {"limit": PAGE, **({"after": after} if after else {})}
         page = session.client.read(teams.at(name, "members"), what=teams.what(name), params=params).decode(Page)
-        found += convert(page.items, list[TeamMember])
+        found += convert(page.items, list[TeamPerson])
         after = page.next
         if not after:
             break

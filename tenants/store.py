@@ -156,6 +156,9 @@ class MemberRepository(Repository[Member], Protocol):
 
     async def by_email(self, email: str) -> Member: ...
 
+    async def names(self, members: Sequence[MemberId]) -> Mapping[MemberId, str]:
+        """What those of `members` are called who are there."""
+
 
 class TeamRepository(Repository[Team], Protocol):
     """Teams, and who is in them. Deleting one that a limit names raises `InUseError`; a member who is deleted
@@ -186,7 +189,8 @@ class TeamRepository(Repository[Team], Protocol):
 
 class ClientRepository(Repository[OAuthClient], Protocol):
     """The clients an organization has registered, with the digests of their secrets. A client that does not use a
-    secret any more loses those it had, in the same transaction."""
+    secret any more loses those it had, and one that may do less than before the access tokens that were issued to
+    it, in the same transaction. Deleting one that a limit names raises `InUseError`."""
 
     async def secrets(self, name: str) -> tuple[ClientSecret, ...]:
         """Those that have not expired, the newest first. Errors: `NotFoundError`."""

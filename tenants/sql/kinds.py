@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from msgspec import structs
 from sqlalchemy import delete, select, update
 
+from tenants.ids import MemberId
 from tenants.models import Limit, LimitScope, Member, ModelAlias, OrgRule, State, Upstream
 from tenants.revocations import revoke_tokens
 from tenants.sql import rows, statickeys, tables
@@ -25,6 +28,15 @@ class Members(ScopedRepository[Member]):
         async with self._database.read() as connection:
             wanted = tables.members.c.email_key == rows.email_key(email)
             return await self._find(connection, wanted, email)
+
+    @uninterrupted
+    async def names(self, members: Sequence[MemberId]) -> Mapping[MemberId, str]:
+        table = tables.members.c
+        async with self._database.read() as connection:
+            found = await connection.execute(
+                select(table.id, table.name).where(*self._mine(table.id.in_(members)))
+            )
+            return {MemberId(row.id): row.name for row in found}
 
     async def _admit(self, transaction: Transaction, old: Member | None, new: Member) -> Member:
         taken = tables.members.c.email_key == rows.email_key(new.email)

@@ -301,7 +301,8 @@ class ControlPlane:
             case ["orgs", org, "upstreams", name, "test"]:
                 return 200, {"ok": True, "status": 200, "ms": 1.5, "detail": ""}, {}
             case ["orgs", org, "teams", key, "members"]:
-                joined = [{"org": org, "team": key, "member": "mem_1", "added_at": 1_700_000_000}]
+                one = {"org": org, "team": key, "member": "mem_1", "added_at": 1_700_000_000}
+                joined = [{**one, "lead": True, "name": "Ann"}]
                 return 200, {"items": joined, "next": ""}, {}
             case ["me", "personal-tokens"] | ["orgs", _, "personal-tokens"]:
                 return personal_tokens(seen.method, body)

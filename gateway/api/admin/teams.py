@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from litestar import Router, delete, get, put
 from litestar.params import FromPath
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gateway.api.admin.bodies import TeamBody, to_item
 from gateway.api.admin.caller import Caller, CallerDependency
 from gateway.api.admin.resource import After, Kind, Page, PageLimit, collection
 from gateway.api.admin.routing import operation
 from gateway.api.admin.usage import LimitUse, Rows, asked, in_use
-from tenants.ids import InvalidIdError, MemberId, member_id
+from tenants.ids import InvalidIdError, MemberId, OrgId, member_id
 from tenants.models import Limit, LimitScope, Team, TeamMember
 from tenants.roles import Operation
 from tenants.store import NotFoundError
+
+
+class TeamPerson(Struct, frozen=True):
+    """A `TeamMember`, and what they are called: a lead sees nothing else of members."""
+
+    org: OrgId
+    team: str
+    member: MemberId
+    added_at: int
+    lead: bool
+    name: str
 
 
 @get(
@@ -23,9 +34,11 @@ from tenants.store import NotFoundError
 )
 async def list_members(
     caller: CallerDependency, key: FromPath[str], after: After = "", limit: PageLimit = 100
-) -> Page[TeamMember]:
+) -> Page[TeamPerson]:
     items, following = await caller.store.teams.members(key, after=after, limit=limit)
-    return Page(items, following)
+    names = await caller.store.members.names([one.member for one in items])
+    people = (TeamPerson(**structs.asdict(one), name=names.get(one.member, "")) for one in items)
+    return Page(tuple(people), following)
 
 
 class TeamUse(Struct, frozen=True):

@@ -61,7 +61,7 @@ def test_one_thing_parses_too(signed_in: Cli, plane: ControlPlane, form: str) ->
 def test_a_teams_members_are_listed_with_the_day_they_joined(signed_in: Cli) -> None:
     said = signed_in("team", "members", "core", "--output", "json")
     assert _parsed("json", said.out) == [
-        {"org": "acme", "team": "core", "member": "mem_1", "added_at": 1_700_000_000, "lead": False}
+        {"org": "acme", "team": "core", "member": "mem_1", "added_at": 1_700_000_000, "lead": True, "name": "Ann"}
     ]
     assert "2023-11-14" in signed_in("team", "members", "core").out
 
