@@ -86,20 +86,23 @@ class Transaction:
         if found.rowcount == 0:
             raise NotFoundError(f"no organization '{org}'")
 
-    async def queue(self, org: OrgId, action: str, target: str, by: Actor, detail: Detail) -> None:
-        """Add a change to the outbox."""
-        self._seq += 1
-        await self.connection.execute(
-            insert(tables.outbox).values(
-                seq=self._seq,
-                at=self.at,
-                org=org,
-                action=action,
-                target=target,
-                actor=json_text(by),
-                detail=json_text(detail),
+    async def queue(self, org: OrgId, action: str, target: str, by: Actor, *details: Detail) -> None:
+        """Add a change to the outbox; with several `details`, one for each of them."""
+        found = []
+        for detail in details:
+            self._seq += 1
+            found.append(
+                {
+                    "seq": self._seq,
+                    "at": self.at,
+                    "org": org,
+                    "action": action,
+                    "target": target,
+                    "actor": json_text(by),
+                    "detail": json_text(detail),
+                }
             )
-        )
+        await self.connection.execute(insert(tables.outbox), found)
 
     async def revoke(self, revocation: Revocation) -> None:
         """Write a revocation, or strengthen the one that stands; forget those that no token outlives."""

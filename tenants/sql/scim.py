@@ -96,9 +96,9 @@ class SqlScimBook(SqlScimTokens):
         async with self._database.write() as transaction:
             made = await self._teams.create_in(transaction, change.team, by)
             await self._keep_group(transaction, made, change.external_id)
-            for member in change.join:
-                await self._teams.add_in(transaction, made.name, member, by)
-                await self._shift(transaction, member, frozenset(roles), frozenset(), by)
+            await self._teams.join_in(transaction, made.name, change.join, by)
+            for member in change.join if roles else ():
+                await self._shift(transaction, member, roles, (), by)
             return await self._group(transaction.connection, made.name)
 
     @uninterrupted
@@ -117,7 +117,8 @@ class SqlScimBook(SqlScimTokens):
                 detail = {"changed": ["external_id"]}
                 await transaction.queue(self._org, "team.update", name, by, detail)
             await self._keep_group(transaction, made, change.external_id)
-            await self._move(transaction, change, by)
+            await self._teams.join_in(transaction, name, change.join, by)
+            await self._teams.leave_in(transaction, name, change.leave, by)  # whoever had left already has left
             after = await self._group(transaction.connection, name)
             lost = await self._reassign(transaction, before, after, settings, by)
         return after, lost
@@ -130,15 +131,6 @@ class SqlScimBook(SqlScimTokens):
             after = structs.replace(before, members=())
             return await self._reassign(transaction, before, after, settings, by)
 
-    async def _move(self, transaction: Transaction, change: GroupChange, by: Actor) -> None:
-        for member in change.join:
-            await self._teams.add_in(transaction, change.team.name, member, by)
-        for member in change.leave:
-            try:
-                await self._teams.remove_in(transaction, change.team.name, member, by)
-            except NotFoundError:
-                continue  # somebody else was faster, and it is what was wanted
-
     async def _reassign(
         self, transaction: Transaction, before: ScimGroup, after: ScimGroup, settings: ScimSettings, by: Actor
     ) -> frozenset[MemberId]:
@@ -147,7 +139,8 @@ class SqlScimBook(SqlScimTokens):
         brought, brings = settings.roles_of(before.display_name), settings.roles_of(after.display_name)
         was, now = set(before.members or ()), set(after.members or ())
         lost = set()
-        for member in sorted((was | now) if brought != brings else was ^ now):
+        touched = (was | now) if brought != brings else (was ^ now) if brings else ()
+        for member in sorted(touched):
             gained = brings if member in now else frozenset()
             left = (brought if member in was else frozenset()) - gained
             if left:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from msgspec import structs
 from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
@@ -16,6 +18,7 @@ from tenants.store import Actor, InvalidReferenceError, NotFoundError
 
 MOST_TEAMS = 32
 """Of one member: every token of theirs names them all."""
+BATCH = 500
 
 
 class Teams(ScopedRepository[Team]):
@@ -44,24 +47,28 @@ class Teams(ScopedRepository[Team]):
 
     @uninterrupted
     async def add(self, team: str, member: MemberId, by: Actor) -> TeamMember:
-        async with self._database.write() as transaction:
-            return await self.add_in(transaction, team, member, by)
-
-    async def add_in(self, transaction: Transaction, team: str, member: MemberId, by: Actor) -> TeamMember:
-        """`add` as part of `transaction`."""
         table = tables.team_members
+        async with self._database.write() as transaction:
+            await self.join_in(transaction, team, (member,), by)
+            found = await transaction.connection.execute(
+                select(table).where(*self._in(team), table.c.member == member)
+            )
+            return rows.decode(TeamMember, found.mappings().one())
+
+    async def join_in(self, transaction: Transaction, team: str, members: Sequence[MemberId], by: Actor) -> None:
+        """`add` of each, as part of `transaction`."""
         await self._find(transaction.connection, self._key == team, team)
-        found = await transaction.connection.execute(
-            select(table).where(*self._in(team), table.c.member == member)
-        )
-        if (row := found.mappings().first()) is not None:
-            return rows.decode(TeamMember, row)
-        await self._may_join(transaction, member)
-        made = TeamMember(self._org, team, member, transaction.at)
-        await transaction.connection.execute(insert(table).values(rows.encode(made)))
-        await statickeys.changed(transaction, self._org, member)
-        await transaction.queue(self._org, "team.add_member", team, by, {"member": member})
-        return made
+        for some in _batches(members):
+            present = await self._present(transaction, team, some)
+            new = [member for member in dict.fromkeys(some) if member not in present]
+            if not new:
+                continue
+            await self._may_join(transaction, new)
+            made = [rows.encode(TeamMember(self._org, team, member, transaction.at)) for member in new]
+            await transaction.connection.execute(insert(tables.team_members), made)
+            await statickeys.changed(transaction, self._org, *new)
+            details = [{"member": member} for member in new]
+            await transaction.queue(self._org, "team.add_member", team, by, *details)
 
     @uninterrupted
     async def set_lead(self, team: str, member: MemberId, by: Actor, *, lead: bool) -> TeamMember:
@@ -100,30 +107,51 @@ class Teams(ScopedRepository[Team]):
     @uninterrupted
     async def remove(self, team: str, member: MemberId, by: Actor) -> None:
         async with self._database.write() as transaction:
-            await self.remove_in(transaction, team, member, by)
+            if not await self.leave_in(transaction, team, (member,), by):
+                raise NotFoundError(f"no member '{member}' in team '{team}'")
 
-    async def remove_in(self, transaction: Transaction, team: str, member: MemberId, by: Actor) -> None:
-        """`remove` as part of `transaction`."""
-        table = tables.team_members
+    async def leave_in(self, transaction: Transaction, team: str, members: Sequence[MemberId], by: Actor) -> int:
+        """`remove` of each that is in it, as part of `transaction`; how many those were."""
         await self._find(transaction.connection, self._key == team, team)
-        gone = await transaction.connection.execute(delete(table).where(*self._in(team), table.c.member == member))
-        if not gone.rowcount:
-            raise NotFoundError(f"no member '{member}' in team '{team}'")
-        await statickeys.changed(transaction, self._org, member)
-        await transaction.queue(self._org, "team.remove_member", team, by, {"member": member})
+        left = 0
+        for some in _batches(members):
+            present = await self._present(transaction, team, some)
+            gone = [member for member in some if member in present]
+            if not gone:
+                continue
+            mine = (*self._in(team), tables.team_members.c.member.in_(gone))
+            await transaction.connection.execute(delete(tables.team_members).where(*mine))
+            await statickeys.changed(transaction, self._org, *gone)
+            details = [{"member": member} for member in gone]
+            await transaction.queue(self._org, "team.remove_member", team, by, *details)
+            left += len(gone)
+        return left
 
-    async def _may_join(self, transaction: Transaction, member: MemberId) -> None:
-        people, table = tables.members, tables.team_members
-        known = await transaction.connection.execute(
-            select(people.c.id).where(people.c.org == self._org, people.c.id == member)
+    async def _present(self, transaction: Transaction, team: str, members: Sequence[MemberId]) -> set[str]:
+        table = tables.team_members
+        found = await transaction.connection.execute(
+            select(table.c.member).where(*self._in(team), table.c.member.in_(members))
         )
-        if known.first() is None:
-            raise InvalidReferenceError(f"no member '{member}'")
-        counted = await transaction.connection.execute(
-            select(func.count()).where(table.c.org == self._org, table.c.member == member)
+        return set(found.scalars())
+
+    async def _may_join(self, transaction: Transaction, members: Sequence[MemberId]) -> None:
+        people, table = tables.members.c, tables.team_members.c
+        found = await transaction.connection.execute(
+            select(people.id).where(people.org == self._org, people.id.in_(members))
         )
-        if counted.scalar_one() >= MOST_TEAMS:
-            raise InvalidReferenceError(f"member '{member}' is in {MOST_TEAMS} teams, and that is the most")
+        known = set(found.scalars())
+        for member in members:
+            if member not in known:
+                raise InvalidReferenceError(f"no member '{member}'")
+        full = await transaction.connection.execute(
+            select(table.member)
+            .where(table.org == self._org, table.member.in_(members))
+            .group_by(table.member)
+            .having(func.count() >= MOST_TEAMS)
+            .limit(1)
+        )
+        if (most := full.scalar()) is not None:
+            raise InvalidReferenceError(f"member '{most}' is in {MOST_TEAMS} teams, and that is the most")
 
     async def _release(self, transaction: Transaction, old: Team) -> None:
         await refuse_named(transaction, self._org, LimitScope.TEAM, old.name)
@@ -134,3 +162,9 @@ class Teams(ScopedRepository[Team]):
     def _in(self, team: str) -> tuple[ColumnElement[bool], ...]:
         table = tables.team_members
         return (table.c.org == self._org, table.c.team == team)
+
+
+def _batches(members: Sequence[MemberId]) -> Iterator[Sequence[MemberId]]:
+    """As many at a time as a statement may name."""
+    for start in range(0, len(members), BATCH):
+        yield members[start : start + BATCH]
