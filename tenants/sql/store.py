@@ -134,10 +134,6 @@ class SqlOrgStore:
         return self._idp
 
     @property
-    def audit_streams(self) -> AuditStreams:
-        return self._audit_streams
-
-    @property
     def prices(self) -> Prices:
         return self._prices
 
