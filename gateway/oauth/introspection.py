@@ -83,9 +83,7 @@ class Introspection:
         subject = await self._active(client.org, claims["sub"])
         if subject is None or claims["iat"] < subject.not_before or await self._revoked(claims, now):
             return None
-        issued_to = claims["client_id"]
-        itself = issued_to == f"{client.org}.{subject.id}"  # a service account by token exchange: no client's
-        if not itself and await self._registry.find(issued_to) is None:
+        if await self._registry.find(claims["client_id"]) is None:
             return None
         told: dict[str, Any] = {name: claims[name] for name in _TOLD if name in claims}
         return {"active": True, **told, "token_type": "DPoP" if "cnf" in claims else "Bearer"}

@@ -344,7 +344,7 @@ class OAuthService:
         if grant not in GRANTS:
             raise UnsupportedGrantTypeError(f"grant_type is one of: {', '.join(GRANTS)}")
         client.require(GrantType(grant))
-        caller = self.possession.proven(caller)
+        caller = structs.replace(self.possession.proven(caller), inside=client.own)
         if grant == GrantType.AUTHORIZATION_CODE:
             return await self.grants.authorization_code(form, client, caller)
         if grant == GrantType.DEVICE_CODE:

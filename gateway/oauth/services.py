@@ -30,7 +30,7 @@ class ServiceTokens:
         access: AccessTokens,
         audiences: Audiences,
         possession: Possession,
-        asked_at: Callable[[OrgId, str], Awaitable[float]],
+        asked_at: Callable[[OrgId, Client], Awaitable[float]],
     ) -> None:
         self._control = control
         self._access = access
@@ -62,7 +62,7 @@ class ServiceTokens:
         plane = self._audiences.plane(client, form.get("resource", ""))
         scope = scope_of(plane, form.get("scope", ""))
         jkt = await self._possession.binding(caller, org)
-        asked_at = await self._asked_at(org, client.id)
+        asked_at = await self._asked_at(org, client)
         account = await self.account(org, service)
         if account is None:
             raise InvalidGrantError("the service account may not ask for tokens now")

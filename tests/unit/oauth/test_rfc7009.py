@@ -71,10 +71,14 @@ def test_metadata_names_what_exists_and_nothing_else(bench: Bench) -> None:
         "authorization_endpoint": f"{ISSUER}/oauth/authorize",
         "token_endpoint": f"{ISSUER}/oauth/token",
         "device_authorization_endpoint": f"{ISSUER}/oauth/device_authorization",
+        "pushed_authorization_request_endpoint": f"{ISSUER}/oauth/par",
         "revocation_endpoint": f"{ISSUER}/oauth/revoke",
+        "introspection_endpoint": f"{ISSUER}/oauth/introspect",
         "jwks_uri": f"{ISSUER}/.well-known/jwks.json",
     }
     assert metadata["response_types_supported"] == ["code"]
     assert metadata["code_challenge_methods_supported"] == ["S256"]
     assert metadata["authorization_response_iss_parameter_supported"] is True
-    assert metadata["token_endpoint_auth_methods_supported"] == ["none"]
+    methods = ["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]
+    assert metadata["token_endpoint_auth_methods_supported"] == methods
+    assert metadata["introspection_endpoint_auth_methods_supported"] == methods[1:]
