@@ -9,9 +9,11 @@ from gateway.dpop import Presented
 
 class Caller(Struct, frozen=True):
     """`address` is the client's network address, for throttling; `request_id` goes into audit entries.
-    `presented`: the DPoP proof that came with it; `jkt`: the key that it proves, '' before it is judged."""
+    `presented`: the DPoP proof that came with it; `jkt`: the key that it proves, '' before it is judged. `inside`:
+    it is a part of this server, and what it gets never leaves this process."""
 
     address: str = ""
     request_id: str = ""
     presented: Presented | None = None
     jkt: str = ""
+    inside: bool = False

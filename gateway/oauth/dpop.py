@@ -80,7 +80,7 @@ class Possession:
         if bound_to and not hmac.compare_digest(bound_to, caller.jkt):
             raise InvalidGrantError("this grant is bound to another key than that of the DPoP proof")
         wanted = (await self._control.orgs.get(org)).dpop
-        if wanted is Dpop.REQUIRED and not caller.jkt:
+        if wanted is Dpop.REQUIRED and not caller.jkt and not caller.inside:
             raise InvalidDpopProofError("this organization binds tokens to keys: send a DPoP proof")
         return "" if wanted is Dpop.OFF and not bound_to else caller.jkt
 

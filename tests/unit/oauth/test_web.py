@@ -12,6 +12,7 @@ from gateway.oauth.clients import WEB
 from gateway.oauth.errors import AccessDeniedError, InvalidClientError, InvalidGrantError, InvalidRequestError
 from gateway.oauth.web import NoSessionError, WebSessions
 from policies.facts import Role
+from tenants.models import Dpop
 from tests.unit.oauth.conftest import ACME, ADA, BY, HERE, ISSUER, PASSWORD, Bench
 
 IDLE_S, SESSION_S = 1_800, 28_800
@@ -170,6 +171,13 @@ async def test_a_token_is_renewed_before_it_ends_or_when_it_is_not_good_any_more
     second = await token(web, name)
     assert second != first
     assert await token(web, name, good=False) != second
+
+
+async def test_a_session_needs_no_proof_where_tokens_do(bench: Bench, web: WebSessions) -> None:
+    org = await bench.control.orgs.get(ACME)
+    await bench.control.orgs.replace(replace(org, dpop=Dpop.REQUIRED), org.version, BY)
+    name = await signed_in(bench, web)
+    assert await token(web, name) != await token(web, name, good=False)  # renewed
 
 
 async def test_roles_are_those_of_now_after_a_renewal(bench: Bench, web: WebSessions) -> None:
