@@ -129,6 +129,7 @@ class Factors:
         codes = len(passkeys) < len(found)
         if not passkeys:
             return Challenge("", codes, "")
+        await self._passkeys.ready()
         challenge = self._passkeys.challenge()
         made_at = int(self._clock() * 1e6)
         return Challenge(self._passkeys.request(passkeys, challenge), codes, f"{challenge}.{made_at}")
@@ -164,6 +165,7 @@ class Factors:
         challenge = self._passkeys.challenge()
         options = ""
         if self._passkeys.available:
+            await self._passkeys.ready()
             known = [factor for factor in found if factor.kind is FactorKind.PASSKEY]
             options = self._passkeys.creation(member, known, challenge)
         uri = totp.uri(secret, f"{member.email} ({member.org})", self._issuer)
@@ -180,6 +182,7 @@ class Factors:
         kind = FactorKind.PASSKEY if "credential" in form else FactorKind.TOTP
         name = _named(form.get("name", ""), kind)
         if kind is FactorKind.PASSKEY:
+            await self._passkeys.ready()
             made = self._passkeys.created(form["credential"], challenge)
             if made is None:
                 raise SecondFactorRefusedError("the passkey was not made; try again")
@@ -259,6 +262,7 @@ class Factors:
     async def _by_passkey(self, found: Sequence[Factor], answer: str, extra: str) -> tuple[str, str] | None:
         challenge, _, made_at = extra.partition(".")
         wanted = credential_id(answer)
+        await self._passkeys.ready()
         for factor in found:
             if factor.kind is FactorKind.PASSKEY and factor.credential == wanted and challenge:
                 used = self._passkeys.asserted(answer, challenge, factor)
