@@ -120,6 +120,34 @@ def test_a_member_is_invited_signs_in_and_is_shut_out(orgate: Run, gateway: Runn
     orgate("token", "--admin", "--profile", "bob", code=3)
 
 
+def test_a_personal_token_is_made_used_and_taken_back(orgate: Run, gateway: RunningGateway) -> None:
+    orgate("org", "set", "--personal-tokens")
+    key = orgate("personal-token", "create", "aider", "--days", "7", "--action", "models").stdout.strip()
+    (listed,) = json.loads(orgate("personal-token", "list", "-o", "json").stdout)
+    assert (listed["name"], listed["actions"]) == ("aider", ["models"])
+    assert key not in str(listed)
+
+    def asked(url: str, **headers: str) -> int:
+        return gateway.http.get(url, headers=headers).status_code
+
+    for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
+        assert asked(gateway.url + "/v1/models", **headers) == 200
+        assert asked(gateway.admin_url + "/admin/v1/me", **headers) == 401
+    orgate("personal-token", "revoke", listed["id"])
+    assert asked(gateway.url + "/v1/models", authorization=f"Bearer {key}") == 401
+
+
+def test_sessions_are_seen_and_ended(orgate: Run, gateway: RunningGateway) -> None:
+    where = ("--server", gateway.url, "--admin-url", gateway.admin_url, "--ca", str(gateway.ca))
+    owner = ("--org", "acme", "--email", "owner@acme.test", "--password-stdin", "--profile", "laptop")
+    orgate("login", *where, *owner, stdin=PASSWORD + "\n")
+    laptop = max(json.loads(orgate("session", "list", "-o", "json").stdout), key=lambda one: one["created_at"])
+    assert (laptop["client"], laptop["expires_at"] > laptop["created_at"]) == ("orgate-cli", True)
+    orgate("session", "revoke", laptop["id"])
+    assert "orgate login" in orgate("whoami", "--profile", "laptop", code=3).stderr
+    assert json.loads(orgate("whoami", "-o", "json").stdout)["roles"] == ["owner"]
+
+
 def test_a_token_opens_the_data_plane_and_not_the_admin_api(orgate: Run, gateway: RunningGateway) -> None:
     header = orgate("token", "--header").stdout.strip().partition(": ")
     headers = {header[0]: header[2]}
