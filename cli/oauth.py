@@ -92,10 +92,17 @@ class AuthorizationServer:
         return self._metadata
 
     def authorization_url(
-        self, *, redirect_uri: str, state: str, challenge: str, resource: str, key: ProofKey | None = None
+        self,
+        *,
+        redirect_uri: str,
+        state: str,
+        challenge: str,
+        resource: str,
+        key: ProofKey | None = None,
+        org: str = "",
     ) -> str:
         """What the browser opens (RFC 6749 section 4.1.1). `challenge` is of RFC 7636, S256. `key`: what the code
-        is for (RFC 9449 section 10)."""
+        is for (RFC 9449 section 10). `org`: filled in there, or gone on with at once where it has no passwords."""
         query = {
             "response_type": "code",
             "client_id": CLIENT_ID,
@@ -105,6 +112,7 @@ class AuthorizationServer:
             "code_challenge_method": "S256",
             "resource": resource,
             **({"dpop_jkt": key.thumbprint} if key is not None else {}),
+            **({"org": org} if org else {}),
         }
         return f"{self._connection.origin}{self._path(self.metadata.authorization_endpoint)}?{urlencode(query)}"
 

@@ -76,7 +76,7 @@ def sign_in(
     key = ProofKey.new() if dpop else None
     tokens = None
     if password is None and browser and display_available() and server.metadata.authorization_endpoint:
-        tokens = _in_browser(session, server, audience, key)
+        tokens = _in_browser(session, server, audience, key, org=profile.org)
     if tokens is None:
         device = server.authorize_device(audience)
         if password is None:
@@ -142,7 +142,7 @@ def _unseen(question: str) -> str:
 
 
 def _in_browser(
-    session: Session, server: AuthorizationServer, audience: str, key: ProofKey | None
+    session: Session, server: AuthorizationServer, audience: str, key: ProofKey | None, *, org: str
 ) -> Tokens | None:
     """The authorization code flow with a listener on this machine. None: no browser would open."""
     verifier, state = secrets.token_urlsafe(32), secrets.token_urlsafe(16)
@@ -150,7 +150,7 @@ def _in_browser(
     with Loopback(state, server.metadata.issuer) as listener:
         uri = listener.redirect_uri
         page = server.authorization_url(
-            redirect_uri=uri, state=state, challenge=challenge, resource=audience, key=key
+            redirect_uri=uri, state=state, challenge=challenge, resource=audience, key=key, org=org
         )
         if not webbrowser.open(page):
             return None
