@@ -21,7 +21,7 @@ class GrantType(StrEnum):
     DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
     REFRESH_TOKEN = "refresh_token"  # noqa: S105 -- the standard's word, not a secret
     CLIENT_CREDENTIALS = "client_credentials"
-    TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+    TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 -- the same
 
 
 class Plane(StrEnum):
@@ -48,10 +48,10 @@ MOST_CLIENTS: Final = 100
 
 
 class OAuthClient(Struct, frozen=True):
-    """One client as registered. `title` is what sign-in pages show. `redirect_uris` are matched exactly, loopback
-    ones on any port. `jwks`: the public keys of `private_key_jwt`, JSON text (RFC 7517). `service`: the service
-    account that its client-credentials tokens are for. `require_par`: authorization requests are pushed first
-    (RFC 9126)."""
+    """One client as registered; programs know it as `<org>.<name>`. `title` is what sign-in pages show.
+    `redirect_uris` are matched exactly, loopback ones on any port. `jwks`: the public keys of `private_key_jwt`, JSON
+    text (RFC 7517). `service`: the service account that its client-credentials tokens are for. `require_par`:
+    authorization requests are pushed first (RFC 9126)."""
 
     org: OrgId
     name: str

@@ -152,7 +152,7 @@ def service_client(client_id: str, org: OrgId) -> Client | None:
 def _registered(found: OAuthClient, secrets: tuple[ClientSecret, ...]) -> Client:
     return Client(
         id=found.client_id,
-        name=found.title,
+        name=f"{found.title} ({found.org})",  # who calls it so: a page must not lend the gateway's name to anybody
         planes=found.planes,
         redirect_uris=found.redirect_uris,
         org=found.org,

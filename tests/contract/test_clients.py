@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from policies.facts import Role
-from tenants.clients import MOST_CLIENTS, AuthMethod, GrantType
+from tenants.clients import MOST_CLIENTS, AuthMethod, GrantType, Plane
 from tenants.ids import OrgId
 from tenants.models import LimitScope, State
 from tenants.revocations import revoke_tokens
@@ -121,6 +121,41 @@ async def test_a_machine_needs_its_service_and_keeps_it(acme: SqlOrgStore, store
         await acme.services.delete("svc_1", 1, OPERATOR)
     await acme.limits.delete("each", 1, OPERATOR)
     await acme.services.delete("svc_1", 1, OPERATOR)
+
+
+async def test_what_is_taken_from_a_client_ends_its_tokens(
+    acme: SqlOrgStore, store: SqlControlStore, clock: Clock
+) -> None:
+    usual = client("acme").grant_types
+    wide = client("acme", planes=(Plane.DATA, Plane.ADMIN), grant_types=(*usual, GrantType.DEVICE_CODE))
+    await acme.clients.create(wide, OPERATOR)
+    await acme.clients.replace(
+        structs.replace(wide, title="Another", redirect_uris=("https://a.example/",)), 1, OPERATOR
+    )
+    assert await store.revocations(int(NOW)) == ()
+    changes: tuple[dict[str, Any], ...] = (
+        {"planes": (Plane.ADMIN,)},
+        {"grant_types": usual},
+        {"state": State.SUSPENDED},
+    )
+    for number, change in enumerate(changes):
+        clock.now += 10
+        await acme.clients.replace(structs.replace(wide, **change), 2 + 2 * number, OPERATOR)
+        found = await store.revocations(int(clock.now))
+        assert [(one.member, one.not_before) for one in found] == [("acme.ide", int(clock.now) + 1)]
+        clock.now += 10
+        await acme.clients.replace(wide, 3 + 2 * number, OPERATOR)
+        assert await store.revocations(int(clock.now)) == found
+
+
+async def test_a_client_that_a_limit_names_stays(acme: SqlOrgStore, store: SqlControlStore) -> None:
+    await acme.clients.create(client("acme"), OPERATOR)
+    await acme.limits.create(limit("acme", scope=LimitScope.CLIENT, subject="acme.ide"), OPERATOR)
+    with pytest.raises(InUseError, match="each"):
+        await acme.clients.delete("ide", 1, OPERATOR)
+    await acme.limits.delete("each", 1, OPERATOR)
+    await acme.clients.delete("ide", 1, OPERATOR)
+    assert [one.member for one in await store.revocations(int(NOW))] == ["acme.ide"]
 
 
 async def test_an_organization_has_so_many_clients(acme: SqlOrgStore) -> None:

@@ -87,6 +87,8 @@ async def introspected(client: Http, token: str, authorization: str = AUTH["auth
 
 async def test_a_confidential_client_goes_through_the_code_flow(client: Http, bench: Bench) -> None:
     await register(bench)
+    shown = await client.get("/oauth/authorize", params=ASKED)
+    assert "An App (acme)" in shown.text
     code = back(await page(client, ASKED))["code"]
     form = redemption(code)
     for wrong, headers in (
