@@ -49,8 +49,8 @@ MOST_CLIENTS: Final = 100
 
 class OAuthClient(Struct, frozen=True):
     """One client as registered; programs know it as `<org>.<name>`. `title` is what sign-in pages show.
-    `redirect_uris` are matched exactly, loopback ones on any port. `jwks`: the public keys of `private_key_jwt`, JSON
-    text (RFC 7517). `service`: the service account that its client-credentials tokens are for. `require_par`:
+    `redirect_uris` are matched exactly, loopback ones on any port. `jwks`: the public keys of `private_key_jwt`,
+    JSON text (RFC 7517). `service`: the service account that its client-credentials tokens are for. `require_par`:
     authorization requests are pushed first (RFC 9126)."""
 
     org: OrgId
