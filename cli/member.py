@@ -263,7 +263,9 @@ def reset_factors(session: Session, member: Who, yes: Yes = False) -> None:
     session.confirm(f"Forget the second factors of member '{member}'?", yes=yes)
     told: FactorsReset | None = members.act(key, "reset-factors", FactorsReset)
     if told is not None:
-        session.out.say(f"{told.factors} factors of member '{member}' forgotten, {told.sessions} logins ended")
+        session.out.say(
+            f"second factors of member '{member}' forgotten: {told.factors}; logins ended: {told.sessions}"
+        )
 
 
 def _show_invitation(session: Session, email: str, invitation: Invitation) -> None:
