@@ -90,7 +90,7 @@ class Account:
         except OAuthError as error:
             return begin(request, page, form, error)
         answer = await take(request, page, form, self._sso)
-        if answer.status_code == 303 and _held(request):
+        if answer.headers.get("location") == PATH and _held(request):
             await self._service.account.end(_held(request), caller_of(request))
         return answer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 
 import httpx
 import pyotp
@@ -161,6 +162,15 @@ async def test_what_changes_how_one_signs_in_wants_a_sign_in_of_just_now(
     assert "Sign in again to change this" in answer.text
     assert "password" in Form(answer.text).visible
     assert len(await bench.service.factors.of(ACME, ADA)) == 1
+
+
+async def test_who_came_by_another_identity_provider_has_their_factors_there(client: Http, bench: Bench) -> None:
+    await demand(bench, Role.MEMBER)
+    who = SignedIn(await member(bench), ("fed", "pwd"), int(bench.now))
+    client.cookies.set(COOKIE, await bench.service.account.begin(who, HERE), domain="gateway.example")
+    page = await client.get(PATH)
+    assert "identity provider, which asks for them" in unescape(page.text)
+    assert "Add a factor" not in page.text
 
 
 async def test_a_factor_is_asked_for_there_too(client: Http, bench: Bench) -> None:
