@@ -137,3 +137,29 @@ def test_what_cannot_be_done_is_said(cli: Cli, home: Path, database: ControlData
     (home / "orgate.toml").write_text('[store]\nurl = "postgresql://orgate:hunter2@127.0.0.1/x"\n')
     said = migrate(cli, home, database)
     assert (said.code, "must have no password" in said.err, "hunter2" in said.err) == (2, True, False)
+
+
+def test_the_doctor_looks_at_the_role_and_the_schema(cli: Cli, home: Path, database: ControlDatabase) -> None:
+    def looked() -> tuple[str, str, str]:
+        said = cli("doctor", "--settings", str(home / "orgate.toml"), "-o", "json")
+        row = next(row for row in json.loads(said.out) if row["check"] == "database")
+        return row["result"], row["seen"], row["fix"]
+
+    assert looked()[::2] == ("failed", "run `orgate store migrate`")
+    migrate(cli, home, database)
+    result, seen, fix = looked()
+    assert (result, fix) == ("ok", "")
+    assert f"role {database.role}, schema {SCHEMA_VERSION}, no TLS" in seen
+    with (home / "orgate.toml").open("a") as settings:
+        settings.write('password = "store.password"\n')
+    assert looked()[:2] == (
+        "failed",
+        f"store.password: {home}/store.password cannot be read: there is no file of that name",
+    )
+    (home / "store.password").write_text("secret\n")
+    assert "can be read by others" in looked()[1]
+    (home / "store.password").chmod(0o600)
+    assert looked()[0] == "ok"
+    (home / "orgate.toml").write_text(f'[store]\nurl = "{database.owner_url}"\n')
+    assert looked()[0] == "failed"
+    assert "owns the table" in looked()[1]
