@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from gateway.oauth.clients import Audiences, Client, ClientRegistry
 from gateway.oauth.errors import InvalidClientError
+from gateway.oauth.published import is_access_token
 from gateway.oauth.refresh import RefreshTokens
 from gateway.oauth.tokens import TokenSigner
 from tenants.ids import OrgId, is_service_id
@@ -73,7 +74,7 @@ class Introspection:
 
     async def _of_access(self, token: str, client: Client) -> Mapping[str, Any] | None:
         claims = self._keys.own_claims(token)
-        if claims is None or claims["org"] != client.org:
+        if claims is None or not is_access_token(claims) or claims["org"] != client.org:
             return None
         if claims["aud"] not in {self._audiences.of(plane) for plane in client.planes}:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.oauth.caller import Caller
 from gateway.oauth.clients import Client
 from gateway.oauth.errors import InvalidGrantError
+from gateway.oauth.published import is_access_token
 from gateway.oauth.refresh import RefreshTokens
 from gateway.oauth.tokens import TokenSigner
 from tenants.ids import OrgId
@@ -41,7 +42,7 @@ class Revoker:
 
     async def _revoke_access(self, token: str, client: Client, caller: Caller) -> None:
         claims = self._keys.own_claims(token)
-        if claims is None:
+        if claims is None or not is_access_token(claims):
             return
         _must_match(claims["client_id"], client)
         org, member = OrgId(claims["org"]), claims["sub"]
