@@ -144,9 +144,10 @@ class Matrix:
 
     # -- another organization's ----------------------------------------------------------------------------
 
-    def strangers(self, pairs: Iterable[tuple[str, str]], every: int = 1) -> None:
-        """`pairs`: (attacker, victim). Each route meets every `every`-th kind of credential, all kinds in turn."""
-        for number, (attacker, victim) in enumerate(pairs):
+    def strangers(self, pairs: Iterable[tuple[str, str]], every: int = 1, first: int = 0) -> None:
+        """`pairs`: (attacker, victim). Each route meets every `every`-th kind of credential, and in as many pairs
+        all of them; `first`: how many pairs there were before."""
+        for number, (attacker, victim) in enumerate(pairs, first):
             credentials = kinds(self.world, attacker, victim)
             for place, route in enumerate(self.routes):
                 if route.listener != ADMIN:

@@ -22,11 +22,11 @@ ASKED: Mapping[str, dict[str, Any]] = {
 NOBODYS = {"client_id": "orgate-cli"}
 
 
-def data(matrix: Matrix, pairs: Iterable[tuple[str, str]], every: int = 1) -> None:
+def data(matrix: Matrix, pairs: Iterable[tuple[str, str]], every: int = 1, first: int = 0) -> None:
     """Each route of the data plane × another's model and one that never existed × every kind of credential. The
     token alone says who somebody is: `another's …` meets its own organization there, where neither exists."""
     routes = [route for route in matrix.routes if route.listener == PUBLIC and route.tenancy == "token"]
-    for number, (attacker, victim) in enumerate(pairs):
+    for number, (attacker, victim) in enumerate(pairs, first):
         for place, route in enumerate(routes):
             for turn, credential in enumerate(kinds(matrix.world, attacker, victim)):
                 if (turn + place + number) % every == 0:

@@ -32,7 +32,7 @@ from tests.kit.redis import RedisServer, redis_server
 
 LEAST = 20_000
 """Requests of a full run, at least."""
-SIZES = {"full": (NAMES, 1, list(MUTANTS)), "small": (NAMES[:2], 9, list(MUTANTS)[::4])}
+SIZES = {"full": (NAMES, 3, list(MUTANTS)), "small": (NAMES[:2], 30, list(MUTANTS)[::6])}
 """Organizations, every which credential a route meets, mutants."""
 
 
@@ -77,9 +77,9 @@ def proof(folder: Path, out: Outside, redis: RedisServer, size: str, say: Consol
             look(matrix)
         residue.planted(matrix)
         pairs = list(iterate_pairs(names))
-        for pair in pairs:
-            matrix.strangers([pair], every)
-            public.data(matrix, [pair], every)
+        for number, pair in enumerate(pairs):
+            matrix.strangers([pair], every, number)
+            public.data(matrix, [pair], every, number)
             say.print(f"{matrix.ledger.requests:,} requests: {pair[0]} has asked for what {pair[1]} has")
             if size == "small" or (matrix.ledger.requests >= LEAST and pair[0] == names[-1]):
                 break  # everybody has attacked somebody
@@ -89,6 +89,7 @@ def proof(folder: Path, out: Outside, redis: RedisServer, size: str, say: Consol
         residue.told(matrix, gateway.log)
         residue.redis(matrix, redis)
         matrix.covered()
+    matrix.close()
     residue.files(matrix)
     residue.stored(matrix)
     ledger = matrix.ledger
