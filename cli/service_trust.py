@@ -20,7 +20,7 @@ GITHUB: Final = "https://token.actions.githubusercontent.com"
 
 app = typer.Typer(
     name="trust",
-    help="Tokens of a CI system's jobs that are exchanged for a service account's (RFC 8693).",
+    help="CI jobs that are a service account, without a secret.",
     epilog=examples(
         f"orgate service trust add main --service ci --issuer {GITHUB}"
         " --audience https://gateway.example --claim repository=acme/app --claim 'ref=refs/heads/main'",
