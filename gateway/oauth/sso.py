@@ -47,7 +47,9 @@ COOKIE: Final = "__Host-orgate_sso_"
 MAX_COOKIE: Final = 3_600
 """Bytes: browsers keep 4,096 with the name and attributes."""
 
-STARTS_PER_ADDRESS: Final = 200
+STARTS_PER_ADDRESS: Final = 500
+"""In ten minutes: a company behind one address signs in on a Monday morning."""
+
 PERIOD_S: Final = 600.0
 _STATE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _TAG: Final = 32

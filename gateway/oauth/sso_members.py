@@ -97,9 +97,15 @@ class Admission:
     async def _by_email(self, store: OrgStore, provider: IdentityProvider, who: Identity, by: Actor) -> Member:
         for _ in range(2):
             try:
-                return await store.members.by_email(who.email)
+                found = await store.members.by_email(who.email)
             except NotFoundError:
                 pass
+            else:
+                # The store takes more for the same address than a mail server does (`straße` is `strasse` there):
+                # enough to keep them apart, not to let one in as the other.
+                if found.email.lower() == who.email.lower():
+                    return found
+                raise IdentityError("e-mail alike", "your e-mail address is too much like another member's")
             if not provider.jit:
                 text = "nobody here has your e-mail address; ask an admin of your organization to add you"
                 raise IdentityError("no account", text)

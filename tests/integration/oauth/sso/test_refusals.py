@@ -263,6 +263,14 @@ async def test_addresses_of_other_domains_and_claims_of_others_are_refused(house
     assert (await house.sign_in())["sub"] == ADA
 
 
+async def test_an_address_that_only_looks_the_same_is_somebody_elses(house: House) -> None:
+    await house.join(MemberId("mem_str"), "strasse@acme.example", Role.OWNER)
+    house.provider.claims = {"email": "straße@acme.example"}
+    assert "too much like" in alert(await house.come_back())
+    house.provider.claims = {"email": "STRASSE@acme.example"}
+    assert (await house.sign_in())["sub"] == "mem_str"
+
+
 async def test_where_the_provider_vouches_for_addresses_it_need_not_say_so(house: House) -> None:
     await house.bind(emails_verified=True)
     house.provider.claims = {"email_verified": False}

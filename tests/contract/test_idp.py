@@ -1,9 +1,6 @@
-"""Identity providers and who is linked at them, in SQL: each organization's own."""
+"""Identity providers and who is linked there: what every backend of the control store promises about them."""
 
 from __future__ import annotations
-
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -12,7 +9,7 @@ from policies.facts import Role
 from tenants.idp import Demand, GroupRole, GroupTeam, IdentityProvider
 from tenants.ids import MemberId, OrgId
 from tenants.models import Member, Org, State, Team
-from tenants.sql.store import SqlControlStore, open_store
+from tenants.sql.store import SqlControlStore
 from tenants.store import (
     Actor,
     InvalidItemError,
@@ -20,6 +17,7 @@ from tenants.store import (
     NotFoundError,
     VersionMismatchError,
 )
+from tests.contract.control_store import NOW
 
 ACME, GLOBEX = OrgId("acme"), OrgId("globex")
 ADA, GUS = MemberId("mem_ada"), MemberId("mem_gus")
@@ -39,22 +37,20 @@ ITEM = IdentityProvider(
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqlControlStore]:
-    made = await open_store(f"sqlite:{tmp_path / 'control.db'}", clock=lambda: 1.8e9)
-    for org, member in ((ACME, ADA), (GLOBEX, GUS)):
-        await made.orgs.create(Org(id=org, name=org), BY)
-        someone = Member(org=org, id=member, email=f"x@{org}.example", name="X", roles=(Role.OWNER,))
-        await made.for_org(org).members.create(someone, BY)
-    await made.for_org(ACME).teams.create(Team(org=ACME, name="search"), BY)
-    yield made
-    await made.close()
+async def store(store: SqlControlStore) -> SqlControlStore:
+    for name, member in ((ACME, ADA), (GLOBEX, GUS)):
+        await store.orgs.create(Org(id=name, name=name), BY)
+        someone = Member(org=name, id=member, email=f"x@{name}.example", name="X", roles=(Role.OWNER,))
+        await store.for_org(name).members.create(someone, BY)
+    await store.for_org(ACME).teams.create(Team(org=ACME, name="search"), BY)
+    return store
 
 
 async def test_it_is_set_read_changed_and_taken_away(store: SqlControlStore) -> None:
     book = store.for_org(ACME).idp
     assert await book.get() is None
     made = await book.put(ITEM, 0, BY)
-    assert made == replace(ITEM, set_at=1_800_000_000, version=1)
+    assert made == replace(ITEM, set_at=int(NOW), version=1)
     assert await book.get() == made
     changed = await book.put(replace(made, only=False, break_glass=(), client_id="other"), 1, BY)
     assert await book.get() == changed
