@@ -20,7 +20,7 @@ from gateway.scim.schemas import Attribute, ResourceKind, attribute
 
 MAX_LENGTH: Final = 4_096
 MAX_DEPTH: Final = 16
-MAX_TERMS: Final = 200
+MAX_TERMS: Final = 50
 """Comparisons of one filter."""
 
 OPERATORS: Final = frozenset({"eq", "ne", "co", "sw", "ew", "gt", "ge", "lt", "le"})

@@ -26,6 +26,11 @@ from gateway.scim.paths import Place, Unkept, Whole, locate, parse
 from gateway.scim.schemas import Attribute, ResourceKind, attribute
 
 MAX_OPERATIONS: Final = 1_000
+MAX_WORK: Final = 500_000
+"""Values that the operations of one request may look at, all together: a second of one core at most, which
+everybody else waits for."""
+_TERM: Final = 30
+"""Characters of a comparison in a path, at least."""
 PATCH_OP: Final = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 _VERBS: Final = frozenset({"add", "replace", "remove"})
 
@@ -56,7 +61,11 @@ def patched(kind: ResourceKind, document: Document, body: Any) -> Document:
     Raises `ScimError`: invalidSyntax, invalidPath, invalidValue, mutability, noTarget.
     """
     now: Document = copied(document)
+    work = 0
     for verb, path, value in _operations(body):
+        work += (1 + len(path) // _TERM) * max(map(_size, now.values()), default=0)
+        if work > MAX_WORK:
+            raise ScimError(400, "So many operations on so many values: send fewer at a time.", "tooMany")
         if path:
             _apply(kind, now, verb, path, value, named=True)
         elif verb == "remove":
@@ -92,6 +101,10 @@ def _operations(body: Any) -> list[tuple[str, str, Any]]:
             raise invalid_path("it is no string")
         found.append((verb.lower(), (path or "").strip(), one.get("value")))
     return found
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, list) else 1
 
 
 def _lowered(value: Any, what: str) -> dict[str, Any]:

@@ -232,6 +232,16 @@ def test_too_many_operations() -> None:
     assert refused(*[op("remove", "displayName")] * (MAX_OPERATIONS + 1)) == "tooMany"
 
 
+def test_too_much_work() -> None:
+    large = {"displayName": "Large", "members": [{"value": f"mem_{number}"} for number in range(2_000)]}
+    one = op("remove", 'members[value eq "mem_1"]')
+    after = patched(GROUP, large, {"Operations": [one] * 50})
+    assert len(after["members"]) == 1_999
+    with pytest.raises(ScimError) as caught:
+        patched(GROUP, large, {"Operations": [one] * 300})
+    assert caught.value.scim_type == "tooMany"
+
+
 def test_what_is_required_is_not_removed() -> None:
     assert refused(op("remove", "active")) == "mutability"
     assert refused(op("replace", "active", None) | {"value": None}) == "mutability"
