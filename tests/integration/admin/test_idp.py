@@ -56,7 +56,7 @@ async def test_an_owner_sets_it_and_readers_see_it(world: World, provider: Provi
         {"redirect_uri": redirect, "secret": False, "provider": None},
     )
     owner = world.members[ACME, OWNER]
-    full = {
+    full: dict[str, Any] = {
         "issuer": provider.url,
         "groups_claim": "groups",
         "group_roles": [{"group": "ops", "role": "admin"}],
@@ -150,11 +150,15 @@ async def test_what_is_wrong_is_said_of_its_field(world: World, body: dict[str, 
 
 
 async def test_what_it_refers_to_has_to_be_there(world: World) -> None:
-    team = {"issuer": "https://id.example", "groups_claim": "g", "group_teams": [{"group": "g", "team": "x"}]}
+    team: dict[str, Any] = {
+        "issuer": "https://id.example",
+        "groups_claim": "g",
+        "group_teams": [{"group": "g", "team": "x"}],
+    }
     assert (await put(world, **team)).status_code == 422
-    glass = {"issuer": "https://id.example", "break_glass": [world.members[ACME, Role.MEMBER].id]}
+    glass: dict[str, Any] = {"issuer": "https://id.example", "break_glass": [world.members[ACME, Role.MEMBER].id]}
     assert (await put(world, **glass)).json()["type"] == "urn:orgate:problem:invalid-reference"
-    elsewhere = {**glass, "break_glass": [world.members[GLOBEX, OWNER].id]}
+    elsewhere: dict[str, Any] = {**glass, "break_glass": [world.members[GLOBEX, OWNER].id]}
     assert (await put(world, **elsewhere)).status_code == 422
 
 
