@@ -23,7 +23,7 @@ from tenants.store import OrgStore, Repository, StoreUnavailableError
 
 T = TypeVar("T", bound=Struct)
 B = TypeVar("B", bound=Struct)
-P = TypeVar("P", bound=Struct, covariant=True)
+P_co = TypeVar("P_co", bound=Struct, covariant=True)
 
 MAX_PAGE = 500
 MAX_REMARKS = 8
@@ -85,12 +85,12 @@ def answer(
     return Response(item if body is None else body, status_code=status, headers=headers)
 
 
-class Paged(Protocol[P]):
+class Paged(Protocol[P_co]):
     """What comes in pages: every `Repository`, and what is not changed as one."""
 
     async def page(
         self, *, after: str = "", limit: int = 100, filters: Mapping[str, str] | None = None
-    ) -> tuple[tuple[P, ...], str]: ...
+    ) -> tuple[tuple[P_co, ...], str]: ...
 
 
 async def page(
