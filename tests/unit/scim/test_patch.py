@@ -234,12 +234,13 @@ def test_too_many_operations() -> None:
 
 def test_too_much_work() -> None:
     large = {"displayName": "Large", "members": [{"value": f"mem_{number}"} for number in range(2_000)]}
-    one = op("remove", 'members[value eq "mem_1"]')
-    after = patched(GROUP, large, {"Operations": [one] * 50})
-    assert len(after["members"]) == 1_999
+    by_value = [op("remove", f'members[value eq "mem_{number}"]') for number in range(300)]
+    assert len(patched(GROUP, large, {"Operations": by_value})["members"]) == 1_700
+    by_filter = [op("remove", 'members[value sw "mem_1" and not (type pr)]')] * 30
     with pytest.raises(ScimError) as caught:
-        patched(GROUP, large, {"Operations": [one] * 300})
+        patched(GROUP, large, {"Operations": by_filter})
     assert caught.value.scim_type == "tooMany"
+    assert len(patched(GROUP, large, {"Operations": by_filter[:2]})["members"]) == 889
 
 
 def test_what_is_required_is_not_removed() -> None:
