@@ -38,7 +38,7 @@ class SqlAuditDays:
     @uninterrupted
     async def last(self, org: OrgId) -> DayEntry | None:
         newest = select(_DAYS).where(_DAYS.c.org == org).order_by(_DAYS.c.day.desc()).limit(1)
-        async with self._database.read() as connection:
+        async with self._database.of(org).read() as connection:
             row = (await connection.execute(newest)).mappings().first()
         return None if row is None else rows.decode(DayEntry, row)
 
@@ -47,14 +47,14 @@ class SqlAuditDays:
         mine = _DAYS.c.org == org
         before = select(_DAYS.c.start).where(mine, _DAYS.c.day < day).order_by(_DAYS.c.day.desc()).limit(1)
         after = select(_DAYS.c.end).where(mine, _DAYS.c.day > day).order_by(_DAYS.c.day).limit(1)
-        async with self._database.read() as connection:
+        async with self._database.of(org).read() as connection:
             start = (await connection.execute(before)).scalar()
             end = (await connection.execute(after)).scalar()
         return int(start or 0), None if end is None else int(end)
 
     @uninterrupted
     async def add(self, entry: DayEntry) -> bool:
-        async with self._database.write() as transaction:
+        async with self._database.of(entry.org).write() as transaction:
             mine = and_(_DAYS.c.org == entry.org, _DAYS.c.day == entry.day)
             if (await transaction.connection.execute(select(_DAYS.c.day).where(mine))).first() is not None:
                 return False
@@ -78,7 +78,7 @@ class SqlAuditDays:
     @uninterrupted
     async def tallies(self, org: OrgId, first: int, last: int) -> tuple[Tally, ...]:
         wanted = and_(_TALLIES.c.org == org, _TALLIES.c.day >= first, _TALLIES.c.day <= last)
-        async with self._database.read() as connection:
+        async with self._database.of(org).read() as connection:
             found = await connection.execute(
                 select(_TALLIES).where(wanted).order_by(_TALLIES.c.day, _TALLIES.c.boot)
             )
@@ -87,14 +87,14 @@ class SqlAuditDays:
     @uninterrupted
     async def verdict(self, org: OrgId, day: int) -> Verdict | None:
         mine = and_(_VERDICTS.c.org == org, _VERDICTS.c.day == day)
-        async with self._database.read() as connection:
+        async with self._database.of(org).read() as connection:
             row = (await connection.execute(select(_VERDICTS).where(mine))).mappings().first()
         return None if row is None else rows.decode(Verdict, row)
 
     @uninterrupted
     async def judged(self, verdict: Verdict, detail: Mapping[str, str | int | bool]) -> None:
         mine = and_(_VERDICTS.c.org == verdict.org, _VERDICTS.c.day == verdict.day)
-        async with self._database.write() as transaction:
+        async with self._database.of(verdict.org).write() as transaction:
             row = (await transaction.connection.execute(select(_VERDICTS).where(mine))).mappings().first()
             if row is not None and row["differences"] == verdict.differences:
                 return
@@ -106,7 +106,7 @@ class SqlAuditDays:
 
     @uninterrupted
     async def told(self, org: OrgId, day: int) -> None:
-        async with self._database.write(tell=False) as transaction:
+        async with self._database.of(org).write(tell=False) as transaction:
             await transaction.connection.execute(
                 update(_VERDICTS).where(_VERDICTS.c.org == org, _VERDICTS.c.day == day).values(told=1)
             )
@@ -114,7 +114,7 @@ class SqlAuditDays:
     @uninterrupted
     async def ended(self, org: OrgId, after: int, upto: int) -> tuple[BudgetUse, ...]:
         wanted = and_(_USES.c.org == org, _USES.c.subject == "", _USES.c.ends_s > after, _USES.c.ends_s <= upto)
-        async with self._database.read() as connection:
+        async with self._database.of(org).read() as connection:
             found = await connection.execute(select(_USES).where(wanted).order_by(_USES.c.limit))
             return tuple(rows.decode(BudgetUse, row) for row in found.mappings())
 

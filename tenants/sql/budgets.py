@@ -49,7 +49,7 @@ class SqlBudgetBook:
     async def forget(self, org: OrgId, limit: str, subject: str | None = None) -> None:
         of_limit = and_(_USES.c.org == org, _USES.c.limit == limit)
         wanted = of_limit if subject is None else and_(of_limit, _USES.c.subject == subject)
-        async with self._database.write(tell=False) as transaction:
+        async with self._database.of(org).write(tell=False) as transaction:
             await transaction.connection.execute(delete(_USES).where(wanted))
 
     @uninterrupted
@@ -93,7 +93,7 @@ class SqlWebhookBook:
 
     @uninterrupted
     async def get(self, org: OrgId) -> Webhook | None:
-        async with self._database.read() as connection:
+        async with self._database.of(org).read() as connection:
             row = (await connection.execute(select(_WEBHOOKS).where(_WEBHOOKS.c.org == org))).mappings().first()
         return None if row is None else rows.decode(Webhook, row)
 
@@ -101,7 +101,7 @@ class SqlWebhookBook:
     async def put(self, item: Webhook, by: Actor) -> Webhook:
         if faults := validate(item):
             raise InvalidItemError(faults)
-        async with self._database.write() as transaction:
+        async with self._database.of(item.org).write() as transaction:
             living = select(tables.orgs.c.id).where(tables.orgs.c.id == item.org)
             if (await transaction.connection.execute(living)).first() is None:
                 raise NotFoundError(f"no organization '{item.org}'")
@@ -117,7 +117,7 @@ class SqlWebhookBook:
 
     @uninterrupted
     async def delete(self, org: OrgId, by: Actor) -> None:
-        async with self._database.write() as transaction:
+        async with self._database.of(org).write() as transaction:
             gone = await transaction.connection.execute(delete(_WEBHOOKS).where(_WEBHOOKS.c.org == org))
             if gone.rowcount == 0:
                 raise NotFoundError("no webhook")

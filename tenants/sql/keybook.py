@@ -24,13 +24,13 @@ class SqlKeyBook:
 
     @uninterrupted
     async def get(self, org: OrgId, name: str) -> UpstreamKey:
-        async with self._database.read() as connection:
+        async with self._database.of(org).read() as connection:
             row = (await connection.execute(select(_TABLE).where(_at(org, name)))).mappings().first()
         return UpstreamKey(org, name) if row is None else rows.decode(UpstreamKey, row)
 
     @uninterrupted
     async def put(self, item: UpstreamKey, *notes: tuple[str, rows.Detail], by: Actor) -> None:
-        async with self._database.write() as transaction:
+        async with self._database.of(item.org).write() as transaction:
             upstream = tables.upstreams.c
             there = select(upstream.name).where(upstream.org == item.org, upstream.name == item.name)
             if (await transaction.connection.execute(there)).first() is None:
@@ -51,7 +51,7 @@ class SqlKeyBook:
 
     @uninterrupted
     async def forget(self, org: OrgId, name: str) -> None:
-        async with self._database.write(tell=False) as transaction:
+        async with self._database.of(org).write(tell=False) as transaction:
             await transaction.connection.execute(delete(_TABLE).where(_at(org, name)))
 
     @uninterrupted
@@ -65,7 +65,7 @@ class SqlKeyBook:
 
     @uninterrupted
     async def all(self, org: OrgId) -> tuple[UpstreamKey, ...]:
-        async with self._database.read() as connection:
+        async with self._database.of(org).read() as connection:
             found = await connection.execute(select(_TABLE).where(_TABLE.c.org == org).order_by(_TABLE.c.name))
             return tuple(rows.decode(UpstreamKey, row) for row in found.mappings())
 

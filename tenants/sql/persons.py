@@ -56,7 +56,7 @@ class SqlPersonBook:
 
     @uninterrupted
     async def add_data_key(self, item: WrappedDataKey) -> WrappedDataKey:
-        async with self._database.write(tell=False) as transaction:
+        async with self._database.of(item.org).write(tell=False) as transaction:
             found = await transaction.connection.execute(select(_keys).where(_keys.c.org == item.org))
             row = found.mappings().first()
             if row is not None:
@@ -75,7 +75,7 @@ class SqlPersonBook:
     @uninterrupted
     async def page(self, org: OrgId, *, after: str = "", limit: int = 100) -> tuple[tuple[Person, ...], str]:
         wanted = select(_people).where(_people.c.org == org, _people.c.id > after)
-        async with self._database.read() as connection:
+        async with self._database.of(org).read() as connection:
             found = (await connection.execute(wanted.order_by(_people.c.id).limit(limit + 1))).mappings().all()
         items = tuple(rows.decode(Person, row) for row in found[:limit])
         return items, items[-1].id if len(found) > limit else ""
@@ -83,7 +83,7 @@ class SqlPersonBook:
     @uninterrupted
     async def erased(self, org: OrgId, finders: Collection[str]) -> frozenset[str]:
         found: set[str] = set()
-        async with self._database.read() as connection:
+        async with self._database.of(org).read() as connection:
             for some in _parts(finders):
                 statement = select(_gone.c.finder).where(_gone.c.org == org, _gone.c.finder.in_(some))
                 found.update((await connection.execute(statement)).scalars())
@@ -152,7 +152,7 @@ class SqlPersonBook:
 
     async def _people(self, org: OrgId, column: Column[str], values: Collection[str]) -> tuple[Person, ...]:
         found: list[Person] = []
-        async with self._database.read() as connection:
+        async with self._database.of(org).read() as connection:
             for some in _parts(values):
                 statement = select(_people).where(_people.c.org == org, column.in_(some))
                 found += [rows.decode(Person, row) for row in (await connection.execute(statement)).mappings()]

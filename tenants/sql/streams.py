@@ -51,13 +51,13 @@ class SqlStreamBook:
     @uninterrupted
     async def place(self, org: OrgId, name: str) -> StreamPlace | None:
         mine = and_(_PLACES.c.org == org, _PLACES.c.name == name)
-        async with self._database.read() as connection:
+        async with self._database.of(org).read() as connection:
             row = (await connection.execute(select(_PLACES).where(mine))).mappings().first()
         return None if row is None else rows.decode(StreamPlace, row)
 
     @uninterrupted
     async def places(self, org: OrgId) -> tuple[StreamPlace, ...]:
-        async with self._database.read() as connection:
+        async with self._database.of(org).read() as connection:
             found = await connection.execute(select(_PLACES).where(_PLACES.c.org == org).order_by(_PLACES.c.name))
             return tuple(rows.decode(StreamPlace, row) for row in found.mappings())
 
@@ -65,7 +65,7 @@ class SqlStreamBook:
     async def moved(self, place: StreamPlace) -> bool:
         stream = and_(_STREAMS.c.org == place.org, _STREAMS.c.name == place.name)
         mine = and_(_PLACES.c.org == place.org, _PLACES.c.name == place.name)
-        async with self._database.write(tell=False) as transaction:
+        async with self._database.of(place.org).write(tell=False) as transaction:
             if (await transaction.connection.execute(select(_STREAMS.c.name).where(stream))).first() is None:
                 return False
             values = rows.encode(place)
