@@ -153,7 +153,7 @@ def _registered(found: OAuthClient, secrets: tuple[ClientSecret, ...]) -> Client
     return Client(
         id=found.client_id,
         name=f"{found.title} ({found.org})",  # who calls it so: a page must not lend the gateway's name to anybody
-        planes=found.planes,
+        planes=tuple(plane for plane in Plane if plane in found.planes),  # who names none gets the data plane's
         redirect_uris=found.redirect_uris,
         org=found.org,
         grant_types=found.grant_types,

@@ -167,7 +167,7 @@ async def test_a_refresh_token_is_for_a_client_that_asked_for_them(client: Http,
 
 async def test_a_service_account_gets_tokens_with_its_clients_credentials(client: Http, bench: Bench) -> None:
     await account(bench, roles=(Role.MEMBER, Role.AUDITOR))
-    await register(bench, **{**MACHINE, "planes": (Plane.DATA, Plane.ADMIN)})
+    await register(bench, **{**MACHINE, "planes": (Plane.ADMIN, Plane.DATA)})
     form = {"grant_type": "client_credentials"}
     assert no(await post(client, "token", {**form, "client_id": "acme.app"})) == (401, "invalid_client")
     answer = await post(client, "token", form, **AUTH)
