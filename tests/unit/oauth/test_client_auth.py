@@ -82,28 +82,28 @@ async def test_one_way_at_a_time(bench: Bench, form: dict[str, str], authorizati
         await found(bench, form, *authorization)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        "",
-        "Basic",
-        "Basic ",
-        "Basic !!!",
-        "Bearer abc",
-        "Basic " + b64encode(b"acme.app").decode(),
-        "Basic " + b64encode(b":secret").decode(),
-        "Basic " + b64encode(b"acme.app:").decode(),
-        "Basic " + b64encode(b"acme.app:%ff%fe").decode(),
-        "Basic " + b64encode("acmé:x".encode()).decode(),
-        basic("acme.app\0"),
-        basic("acme." + "x" * 5_000),
-        basic("nobody.app"),
-        basic("orgate-web", "x"),
-    ],
+NO_HEADERS = (
+    "",
+    "Basic",
+    "Basic ",
+    "Basic !!!",
+    "Bearer abc",
+    "Basic " + b64encode(b"acme.app").decode(),
+    "Basic " + b64encode(b":secret").decode(),
+    "Basic " + b64encode(b"acme.app:").decode(),
+    "Basic " + b64encode(b"acme.app:%ff%fe").decode(),
+    "Basic " + b64encode("acmé:x".encode()).decode(),
+    basic("acme.app\0"),
+    basic("acme." + "x" * 5_000),
+    basic("nobody.app"),
+    basic("orgate-web", "x"),
 )
-async def test_a_header_that_is_none_is_refused_in_the_same_words(bench: Bench, value: str) -> None:
+
+
+async def test_a_header_that_is_none_is_refused_in_the_same_words(bench: Bench) -> None:
     await register(bench)
-    assert await refused(bench, {}, value) == REFUSED
+    for value in NO_HEADERS:
+        assert await refused(bench, {}, value) == REFUSED, value
 
 
 async def test_of_a_client_that_does_not_exist_nothing_else_is_said(bench: Bench) -> None:
@@ -157,12 +157,14 @@ async def test_guessing_is_throttled_for_this_client_at_this_address(bench: Benc
 
 
 @pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
-@pytest.mark.parametrize("alg", ALGORITHMS)
-@pytest.mark.parametrize("aud", [ISSUER, f"{ISSUER}/oauth/token", [ISSUER], f"{ISSUER}/oauth/par"], ids=str)
-async def test_an_assertion_is_signed_with_a_registered_key(bench: Bench, alg: str, aud: Any) -> None:
+async def test_an_assertion_is_signed_with_a_registered_key(bench: Bench) -> None:
     await register(bench, **KEYED)
     keys: dict[str, Key] = {"RS256": RSA, "PS256": RSA, "ES256": EC}
-    assert await found(bench, assertion(bench, keys.get(alg, ED), alg, aud=aud)) == "acme.app"
+    for alg in ALGORITHMS:
+        form = assertion(bench, keys.get(alg, ED), alg, jti=alg)
+        assert await found(bench, form) == "acme.app", alg
+    for aud in (f"{ISSUER}/oauth/token", [ISSUER], f"{ISSUER}/oauth/par"):
+        assert await found(bench, assertion(bench, aud=aud, jti=str(aud))) == "acme.app", aud
 
 
 async def test_an_assertion_is_used_once(bench: Bench) -> None:
@@ -180,40 +182,40 @@ OTHER = ECKey.generate_key("P-256", parameters={"kid": "ec"})
 NOW = 1_800_000_000
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"key": OTHER},
-        {"header": {"kid": "rsa"}},
-        {"header": {"jwk": OTHER.as_dict(private=False)}},
-        {"header": {"typ": "at+jwt"}},
-        {"iss": "acme.other"},
-        {"iss": None},
-        {"sub": "acme.other"},
-        {"aud": "https://elsewhere.example"},
-        {"aud": [ISSUER, "https://elsewhere.example"]},
-        {"aud": []},
-        {"aud": None},
-        {"aud": f"{ISSUER}.evil.example"},
-        {"exp": NOW - 31},
-        {"exp": NOW + 331},
-        {"exp": None},
-        {"exp": "never"},
-        {"exp": True},
-        {"exp": 1e308},
-        {"iat": NOW + 31},
-        {"nbf": NOW + 31},
-        {"nbf": "now"},
-        {"jti": None},
-        {"jti": ""},
-        {"jti": 7},
-        {"jti": "x" * 257},
-        {"padding": "x" * 9_000},
-    ],
+WRONG: tuple[dict[str, Any], ...] = (
+    {"key": OTHER},
+    {"header": {"kid": "rsa"}},
+    {"header": {"jwk": OTHER.as_dict(private=False)}},
+    {"header": {"typ": "at+jwt"}},
+    {"iss": "acme.other"},
+    {"iss": None},
+    {"sub": "acme.other"},
+    {"aud": "https://elsewhere.example"},
+    {"aud": [ISSUER, "https://elsewhere.example"]},
+    {"aud": []},
+    {"aud": None},
+    {"aud": f"{ISSUER}.evil.example"},
+    {"exp": NOW - 31},
+    {"exp": NOW + 331},
+    {"exp": None},
+    {"exp": "never"},
+    {"exp": True},
+    {"exp": 1e308},
+    {"iat": NOW + 31},
+    {"nbf": NOW + 31},
+    {"nbf": "now"},
+    {"jti": None},
+    {"jti": ""},
+    {"jti": 7},
+    {"jti": "x" * 257},
+    {"padding": "x" * 9_000},
 )
-async def test_an_assertion_that_is_not_as_it_should_be_is_refused(bench: Bench, changes: dict[str, Any]) -> None:
+
+
+async def test_an_assertion_that_is_not_as_it_should_be_is_refused(bench: Bench) -> None:
     await register(bench, **KEYED)
-    assert await refused(bench, assertion(bench, **changes)) == REFUSED
+    for changes in WRONG:
+        assert await refused(bench, assertion(bench, **changes)) == REFUSED, changes
 
 
 async def test_no_assertion_without_a_signature_or_with_a_shared_key(bench: Bench) -> None:
