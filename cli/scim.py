@@ -190,7 +190,7 @@ def _change(session: Session, edit: Callable[[ScimSettings], ScimSettings], mess
             "group_roles": [{"group": one.group, "role": one.role.value} for one in now.group_roles],
         }
         try:
-            answer = session.client.write("PUT", _path(session), body, what="the SCIM settings", version=version)
+            answer = session.client.write("PUT", _path(session), body, what="the change of SCIM", version=version)
         except StaleVersionError:
             continue
         session.wrote(None if answer is None else answer.decode(ScimSettings), message)
