@@ -36,7 +36,7 @@ KEEP_S: Final = 86_400
 
 
 class SqlOAuthStore:
-    """Transactions of `engine` begin with the write lock (IMMEDIATE), except those with the options `READ_ONLY`.
+    """Transactions of `engine` begin with the write lock, except those with the options `READ_ONLY`.
 
     Writers of this process queue here instead of waking each other in the database's busy loop.
     """

@@ -207,7 +207,7 @@ class SqlControlStore:
 
     @property
     def engine(self) -> AsyncEngine:
-        """Transactions on it begin IMMEDIATE; with the options `dialect.READ_ONLY`, DEFERRED."""
+        """Transactions on it begin with the write lock, but for those with the options `dialect.READ_ONLY`."""
         return self._database.engine
 
     def for_org(self, org: OrgId) -> SqlOrgStore:
