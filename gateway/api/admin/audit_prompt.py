@@ -38,7 +38,9 @@ _TASKS = {"prompt": Action.COMPLETE, "messages": Action.CHAT, "input": Action.EM
 @post(
     "/prompt-hash",
     status_code=200,
-    **operation(Operation.AUDIT_PROMPT_READ, "hashAuditPrompt", body=True, summary="Find out whether a prompt was sent"),
+    **operation(
+        Operation.AUDIT_PROMPT_READ, "hashAuditPrompt", body=True, summary="Hash a prompt, to look for it"
+    ),
 )
 async def match(caller: CallerDependency, data: RequestBody[PromptBody]) -> PromptHash:
     """The keyed hash of a prompt. The prompt is kept nowhere; that somebody asked is an entry, with the hash."""

@@ -73,7 +73,8 @@ def test_an_entry_has_it_where_it_is_wanted_and_who_has_the_prompt_finds_it(
     assert orgate("audit", "prompt-hash", "-", given=json.dumps(CHAT)).strip() == chat["prompt_hmac"]
     found = orgate("audit", "prompt-hash", "-", "--text", given="another")
     assert found.strip() not in (entry["prompt_hmac"], chat["prompt_hmac"])
-    items = owner.admin("GET", "/admin/v1/orgs/acme/audit/entries?limit=1000&action=audit_prompt.read").json()["items"]
+    asked_for = "/admin/v1/orgs/acme/audit/entries?limit=1000&action=audit_prompt.read"
+    items = owner.admin("GET", asked_for).json()["items"]
     assert [one["detail"]["prompt_hmac"] for one in items][:2] == [entry["prompt_hmac"], chat["prompt_hmac"]]
     orgate("org", "set", "--no-audit-prompt-hash")
     assert "prompt_hmac" not in asked(gateway, owner, "/v1/completions", PROMPT)
