@@ -106,7 +106,7 @@ def _route(path: str, methods: tuple[str, ...], control: ControlProcess, body_s:
         await send({"type": "http.response.body", "body": shown, "more_body": False})
 
     relay.__name__ = "relay" + re.sub(r"\W", "_", path)
-    # Litestar knows no parameters in the path of a raw handler, but trees beneath one: `_path` judges what is there.
+    # Litestar knows no parameters in a raw handler's path, but trees beneath one: `_path` judges what is there.
     return asgi(path.removesuffix(_ORG), is_mount=path.endswith(_ORG), opt={"tenancy": "none"}, copy_scope=False)(
         relay
     )
