@@ -83,6 +83,10 @@ def _delivered(matrix: Matrix) -> None:
     behaviour.delivered(matrix)
 
 
+def _introspection(matrix: Matrix) -> None:
+    public.relayed(matrix, *_pair(matrix), every=30)
+
+
 def _files(matrix: Matrix) -> None:
     _act(matrix)
     matrix.world.gateway.stop()
@@ -360,6 +364,45 @@ def guard_takes_the_path_for_it() -> None:
         return replace(caller, org=org, store=deps.store.for_org(org))
 
     put(module, "_admit", trusting)
+
+
+@mutant("SCIM's guard", _strangers, "/Users", "/Groups/{key}")
+def scim_takes_any_token() -> None:
+    """A provisioning token is looked for everywhere, and opens the organization that the path names."""
+    from dataclasses import replace
+
+    from gateway.api.scim.caller import ScimGate
+    from gateway.scim.errors import ScimError
+
+    admit = ScimGate.admit
+
+    async def anywhere(self: ScimGate, org_text: str, *rest: Any) -> Any:
+        for org in (org_text, *self.deps.streams.snapshot.tenants):
+            try:
+                found = await admit(self, org, *rest)
+            except ScimError:
+                continue
+            named: Any = org_text
+            return replace(found, org=named, store=self.deps.store.for_org(named))
+        return await admit(self, org_text, *rest)
+
+    put(ScimGate, "admit", anywhere)
+
+
+@mutant("introspection", _introspection)
+def introspection_tells_everybody() -> None:
+    """Whose token it is does not matter, if the client may ask at all."""
+    from msgspec import structs
+
+    from gateway.oauth.introspection import Introspection
+
+    told = Introspection._of_access
+
+    async def of_any(self: Introspection, token: str, client: Any) -> Any:
+        claims = self._keys.own_claims(token) or {}
+        return await told(self, token, structs.replace(client, org=claims.get("org", client.org)))
+
+    put(Introspection, "_of_access", of_any)
 
 
 @mutant("answer", _strangers, "/orgs/{org}", "/teams")

@@ -246,7 +246,9 @@ def _limits(world: World, planted: Planted) -> None:
     limit = {"unit": "requests", "amount": amount, "period_s": 3_600}
     for name in _each(planted, "limits"):
         planted.post("limits", {"name": name, "scope": "client", "subject": f"{word(planted.id)}-client", **limit})
-    planted.post("limits", {"name": "everybody", "scope": "member", **limit})
+    # It refills so slowly that what was used is still to be seen a minute later.
+    slow = {"unit": "requests", "amount": 100_000, "period_s": 31 * 86_400}
+    planted.post("limits", {"name": "everybody", "scope": "member", **slow})
     budget = {"scope": "org", "unit": "tokens", "amount": amount, "window": "month", "notify_at": [1]}
     planted.post("limits", {"name": "month", **budget})
 

@@ -85,7 +85,7 @@ def relayed(matrix: Matrix, attacker: str, victim: str, every: int = 1) -> None:
         if path not in known:
             continue
         route = next(one for one in routes if one.path == path and one.method == "POST")
-        shapes = [_submit(matrix, route, form) for form in (real, never)]
+        shapes = [_submit(matrix, route, attacker, form) for form in (real, never)]
         if shapes[0] != shapes[1]:
             matrix.ledger.fault("oracle", f"{route} [{name}]", f"{shapes[0]} / {shapes[1]}")
 
@@ -119,13 +119,13 @@ def _forms(
         {**fresh, "refresh_token": token},
         {**fresh, "refresh_token": token[:-4] + "zzzz"},
     )
-    of_mine = {"client_id": f"{attacker}.{SHARED}", "client_secret": "x"}
     access = world.orgs[victim].people["owner"].data
-    for path in ("/oauth/introspect", "/oauth/revoke"):
-        yield path, "access token", {**of_mine, "token": access}, {**of_mine, "token": access[:-4] + "zzzz"}
+    yield "/oauth/introspect", "access token", {"token": access}, {"token": access[:-4] + "zzzz"}
+    yield "/oauth/introspect", "refresh token", {"token": token}, {"token": token[:-4] + "zzzz"}
 
 
-def _submit(matrix: Matrix, route: Route, form: Mapping[str, str]) -> Shape:
+def _submit(matrix: Matrix, route: Route, attacker: str, form: Mapping[str, str]) -> Shape:
+    """As a person's browser where there is a page; as the attacker's own client where clients ask."""
     world, hidden = matrix.world, {}
     if route.path in {"/oauth/invitation", "/oauth/device"}:
         page = world.gateway.http.get(world.gateway.url + route.path)
@@ -133,6 +133,8 @@ def _submit(matrix: Matrix, route: Route, form: Mapping[str, str]) -> Shape:
         assert found is not None, page.text
         hidden = {found[1]: found[2]}
     headers = {"accept": "application/json", "origin": world.gateway.url}
+    if route.path == "/oauth/introspect":
+        headers |= world.orgs[attacker].credentials["client secret"]["oauth"]
     nobody = Credential("none", {})
     answer = matrix.send(route, route.path, nobody, names=form.values(), data={**hidden, **form}, headers=headers)
     return shape(answer, *sorted(form.values(), key=len, reverse=True))

@@ -83,7 +83,7 @@ def proof(folder: Path, out: Outside, redis: RedisServer, size: str, say: Consol
             say.print(f"{matrix.ledger.requests:,} requests: {pair[0]} has asked for what {pair[1]} has")
             if size == "small" or (matrix.ledger.requests >= LEAST and pair[0] == names[-1]):
                 break  # everybody has attacked somebody
-        matrix.residents(names[:1] if size == "small" else names)
+        matrix.residents(names[:1] if size == "small" else names[:2], every=6 if size == "small" else 1)
         public.relayed(matrix, names[1], names[0])
         matrix.hidden()
         residue.told(matrix, gateway.log)
