@@ -163,16 +163,7 @@ def report(outcomes: Sequence[Outcome]) -> None:
     from rich.table import Table
 
     table = Table(title=f"{AT_ONCE} refreshes of one token at once, from {NODES} processes")
-    for head in (
-        "store",
-        "races",
-        "refreshes",
-        "extra successors",
-        "dead after reuse: p50",
-        "max",
-        "time",
-        "faults",
-    ):
+    for head in ("store", "races", "refreshes", "extra", "dead in", "at most", "time", "faults"):
         table.add_column(head, justify="left" if head in ("store", "faults") else "right")
     for one in outcomes:
         faults = ", ".join(f"{count} × {what}" for what, count in one.faults.items()) or "none"
