@@ -94,6 +94,7 @@ def test_it_needs_no_signing_keys() -> None:
         digest_of(KEY),
         " " + KEY,
     ],
+    ids=range(10),
 )
 def test_what_is_no_key_here_is_refused_as_a_forged_token_is(text: str) -> None:
     with pytest.raises(UnauthenticatedError) as caught:

@@ -207,7 +207,7 @@ async def test_what_is_no_thumbprint_is_no_dpop_jkt(bench: Bench, bound_to: str)
         await _code(bench, bound_to)
 
 
-@pytest.mark.parametrize(("given", "after"), [({}, KEY.jkt), ({"dpop_jkt": KEY.jkt}, KEY.jkt)])
+@pytest.mark.parametrize(("given", "after"), [({}, KEY.jkt), ({"dpop_jkt": KEY.jkt}, KEY.jkt)], ids=["", "named"])
 def test_a_pushed_request_is_for_the_key_that_pushes_it(given: dict[str, str], after: str) -> None:
     assert for_key(given, KEY.jkt)["dpop_jkt"] == after
     assert for_key(given, "") == given
