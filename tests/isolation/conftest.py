@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,15 @@ from tests.isolation.names import NAMES
 from tests.isolation.orgs import MINT, furnish
 from tests.isolation.table import read
 from tests.kit.gateway import RunningGateway
+
+
+BROKEN = Path(__file__).with_name("test_mutants.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Broken builds come last: they are started where the gateway of the other tests listened."""
+    last = [item for item in items if item.path == BROKEN]
+    items[:] = [*(item for item in items if item not in last), *last]
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def outside(names: Iterable[str] = ("acme", "glob", "init", "umbr", "hool")) -> Iterator[Outside]:
+def outside(names: Iterable[str] = ("acme", "glob", "vqtx", "umbr", "hool")) -> Iterator[Outside]:
     """Listens on loopback for as long as the block lasts."""
     made = Outside()
     with ExitStack() as stack:

@@ -6,15 +6,12 @@ Applied in a started gateway's own processes by `hooked.py`. `catches` is the pa
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.isolation import behaviour, public, residue
+from tests.isolation import behaviour, looks
 from tests.isolation.matrix import Matrix
-from tests.isolation.names import SHARED, secret, word
-from tests.isolation.orgs import session
 from tests.isolation.table import Route
 
 Break = Callable[[], None]
@@ -33,8 +30,6 @@ class Mutant:
     redis: bool = False
 
 
-_COUNT = itertools.count()
-
 MUTANTS: dict[str, Mutant] = {}
 
 
@@ -51,72 +46,6 @@ def mutant(part: str, catches: Look, *ends: str, redis: bool = False) -> Callabl
         return break_it
 
     return add
-
-
-def _pair(matrix: Matrix) -> tuple[str, str]:
-    first, second = list(matrix.world.orgs)[:2]
-    return second, first
-
-
-def _strangers(matrix: Matrix) -> None:
-    matrix.strangers([_pair(matrix)], every=4)
-
-
-def _residents(matrix: Matrix) -> None:
-    matrix.residents(matrix.world.orgs, roles=("auditor", "owner"))
-
-
-def _data(matrix: Matrix) -> None:
-    """Routes are few when a mutant says which."""
-    public.data(matrix, [_pair(matrix)])
-
-
-def _cookies(matrix: Matrix) -> None:
-    """Sessions are in the control process's memory: this one has not seen any yet."""
-    for planted in matrix.world.orgs.values():
-        planted.credentials["session"] = {"admin": {"cookie": session(matrix.world, planted)}}
-    _strangers(matrix)
-
-
-def _delivered(matrix: Matrix) -> None:
-    _act(matrix)
-    behaviour.delivered(matrix)
-
-
-def _introspection(matrix: Matrix) -> None:
-    public.relayed(matrix, *_pair(matrix), every=30)
-
-
-def _files(matrix: Matrix) -> None:
-    _act(matrix)
-    matrix.world.gateway.stop()
-    residue.files(matrix)
-    residue.stored(matrix)
-
-
-def _log(matrix: Matrix) -> None:
-    _act(matrix)
-    residue.told(matrix, matrix.world.gateway.log)
-
-
-def _act(matrix: Matrix) -> None:
-    """Something new in every organization, a secret among it."""
-    name = f"acted-{next(_COUNT)}"
-    for org, planted in matrix.world.orgs.items():
-        planted.post("teams", {"name": name, "title": f"{word(org)} acted"})
-        planted.put(f"upstreams/{SHARED}/key", {"key": f"sk-{secret(org)}-new"})
-        matrix.world.outside.keys[f"sk-{secret(org)}-new"] = org
-
-
-def _usage(matrix: Matrix) -> None:
-    behaviour.completions(matrix)
-    behaviour.usage(matrix)
-
-
-def _redis(matrix: Matrix) -> None:
-    behaviour.completions(matrix)
-    assert matrix.world.redis is not None
-    residue.redis(matrix, matrix.world.redis)
 
 
 class ByName(dict[Any, Any]):
@@ -159,7 +88,7 @@ def put(owner: Any, name: str, value: Any) -> None:
 # -- stores -----------------------------------------------------------------------------------------------
 
 
-@mutant("control store", _strangers, "/teams/{key}", "/models/{key}")
+@mutant("control store", looks.strangers, "/teams/{key}", "/models/{key}")
 def store_reads_any_row() -> None:
     """`WHERE name = …`, and no organization."""
     from tenants.sql.repository import ScopedRepository
@@ -167,7 +96,7 @@ def store_reads_any_row() -> None:
     put(ScopedRepository, "_mine", lambda self, *wanted: wanted or (self._table.c.org != "",))
 
 
-@mutant("control store", _residents, "/teams", "/models", "/limits")
+@mutant("control store", looks.residents, "/teams", "/models", "/limits")
 def store_lists_every_row() -> None:
     """A page of everybody's."""
     from sqlalchemy import select
@@ -181,7 +110,7 @@ def store_lists_every_row() -> None:
     put(repository, "page", unscoped)
 
 
-@mutant("snapshot", _data, "/v1/completions")
+@mutant("snapshot", looks.data, "/v1/completions")
 def snapshot_finds_any_alias() -> None:
     """A model is looked up by its alias alone."""
     from tenants.snapshot import Snapshot
@@ -197,7 +126,7 @@ def snapshot_finds_any_alias() -> None:
     put(Snapshot, "__init__", merged)
 
 
-@mutant("audit log", _residents, "/audit/entries", "/audit/timeline")
+@mutant("audit log", looks.residents, "/audit/entries", "/audit/timeline")
 def audit_reader_goes_by_index() -> None:
     """Entry 7 is entry 7: whose log it is in does not matter."""
     from gateway.audit.reader import LogReader
@@ -241,7 +170,7 @@ def relay_goes_to_another_upstream() -> None:
     put(TransportPool, "for_upstream", shared)
 
 
-@mutant("cache of tokens", _data, "/v1/models")
+@mutant("cache of tokens", looks.data, "/v1/models")
 def token_cache_goes_by_length() -> None:
     """Whoever's token is as long as one that was verified is whoever that was."""
     from gateway.authn.verify import Authenticator
@@ -268,7 +197,7 @@ def buckets_go_by_limit() -> None:
     put(SlicedLimits, "_session", lambda self, org: session(self, OrgId("acme")))
 
 
-@mutant("usage of limits", _usage, "/usage", "/limits-usage")
+@mutant("usage of limits", looks.usage, "/usage", "/limits-usage")
 def usage_is_everybodys() -> None:
     from gateway.limits.accounts import LimitOwner
 
@@ -280,7 +209,7 @@ def usage_is_everybodys() -> None:
     put(LimitOwner, "usage", every)
 
 
-@mutant("limits in Redis", _redis, "/v1/completions", redis=True)
+@mutant("limits in Redis", looks.redis, "/v1/completions", redis=True)
 def redis_key_has_no_hash_tag() -> None:
     from gateway.limits.redis_route import Single
 
@@ -295,7 +224,7 @@ def redis_key_has_no_hash_tag() -> None:
 # -- streams and exports ----------------------------------------------------------------------------------
 
 
-@mutant("log stream", _delivered)
+@mutant("log stream", looks.delivered)
 def stream_reads_another_log() -> None:
     """What an organization's receiver is sent is somebody else's log."""
     from gateway.streaming.stream import Stream
@@ -346,7 +275,7 @@ def long_poll_wakes_for_everybody() -> None:
 # -- guards and answers -----------------------------------------------------------------------------------
 
 
-@mutant("guard", _strangers, "/teams", "/members", "/limits/{key}", "/audit/log")
+@mutant("guard", looks.strangers, "/teams", "/members", "/limits/{key}", "/audit/log")
 def guard_takes_the_path_for_it() -> None:
     """The role counts, and in which organization it is held does not."""
     from dataclasses import replace
@@ -366,7 +295,7 @@ def guard_takes_the_path_for_it() -> None:
     put(module, "_admit", trusting)
 
 
-@mutant("SCIM's guard", _strangers, "/Users", "/Groups/{key}")
+@mutant("SCIM's guard", looks.strangers, "/Users", "/Groups/{key}")
 def scim_takes_any_token() -> None:
     """A provisioning token is looked for everywhere, and opens the organization that the path names."""
     from dataclasses import replace
@@ -389,7 +318,7 @@ def scim_takes_any_token() -> None:
     put(ScimGate, "admit", anywhere)
 
 
-@mutant("introspection", _introspection)
+@mutant("introspection", looks.introspection)
 def introspection_tells_everybody() -> None:
     """Whose token it is does not matter, if the client may ask at all."""
     from msgspec import structs
@@ -405,7 +334,7 @@ def introspection_tells_everybody() -> None:
     put(Introspection, "_of_access", of_any)
 
 
-@mutant("answer", _strangers, "/orgs/{org}", "/teams")
+@mutant("answer", looks.strangers, "/orgs/{org}", "/teams")
 def refusal_says_that_it_exists() -> None:
     """403 where there is an organization, 404 where there is none."""
     from gateway.api.admin import caller as module
@@ -414,7 +343,7 @@ def refusal_says_that_it_exists() -> None:
     _before_admitting(module, lambda org, name: ForbiddenError("Not yours.", rule="org"))
 
 
-@mutant("answer", _strangers, "/orgs/{org}", "/teams")
+@mutant("answer", looks.strangers, "/orgs/{org}", "/teams")
 def error_says_a_name() -> None:
     from gateway.api.admin import caller as module
     from gateway.api.admin.problems import ProblemError
@@ -422,12 +351,12 @@ def error_says_a_name() -> None:
     _before_admitting(module, lambda org, name: ProblemError(403, "forbidden", f"{name} is not yours to see."))
 
 
-@mutant("authentication", _data, "/v1/models")
+@mutant("authentication", looks.data, "/v1/models")
 def host_is_not_looked_at() -> None:
     _authenticating(lambda authenticate, self, given, host, *more: authenticate(self, given, "", *more))
 
 
-@mutant("authentication", _data, "/v1/models")
+@mutant("authentication", looks.data, "/v1/models")
 def audience_is_not_looked_at() -> None:
     from msgspec import structs
 
@@ -442,14 +371,14 @@ def audience_is_not_looked_at() -> None:
     put(module, "verify", any_audience)
 
 
-@mutant("revocations", _data, "/v1/models")
+@mutant("revocations", looks.data, "/v1/models")
 def revocation_is_not_looked_at() -> None:
     from tenants.snapshot import Snapshot
 
     put(Snapshot, "revoked", lambda *_: False)
 
 
-@mutant("web sessions", _cookies, "/orgs/{org}/audit", "/audit/timeline")
+@mutant("web sessions", looks.cookies, "/orgs/{org}/audit", "/audit/timeline")
 def any_cookie_is_the_newest_session() -> None:
     from gateway.oauth.web import WebSessions
 
@@ -462,7 +391,7 @@ def any_cookie_is_the_newest_session() -> None:
 # -- what is left behind ----------------------------------------------------------------------------------
 
 
-@mutant("log", _log)
+@mutant("log", looks.log)
 def log_says_a_key() -> None:
     import logging
 
@@ -477,7 +406,7 @@ def log_says_a_key() -> None:
     put(SealedFile, "_write", telling)
 
 
-@mutant("audit files", _files)
+@mutant("audit files", looks.files)
 def entry_goes_into_two_logs() -> None:
     """What one organization did is written into another's log as well."""
     from gateway.audit.sequencer import Sequencer

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-NAMES = ("acme", "glob", "init", "umbr", "hool")
+NAMES = ("acme", "glob", "vqtx", "umbr", "hool")
+"""None is part of a word that an answer may have."""
+
 NEVER = "zzzz"
 """As long as the others: not even a length may differ."""
 SHARED = "shared"

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tests.isolation import behaviour, hooked, public, residue
@@ -129,7 +130,7 @@ def show(figures: Figures, say: Console) -> None:
     say.print("answers: " + ", ".join(f"{count:,} × {status}" for status, count in figures.statuses.items()))
     broken = Table("broken on purpose", "where", "caught by")
     for one in figures.caught:
-        broken.add_row(one.mutant.name, one.mutant.part, str(one.by)[:140] if one.by else "[red]nothing")
+        broken.add_row(one.mutant.name, one.mutant.part, escape(str(one.by)[:140]) if one.by else "[red]nothing")
     say.print(broken)
     kinds = Counter((fault.kind, fault.cell) for fault in figures.faults)
     for (kind, cell), count in itertools.islice(kinds.items(), 60):
