@@ -7,6 +7,7 @@ path and dotted or qualified names as keys of the value, `"False"`, members to r
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 from msgspec import Struct
@@ -65,7 +66,7 @@ def patched(kind: ResourceKind, document: Document, body: Any) -> Document:
     now: Document = copied(document)
     work = 0.0
     for verb, path, value in _operations(body):
-        work += _weight(path) * max(map(_size, now.values()), default=0)
+        work += sum(map(_weight, _targets(path, value))) * max(map(_size, now.values()), default=0)
         if work > MAX_WORK:
             raise ScimError(400, "So many operations on so many values: send fewer at a time.", "tooMany")
         if path:
@@ -103,6 +104,17 @@ def _operations(body: Any) -> list[tuple[str, str, Any]]:
             raise invalid_path("it is no string")
         found.append((verb.lower(), (path or "").strip(), one.get("value")))
     return found
+
+
+def _targets(path: str, value: Any) -> Iterator[str]:
+    """Every path that an operation goes to: its own, or the keys of its value, those within an extension too."""
+    if path:
+        yield path
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield name
+            if name[:4].lower() == "urn:" and isinstance(each, dict):
+                yield from each
 
 
 def _weight(path: str) -> float:

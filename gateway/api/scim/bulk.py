@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from itertools import chain
 from typing import Any, Final
 
 from msgspec import Struct
@@ -13,6 +14,9 @@ from gateway.scim.documents import Document, as_object
 from gateway.scim.errors import ScimError, invalid_syntax, invalid_value, shown
 
 MAX_OPERATIONS: Final = 100
+MAX_DEPTH: Final = 32
+"""Of an operation's data. A PATCH that adds a user's extension has six."""
+
 BULK_REQUEST: Final = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 BULK_RESPONSE: Final = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"
 _METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -23,16 +27,14 @@ Run = Callable[[str, str, ScimRequest], Awaitable[ScimAnswer]]
 
 
 class Operation(Struct, frozen=True):
+    """`names`: the bulkIds that it refers to."""
+
     method: str
     path: str
     bulk_id: str
     version: str
     data: Any
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The bulkIds that it refers to."""
-        return frozenset(_REFERENCE.findall(self.path)) | _references(self.data)
+    names: frozenset[str]
 
 
 async def run_bulk(request: ScimRequest, run: Run) -> ScimAnswer:
@@ -89,7 +91,10 @@ def _operation(value: Any) -> Operation:
         raise invalid_value("A POST has a 'bulkId'")
     if not re.fullmatch(r"/(Users|Groups)(/[^/?#]{1,200})?", path, re.IGNORECASE):
         raise invalid_value(f"'{shown(path)}' is no path of a bulk operation")
-    return Operation(method.upper(), path, bulk_id, version, told.get("data"))
+    data = told.get("data")
+    # Found once: whoever waits is looked at after each of the others, and everybody waits for this loop.
+    names = frozenset(_REFERENCE.findall(path)) | _references(data)
+    return Operation(method.upper(), path, bulk_id, version, data, names)
 
 
 def _fail_on_errors(value: Any) -> int:
@@ -101,15 +106,17 @@ def _fail_on_errors(value: Any) -> int:
 
 
 def _references(value: Any) -> frozenset[str]:
-    match value:
-        case str():
-            found = _REFERENCE.fullmatch(value)
-            return frozenset() if found is None else frozenset(found.groups())
-        case dict():
-            return frozenset[str]().union(*(_references(each) for each in value.values()))
-        case list():
-            return frozenset[str]().union(*(_references(each) for each in value))
-    return frozenset()
+    """Raises `ScimError` for what is nested deeper than any resource: JSON may be nested deeper than calls."""
+    found: set[str] = set()
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        found |= {named[1] for each in level if isinstance(each, str) and (named := _REFERENCE.fullmatch(each))}
+        holders = (each for each in level if isinstance(each, dict | list))
+        inner = [each.values() if isinstance(each, dict) else each for each in holders]
+        if not inner:
+            return frozenset(found)
+        level = list(chain.from_iterable(inner))
+    raise invalid_syntax(f"The data of an operation is nested more than {MAX_DEPTH} deep")
 
 
 def _resolved(text: str, made: dict[str, str]) -> str:

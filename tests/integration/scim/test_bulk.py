@@ -68,6 +68,13 @@ async def test_it_stops_at_so_many_errors(acme: Scim) -> None:
     assert await acme.found("Users", 'userName eq "a@acme.example"') == []
 
 
+async def test_data_that_is_nested_too_deeply(acme: Scim) -> None:
+    for begins, ends in (("[" * 700, "]" * 700), ('{"a":' * 700, "}" * 700)):
+        one = f'"method":"POST","path":"/Users","bulkId":"a","data":{begins}"bulkId:a"{ends}'
+        sent = {"content": f'{{"Operations":[{{{one}}}]}}', "headers": {"content-type": "application/scim+json"}}
+        assert "nested" in await acme.refused(400, "POST", "/Bulk", "invalidSyntax", **sent)
+
+
 async def test_what_is_no_bulk(acme: Scim) -> None:
     many = {"Operations": [post(str(n), "/Users", userName="x") for n in range(MAX_OPERATIONS + 1)]}
     await acme.refused(413, "POST", "/Bulk", "tooMany", json=many)

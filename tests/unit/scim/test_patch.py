@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.scim.errors import ScimError
 from gateway.scim.patch import MAX_OPERATIONS, PATCH_OP, patched
-from gateway.scim.schemas import CORE_USER, ENTERPRISE_USER, GROUP, USER
+from gateway.scim.schemas import CORE_GROUP, CORE_USER, ENTERPRISE_USER, GROUP, USER
 
 WORK = {"value": "ann@acme.example", "type": "work", "primary": True}
 HOME = {"value": "ann@home.example", "type": "home"}
@@ -241,6 +241,16 @@ def test_too_much_work() -> None:
         patched(GROUP, large, {"Operations": by_filter})
     assert caught.value.scim_type == "tooMany"
     assert len(patched(GROUP, large, {"Operations": by_filter[:2]})["members"]) == 889
+
+
+def test_too_much_work_in_the_keys_of_a_value() -> None:
+    large = {"displayName": "Large", "members": [{"value": f"mem_{number}"} for number in range(2_000)]}
+    keys = {f'members[value co "{number}" or type pr].display': "x" for number in range(1_000)}
+    with pytest.raises(ScimError) as caught:
+        patched(GROUP, large, {"Operations": [{"op": "add", "value": keys}]})
+    assert caught.value.scim_type == "tooMany"
+    within = {CORE_GROUP: {"displayName": "B"}, "displayName": "C"}
+    assert patched(GROUP, large, {"Operations": [{"op": "replace", "value": within}]})["displayName"] == "C"
 
 
 def test_what_is_required_is_not_removed() -> None:
