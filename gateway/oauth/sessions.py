@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from tenants.ids import MemberId, OrgId
 from tenants.revocations import revoke_tokens
-from tenants.store import Actor, ControlStore, NotFoundError
+from tenants.store import Actor, ControlStore, InvalidQueryError, NotFoundError
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -66,7 +66,9 @@ class LoginSessions:
     async def page(
         self, org: OrgId, *, member: str = "", after: str = "", limit: int = 100
     ) -> tuple[tuple[LoginSession, ...], str]:
-        """As `SessionStore.page`."""
+        """As `SessionStore.page`. Raises `InvalidQueryError` for an `after` that no page has named."""
+        if after and not _ID.fullmatch(after):
+            raise InvalidQueryError("after", "is no cursor")
         return await self._sessions.page(org, self._clock(), member=member, after=after, limit=limit)
 
     async def find(self, org: OrgId, session: str) -> LoginSession:

@@ -14,6 +14,7 @@ from gateway.oauth.requests import Pushed
 from gateway.oauth.store import DeviceStatus
 from gateway.oauth.tables import assertions, codes, devices, families, pushed
 from tenants.clients import org_of
+from tenants.sql.rows import storable
 
 Opened = Callable[..., AbstractAsyncContextManager[AsyncConnection]]
 
@@ -54,6 +55,8 @@ class SqlClientRequests:
         return True
 
     async def take(self, digest: str, client: str, now: float) -> Pushed | None:
+        if not storable(client):
+            return None
         table = pushed.c
         async with self._write() as connection:
             gone = await connection.execute(

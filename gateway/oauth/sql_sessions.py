@@ -14,6 +14,7 @@ from gateway.oauth.sessions import LoginSession
 from gateway.oauth.store import Consumed, DeviceStatus
 from gateway.oauth.tables import codes, devices, families, invitations
 from tenants.ids import OrgId
+from tenants.sql.rows import storable
 
 Opened = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
@@ -28,6 +29,8 @@ class SqlSessions:
     async def page(
         self, org: OrgId, now: float, *, member: str = "", after: str = "", limit: int = 100
     ) -> tuple[tuple[LoginSession, ...], str]:
+        if not storable(member):
+            return (), ""
         table = families.c
         wanted = [*_living(org, now), table.id > after, *([table.member == member] if member else [])]
         async with self._read() as connection:

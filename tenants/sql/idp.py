@@ -101,8 +101,10 @@ class SqlIdentityProvider:
     async def unlink(self, member: MemberId, by: Actor) -> None:
         mine = (_LINKS.c.org == self._org, _LINKS.c.member == member)
         async with self._database.write() as transaction:
-            gone = await transaction.connection.execute(delete(_LINKS).where(*mine))
-            if gone.rowcount == 0:
+            gone = None
+            if rows.storable(member):
+                gone = await transaction.connection.execute(delete(_LINKS).where(*mine))
+            if gone is None or gone.rowcount == 0:
                 raise NotFoundError(f"member '{member}' is not linked")
             await transaction.queue(self._org, "member.unlink", member, by, {})
 

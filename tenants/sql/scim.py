@@ -53,6 +53,8 @@ class SqlScimBook(SqlScimTokens):
     async def users(
         self, lookup: UserLookup, *, after: str = "", offset: int = 0, limit: int = 100
     ) -> tuple[ScimUser, ...]:
+        if not all(map(rows.storable, (lookup.id, lookup.user_name, lookup.external_id, lookup.email))):
+            return ()
         statement = self._joined().where(*self._wanted(lookup), _MEMBERS.id > after)
         async with self._database.read() as connection:
             return await self._found(connection, statement.order_by(_MEMBERS.id).offset(offset).limit(limit))

@@ -33,6 +33,7 @@ async def test_a_pushed_request_is_taken_once_by_its_client(oauth_store: SqlOAut
     assert await clients.push(request(), NOW, 10)
     assert await clients.take("d1", "acme.other", NOW) is None
     assert await clients.take("d2", "acme.app", NOW) is None
+    assert await clients.take("d1", "acme.app\0", NOW) is None
     assert await clients.take("d1", "acme.app", NOW + 60) is None
     taken = await asyncio.gather(*(clients.take("d1", "acme.app", NOW + 59) for _ in range(10)))
     assert [one for one in taken if one] == [request()]

@@ -238,6 +238,7 @@ async def test_sessions_are_listed_by_organization_and_member_while_they_live(st
 
     assert await ids() == ["a", "b", "c"]
     assert await ids(member=ADA) == ["a", "c"]
+    assert await sessions.page(ACME, NOW, member="mem_\0") == ((), "")
     first, after = await sessions.page(ACME, NOW, limit=2)
     assert ([one.id for one in first], after) == (["a", "b"], "b")
     assert (await sessions.page(ACME, NOW, after=after, limit=2))[1] == ""

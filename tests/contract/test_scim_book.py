@@ -99,6 +99,8 @@ async def test_looking_users_up(stocked: SqlControlStore) -> None:
         (UserLookup(email="bob@x.example"), ["mem_bob"]),
         (UserLookup(active=False), ["mem_bob"]),
         (UserLookup(user_name="Ann", active=False), []),
+        (UserLookup(user_name="ann\0"), []),
+        (UserLookup(external_id="e-1\0"), []),
     ):
         assert [one.member.id for one in await book.users(lookup)] == found, lookup
     assert [one.member.id for one in await book.users(UserLookup(), after="mem_ann")] == ["mem_bob"]

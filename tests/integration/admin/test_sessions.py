@@ -52,6 +52,8 @@ async def test_everybody_sees_their_own_and_readers_all_of_the_organization(sign
     page = (await signed_in.ask("GET", "/orgs/acme/sessions", params={"limit": "2"})).json()
     assert page["next"] == "b" * 32
     assert await ids(signed_in, "/orgs/acme/sessions", Role.OWNER, after=page["next"]) == ["c"]
+    none = await signed_in.ask("GET", "/me/sessions", Role.MEMBER, params={"after": "a\0"})
+    assert (none.status_code, none.json()["errors"][0]["field"]) == (422, "after")
 
 
 async def test_what_is_shown_of_one(signed_in: World) -> None:
