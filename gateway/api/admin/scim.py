@@ -92,7 +92,9 @@ async def list_tokens(caller: CallerDependency) -> ScimTokens:
 )
 async def create_token(caller: CallerDependency, data: RequestBody[ScimTokenBody]) -> Response[ScimTokenMade]:
     """It opens `/scim/v2` of this organization and nothing else. Two or more may be good at once, so that one
-    can be replaced while the other is in use."""
+    can be replaced while the other is in use. Where the provider may change owners, only owners make one."""
+    if (await caller.store.scim.settings()).owners:
+        await caller.require(Operation.OWNER_WRITE)
     secret = new_key(OpaqueKind.SCIM, os.urandom)
     now = int(caller.deps.clock())
     item = ScimToken(

@@ -9,6 +9,7 @@ from typing import Any, Final
 from gateway.api.scim.caller import ScimCaller
 from gateway.api.scim.messages import ScimAnswer, ScimRequest, precondition, search_of, unchanged
 from gateway.api.scim.search import find
+from gateway.oauth.offboard import Allowed
 from gateway.scim.documents import Document, read
 from gateway.scim.errors import ScimError, not_found, uniqueness
 from gateway.scim.patch import patched
@@ -79,7 +80,8 @@ async def delete_user(caller: ScimCaller, request: ScimRequest) -> ScimAnswer:
     user = await caller.store.scim.user(_key(request))
     precondition(request, user_etag(user))
     caller.require_manage(user.member)
-    suspended, _ = await caller.deps.offboarding.member(caller.org, user.member.id, caller.actor)
+    offboarding = caller.deps.offboarding
+    suspended, _ = await offboarding.member(caller.org, user.member.id, caller.actor, _manageable(caller))
     await caller.store.members.delete(suspended.id, suspended.version, caller.actor)
     await caller.deps.sessions.drop_member(caller.org, suspended.id)
     return ScimAnswer(204)
@@ -100,7 +102,7 @@ async def _write(
             continue
         if shuts and made.member.state is State.SUSPENDED:
             caller.require(Operation.MEMBER_OFFBOARD)
-            await caller.deps.offboarding.member(caller.org, made.member.id, caller.actor)
+            await caller.deps.offboarding.member(caller.org, made.member.id, caller.actor, _manageable(caller))
         return made
     raise ScimError(503, "The user keeps being changed by somebody else; try again.", retry_after_s=1)
 
@@ -123,6 +125,15 @@ async def _replace(caller: ScimCaller, user: ScimUser, after: Document) -> ScimU
             return await caller.store.scim.replace_user(item, told.facts, member.version, changed, caller.actor)
     except AlreadyExistsError as error:
         raise uniqueness(f"It cannot be changed so: {error}.") from None
+
+
+def _manageable(caller: ScimCaller) -> Allowed:
+    """Asked again in the moment of it: they may be an owner by now."""
+
+    async def judge(member: Member) -> None:
+        caller.require_manage(member)
+
+    return judge
 
 
 def _names_active(body: Any) -> bool:

@@ -141,6 +141,12 @@ async def test_how_tokens_are_made(world: World) -> None:
     assert owners.status_code == 403, "an admin gives nobody a way to touch owners"
 
 
+async def test_where_a_provider_may_change_owners_only_they_make_its_tokens(world: World) -> None:
+    await world.ask("PUT", "/orgs/acme/scim", json={"owners": True}, headers={"if-match": "*"})
+    assert (await world.ask("POST", "/orgs/acme/scim/tokens", Role.ADMIN, json={})).status_code == 403
+    assert (await world.ask("POST", "/orgs/acme/scim/tokens", Role.OWNER, json={})).status_code == 201
+
+
 async def test_a_suspended_organization(acme: Scim) -> None:
     org = await acme.world.store.orgs.get(ACME)
     await acme.world.ask("POST", "/orgs/acme/suspend", Role.OPERATOR)
