@@ -122,8 +122,20 @@ def _claims(item: ServiceTrust) -> Iterator[Fault]:
         if fault := claim_fault(claim):
             yield "claims", fault
     whose = SHARED.get(item.issuer.rstrip("/"))
-    if whose is not None and whose.isdisjoint(names):
-        yield "claims", f"of an issuer that everybody uses say whose the job is: one of {', '.join(sorted(whose))}"
+    if whose is not None and not any(_says_whose(claim, whose) for claim in item.claims):
+        yield (
+            "claims",
+            f"of an issuer that everybody uses say whose the job is: one of {', '.join(sorted(whose))}"
+            " (of sub not by a '*' alone)",
+        )
+
+
+def _says_whose(claim: str, whose: frozenset[str]) -> bool:
+    """Whether `claim` pins whose a job is. Their subjects begin with what follows, `repo:`, and then with whose it
+    is: `repo:**` is everybody's."""
+    name, _, pattern = claim.partition("=")
+    parts = _PARTS.split(pattern)
+    return name in whose and not (name == "sub" and len(parts) > 2 and parts[2] in ("*", "**"))
 
 
 def claim_fault(claim: str) -> str:

@@ -121,6 +121,8 @@ def test_numbers_and_truth_are_spelled_as_json_spells_them() -> None:
         ({"claims": ("sub=repo:acme*",)}, "claims"),
         ({"claims": ("sub=repo:**:x",)}, "claims"),
         ({"claims": ("sub=",)}, "claims"),
+        ({"claims": ("sub=repo:**",)}, "claims"),
+        ({"claims": ("sub=repo:*/*:ref:refs/heads/main",)}, "claims"),
         ({"claims": ("sub",)}, "claims"),
         ({"claims": ("=x",)}, "claims"),
         ({"claims": ("sub=a", "sub=b")}, "claims"),
