@@ -53,6 +53,10 @@ class Revoker:
             member=member,
             token_id=claims["jti"],
         )
+        # Whoever repeats it has nothing written, and no worker told: it takes no more than a token to repeat it.
+        known = await self._control.revocations(claims["iat"])
+        if any((one.org, one.token_id) == (org, claims["jti"]) for one in known):
+            return
         try:
             await self._control.for_org(org).revoke(revocation, Actor(org, member, client.id, caller.request_id))
         except NotFoundError:

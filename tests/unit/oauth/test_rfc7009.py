@@ -33,6 +33,15 @@ async def test_an_access_token_goes_onto_the_revocation_list_alone(bench: Bench)
     assert (await bench.refresh(tokens["refresh_token"]))["refresh_token"]
 
 
+async def test_taking_an_access_token_back_again_writes_nothing(bench: Bench) -> None:
+    token = (await bench.login())["access_token"]
+    await _revoke(bench, token)
+    version, written = await bench.control.version(), await bench.control.outbox()
+    for _ in range(3):
+        await _revoke(bench, token)
+    assert (await bench.control.version(), await bench.control.outbox()) == (version, written)
+
+
 @pytest.mark.parametrize("kind", ["access_token", "refresh_token"])
 async def test_another_client_s_token_is_not_taken_back(bench: Bench, kind: str) -> None:
     tokens = await bench.login()
