@@ -102,8 +102,10 @@ def tails(matrix: Matrix) -> None:
 
     waiting = threading.Thread(target=listen)
     waiting.start()
-    matrix.world.orgs[second].post("teams", {"name": f"tail-{next(_COUNT)}", "title": f"{word(second)} tail"})
-    waiting.join()
+    while waiting.is_alive():  # whenever the other has begun to wait, something comes after
+        name = f"tail-{next(_COUNT)}"
+        matrix.world.orgs[second].post("teams", {"name": name, "title": f"{word(second)} tail"})
+        waiting.join(0.1)
     matrix.ledger.requests += 2
     if got[0].status_code != 200 or got[0].json()["items"]:
         matrix.ledger.fault("bytes", f"tail of {first}", got[0].text)

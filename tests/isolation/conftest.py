@@ -16,7 +16,6 @@ from tests.isolation.orgs import MINT, furnish
 from tests.isolation.table import read
 from tests.kit.gateway import RunningGateway
 
-
 BROKEN = Path(__file__).with_name("test_mutants.py")
 
 

@@ -80,7 +80,7 @@ def proof(folder: Path, out: Outside, redis: RedisServer, size: str, say: Consol
         pairs = list(iterate_pairs(names))
         for number, pair in enumerate(pairs):
             matrix.strangers([pair], every, number)
-            public.data(matrix, [pair], every, number)
+            public.data(matrix, [pair], min(every, 8), number)
             say.print(f"{matrix.ledger.requests:,} requests: {pair[0]} has asked for what {pair[1]} has")
             if size == "small" or (matrix.ledger.requests >= LEAST and pair[0] == names[-1]):
                 break  # everybody has attacked somebody
