@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 from cli.command import command
 from cli.errors import RefusedError, UsageError
 from cli.examples import examples
+from cli.member import Who, member_id_of
 from cli.output import Format
 from cli.session import Session
 from gateway.secret import Secret
@@ -231,12 +232,11 @@ def test(session: Session) -> None:
         raise RefusedError("single sign-on does not work as it is set", "mend what is marked, and test again")
 
 
-@command(app, examples("orgate idp unlink mem_0123456789abcdefghjk"), writes=True)
-def unlink(
-    session: Session, member: Annotated[str, typer.Argument(help="The member's id.", metavar="MEMBER")]
-) -> None:
+@command(app, examples("orgate idp unlink bob@acme.example"), writes=True)
+def unlink(session: Session, member: Who) -> None:
     """Forget who a member is at the provider: at their next sign-in they are found by e-mail address again."""
-    if session.client.write("DELETE", _path(session, "links", member), what=f"member '{member}'") is not None:
+    id_ = member_id_of(session, member)
+    if session.client.write("DELETE", _path(session, "links", id_), what=f"member '{member}'") is not None:
         session.out.say(f"member '{member}' unlinked")
 
 

@@ -179,6 +179,10 @@ class AuthorizationServer:
     def _discover(self) -> ServerMetadata:
         origin = self._connection.origin
         answer = self._connection.request("GET", "/.well-known/oauth-authorization-server")
+        if answer.status_code == 503:
+            raise UnreachableError(
+                f"{origin} cannot serve now (HTTP 503)", "it may be starting or stopping: try again in a moment"
+            )
         if answer.status_code != 200:
             raise UnreachableError(
                 f"{origin} does not answer as a gateway (HTTP {answer.status_code})", "check `--server`"

@@ -44,6 +44,13 @@ _CONFLICTS = {
 }
 """What to do about a 409, by the last word of the problem's type."""
 
+_FIRST = {"the identity provider": "set one first: `orgate idp set`"}
+"""What to do about a 404 of something that an organization has one of and that has no name."""
+
+_ROLE = "`orgate whoami` shows your organization and roles; ask an owner for the role"
+_SUSPENDED = "ask the gateway's operators: they suspended it, and can resume it"
+"""What to do about a 403: nobody of a suspended organization has a role that would help."""
+
 
 def refusal(
     status: int, body: bytes, *, what: str, origin: str, path: str = "", retry_after: str = ""
@@ -59,9 +66,7 @@ def refusal(
     if status == 401:
         return NotAllowedError(f"{origin} does not accept this login: {said}", "run `orgate login`")
     if status == 403:
-        return NotAllowedError(
-            f"not allowed: {said}", "`orgate whoami` shows your organization and roles; ask an owner for the role"
-        )
+        return NotAllowedError(f"not allowed: {said}", _SUSPENDED if said.endswith(" is suspended") else _ROLE)
     if status == 404 and (found := _OF_AN_ORG.fullmatch(path)):
         return NotFoundError(
             f"organization '{found[1]}' does not exist, or is not yours to see",
@@ -70,7 +75,7 @@ def refusal(
     if status == 404:
         return NotFoundError(
             f"{what} does not exist, or is not yours to see",
-            "check the name and `--org`; `list` shows what there is",
+            _FIRST.get(what, "check the name and `--org`; `list` shows what there is"),
         )
     if status == 412:
         return StaleVersionError(f"{what} was refused: {said}", "look at it with `show`, then try again")

@@ -192,6 +192,10 @@ def _approve(
         error = oauth_error(answer)
         if isinstance(error, OAuthError) and error.error == SECOND_FACTOR:
             return False
+        if isinstance(error, OAuthError) and "single sign-on" in error.message:
+            _accepted(
+                answer, "the sign-in", "sign in without --email: `orgate login` opens the page that offers it"
+            )
     _accepted(answer, "the sign-in", "check organization, e-mail address and password")
     return True
 

@@ -205,7 +205,7 @@ class Factors:
             step = totp.step_of(Secret(secret), code, self._clock()) if secret and totp.is_code(code) else -1
             if step < 0:
                 raise SecondFactorRefusedError(
-                    "the code is not the one that the app shows now; is the phone's clock right?"
+                    "the code is not the one that the app shows now; if it is, set the phone's clock right"
                 )
             method = ONE_TIME
             sealed = self._secrets.seal(secret, member.org, member.id, id_)

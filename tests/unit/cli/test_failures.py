@@ -48,6 +48,15 @@ def test_each_status_has_its_exit_code_and_words(
     assert said.out == ""
 
 
+def test_in_a_suspended_organization_no_role_is_asked_for(signed_in: Cli, plane: ControlPlane) -> None:
+    refused = _problem(403, detail="organization 'acme' is suspended")
+    plane.script("GET", "/admin/v1/orgs/acme/models/code", refused)
+    said = signed_in("model", "show", "code")
+    assert said.code == 3
+    assert "operators" in said.err
+    assert "role" not in said.err
+
+
 def test_422_names_each_field(signed_in: Cli, plane: ControlPlane) -> None:
     faults = [
         {"field": "base_url", "message": "leads to a private network"},
@@ -303,7 +312,8 @@ def test_settings_faults_are_all_said(cli: Cli, tmp_path: Path) -> None:
         for key in ("server.workers", "server.nonsense", "public.port", "tokens.access_s"):
             assert key in said.out + said.err
     file.write_text('[store]\nurl = "postgres:x"\n[admin]\nport = 8443\n')
-    assert "store.url: must be sqlite:PATH (it is 'postgres:x')" in cli("serve", "--settings", str(file)).err
+    either = "store.url: must be sqlite:PATH or postgresql://ROLE@HOST/DATABASE (it is 'postgres:x')"
+    assert either in cli("serve", "--settings", str(file)).err
     file.write_text("[admin]\nport = 8443\n")
     said = cli("serve", "--settings", str(file))
     assert "admin.port: is the public listener's address and port too; give it another number" in said.err

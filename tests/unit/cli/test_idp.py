@@ -11,7 +11,8 @@ import pytest
 
 from policies.facts import Role
 from tenants.idp import Demand, GroupRole, IdentityProvider, RequiredClaim
-from tenants.ids import OrgId
+from tenants.ids import MemberId, OrgId
+from tenants.models import Member
 from tests.fakes.control_plane import ControlPlane
 from tests.unit.cli.conftest import Cli
 
@@ -149,7 +150,20 @@ def test_a_test_says_in_words_what_is_wrong(signed_in: Cli, plane: ControlPlane)
 def test_it_is_removed_and_members_unlinked(signed_in: Cli, plane: ControlPlane) -> None:
     plane.script("GET", PATH, (200, FACTS, TAGGED))
     plane.script("DELETE", PATH, (204, None, {}))
-    plane.script("DELETE", PATH + "/links/mem_1", (204, None, {}))
+    plane.script("DELETE", PATH + "/links/mem_1", *[(204, None, {})] * 2)
+    bob = Member(OrgId("acme"), MemberId("mem_1"), "bob@acme.example", "Bob", (Role.MEMBER,))
+    found = {"items": [msgspec.to_builtins(bob)]}
+    plane.script("GET", "/admin/v1/orgs/acme/members", (200, found, {}))
     assert signed_in("idp", "remove", "--yes").code == 0
     assert signed_in("idp", "unlink", "mem_1").code == 0
+    assert signed_in("idp", "unlink", "bob@acme.example").code == 0
+    assert [write.path for write in plane.writes[1:]] == [PATH + "/links/mem_1"] * 2
     assert plane.writes[0].headers["if-match"] == '"3"'
+
+
+def test_to_test_none_says_to_set_one(signed_in: Cli, plane: ControlPlane) -> None:
+    plane.script("POST", PATH + "/test", (404, {"detail": "no provider", "status": 404}, {}))
+    said = signed_in("idp", "test")
+    assert said.code == 1
+    assert "orgate idp set" in said.err
+    assert "list" not in said.err

@@ -102,6 +102,22 @@ def test_a_password_that_is_not_enough_goes_on_in_a_browser(cli: Cli, plane: Con
     assert "BCDF-GHJK" in said.err
 
 
+def test_a_password_where_passwords_are_closed_is_told_of_the_page(cli: Cli, plane: ControlPlane) -> None:
+    closed = {"error": "access_denied", "error_description": "your organization signs in with single sign-on only"}
+    plane.script("POST", "/oauth/device", (403, closed, {}))
+    said = cli("login", "--server", plane.origin, *ANN, stdin="correct horse\n")
+    assert said.code == 3
+    assert "without --email" in said.err
+    assert "check organization" not in said.err
+
+
+def test_a_server_that_starts_is_not_called_another_kind_of_server(cli: Cli, plane: ControlPlane) -> None:
+    plane.script("GET", "/.well-known/oauth-authorization-server", (503, {}, {}))
+    said = cli("login", "--server", plane.origin, *ANN, stdin="correct horse\n")
+    assert said.code == 4
+    assert "try again in a moment" in said.err
+
+
 def test_a_browser_is_opened_only_where_there_is_a_display(
     cli: Cli, plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
