@@ -273,6 +273,10 @@ def secret(
         _show(session, made)
     else:
         session.out.item(made)
+    if body["overlap_s"]:
+        session.out.say(f"the secret before stays good for {overlap}; `--end-overlap` ends it earlier")
+    else:
+        session.out.say("the secret before is good for nothing now")
 
 
 @command(app, examples("orgate client suspend portal --yes"), writes=True)

@@ -49,6 +49,6 @@ def show(session: Session) -> None:
 @command(app, examples("orgate key signing rotate"), writes=True)
 def rotate(session: Session) -> None:
     """Sign with the next key from now on. No token that was issued stops working."""
-    answer = session.client.write("POST", f"{PATH}/rotate", what="the signing keys")
+    answer = session.client.write("POST", f"{PATH}/rotate", what="the rotation")
     if answer is not None:
         session.out.items(answer.decode(SigningKeys).items, COLUMNS, empty="no signing keys")

@@ -98,16 +98,18 @@ def test_set_sends_what_is_given(signed_in: Cli, plane: ControlPlane) -> None:
 
 def test_a_secret_gives_way_to_the_next(signed_in: Cli, plane: ControlPlane) -> None:
     path = f"{CLIENTS}/portal/secret"
-    plane.script("POST", path, (201, SECRET, {}), (201, SECRET, {}))
+    plane.script("POST", path, *[(201, SECRET, {})] * 3)
     plane.script("DELETE", path, (200, {"ended": 1}, {}), (200, {"ended": 0}, {}))
-    assert "orgate_cs_abc" in signed_in("client", "secret", "portal", "--overlap", "7d").out
+    said = signed_in("client", "secret", "portal", "--overlap", "7d")
+    assert ("orgate_cs_abc" in said.out, "stays good for 7d" in said.err) == (True, True)
     assert json.loads(signed_in("client", "secret", "portal", "-o", "json").out) == SECRET
-    assert [json.loads(write.body) for write in plane.writes] == [{"overlap_s": 604_800}, {"overlap_s": 86_400}]
+    assert "good for nothing" in signed_in("client", "secret", "portal", "--overlap", "0s").err
+    assert [json.loads(write.body)["overlap_s"] for write in plane.writes] == [604_800, 86_400, 0]
     assert "good for nothing" in signed_in("client", "secret", "portal", "--end-overlap").err
     assert "only one" in signed_in("client", "secret", "portal", "--end-overlap").err
     assert signed_in("client", "secret", "portal", "--overlap", "soon").code == 2
     dry = signed_in("client", "secret", "portal", "--dry-run")
-    assert (dry.code, "orgate_cs" in dry.out, len(plane.writes)) == (0, False, 4)
+    assert (dry.code, "orgate_cs" in dry.out, len(plane.writes)) == (0, False, 5)
 
 
 def test_show_and_list_name_the_client_as_programs_do(signed_in: Cli, plane: ControlPlane) -> None:
