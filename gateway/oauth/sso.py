@@ -37,6 +37,9 @@ from tenants.ids import org_id as parse_org
 from tenants.models import Member, State
 from tenants.store import Actor, ControlStore, NotFoundError
 
+NOBODY: Final = "anonymous"
+"""Who asks, and whom it is about, while no account is known."""
+
 FLOW_S: Final = 600.0
 """A person finds their second factor within ten minutes, or begins again."""
 
@@ -235,7 +238,7 @@ class SingleSignOn:
             identity = await self._identity(provider, flow, org, query)
             member = await self._admission.admit(provider, identity, caller)
         except IdentityError as error:
-            await self._refuse(flow.org, error.reason, caller)
+            await self._refuse(flow.org, error.reason, caller, error.member or NOBODY)
             raise SsoRefusedError(str(error)) from None
         except ProviderError as error:
             down = isinstance(error, ProviderDownError)
@@ -300,9 +303,9 @@ class SingleSignOn:
             return None
         return await self._control.for_org(found.id).idp.get() if found.state is State.ACTIVE else None
 
-    async def _refuse(self, org: OrgId, reason: str, caller: Caller) -> None:
-        by = Actor(org=org, member="anonymous", client=CLIENT, request_id=caller.request_id)
-        await self._control.for_org(org).note("session.refuse", "anonymous", by, {"reason": f"sso: {reason}"})
+    async def _refuse(self, org: OrgId, reason: str, caller: Caller, about: str = NOBODY) -> None:
+        by = Actor(org=org, member=NOBODY, client=CLIENT, request_id=caller.request_id)
+        await self._control.for_org(org).note("session.refuse", about, by, {"reason": f"sso: {reason}"})
 
     def _signed_in(self, member: Member, identity: Identity) -> SignedIn:
         methods = tuple(word for word in identity.amr if word != FEDERATED)

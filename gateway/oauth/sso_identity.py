@@ -41,11 +41,13 @@ _CODES: Final[Mapping[str, str]] = {
 
 class IdentityError(Exception):
     """What the provider says is not to be believed, or not enough. `reason` is for the audit log, the message is
-    shown to the person; neither holds anything of a token."""
+    shown to the person; neither holds anything of a token. `member`: the id of the account it is about, '' while
+    that is not known."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, member: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+        self.member = member
 
 
 class Identity(Struct, frozen=True):

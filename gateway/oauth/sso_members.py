@@ -59,7 +59,8 @@ class Admission:
         by = Actor(provider.org, "system", CLIENT, caller.request_id)
         member = await self._member(store, provider, who, by)
         if member.state is not State.ACTIVE:
-            raise IdentityError("suspended", "your account here is suspended; ask an admin of your organization")
+            text = "your account here is suspended; ask an admin of your organization"
+            raise IdentityError("suspended", text, member.id)
         if who.groups is not None:
             member = await self._roles(store, provider, member, frozenset(who.groups), by)
             await self._teams(store, provider, member.id, frozenset(who.groups), by)
@@ -71,7 +72,7 @@ class Admission:
                     f"your role '{demand.role}' asks for a stronger sign-in than this was; sign in at your"
                     " provider with a second factor, and try again"
                 )
-                raise IdentityError(f"weak sign-in for {demand.role}", text)
+                raise IdentityError(f"weak sign-in for {demand.role}", text, member.id)
         return member
 
     async def _member(self, store: OrgStore, provider: IdentityProvider, who: Identity, by: Actor) -> Member:
@@ -91,7 +92,7 @@ class Admission:
         # A crash here leaves a member who is not linked: the next sign-in finds them by their address.
         if not await store.idp.link(provider.issuer, who.subject, member.id, by):
             text = "the account with your e-mail address belongs to another person at the provider; ask an admin"
-            raise IdentityError("linked already", text)
+            raise IdentityError("linked already", text, member.id)
         return member
 
     async def _by_email(self, store: OrgStore, provider: IdentityProvider, who: Identity, by: Actor) -> Member:

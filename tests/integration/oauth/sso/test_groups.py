@@ -168,6 +168,8 @@ async def test_a_role_may_ask_for_a_stronger_sign_in(house: House) -> None:
         page = await house.come_back()
         assert (page.status_code, "stronger sign-in" in alert(page)) == (403, True)
         assert (await house.refusals())[-1] == "sso: weak sign-in for admin"
+        noted = (await house.noted("session.refuse"))[-1]
+        assert (noted.actor.member, noted.target.startswith("mem_")) == ("anonymous", True)
     for claims in ({"amr": ["pwd", "mfa"]}, {"amr": ["hwk"]}, {"acr": "gold"}):
         house.provider.claims = {"groups": ["admins"], **claims}
         assert (await house.sign_in())["roles"] == ["admin", "member"]
