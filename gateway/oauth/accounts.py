@@ -17,7 +17,7 @@ from gateway.oauth.errors import (
 )
 from gateway.oauth.lockout import Lockout
 from gateway.oauth.passwords import Passwords, check_password
-from gateway.oauth.sso_only import require_password
+from gateway.oauth.sso_only import is_closed, require_password
 from gateway.oauth.store import OAuthStore, StoredInvitation
 from gateway.oauth.throttle import Throttles
 from tenants.ids import PLATFORM, InvalidIdError, MemberId, OrgId
@@ -100,6 +100,10 @@ class Accounts:
             return (await self._control.orgs.get(member.org)).state is State.ACTIVE
         except NotFoundError:
             return False
+
+    async def password_closed(self, member: Member) -> bool:
+        """Whether the organization signs in at its provider only, and `member` has no key to the other door."""
+        return await is_closed(self._control, member)
 
     async def member(self, org: OrgId, member: MemberId) -> Member | None:
         """The member as it stands now, if it may sign in."""

@@ -128,10 +128,10 @@ class UserGrants:
         member = await self._accounts.member(family.org, family.member)
         if member is None:
             raise InvalidGrantError("the account of this session may not sign in any more")
-        if not await self._signin.still(member, parted(family.amr)):
+        if lacking := await self._signin.lacks(member, parted(family.amr)):
             await self._refresh.end(family)
-            await self._note("session.revoke", member, client.id, caller, {"reason": "second factor demanded"})
-            raise InvalidGrantError("a second factor is demanded of this account by now: sign in again")
+            await self._note("session.revoke", member, client.id, caller, {"reason": f"{lacking} demanded"})
+            raise InvalidGrantError(f"{lacking} is demanded of this account by now: sign in again")
         # Signed before the token is used up: a key that is out of reach must not end the session.
         access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=family, jkt=jkt)
         try:

@@ -89,9 +89,13 @@ class SignIn:
         await self.finished(who)
         return who
 
-    async def still(self, member: Member, amr: tuple[str, ...]) -> bool:
-        """Whether a session that began so may go on: not without a second factor where one is demanded by now."""
-        return SEVERAL in amr or FEDERATED in amr or not await self._factors.demanded(member)
+    async def lacks(self, member: Member, amr: tuple[str, ...]) -> str:
+        """What a session that began so has not, and is demanded by now: '' where it may go on."""
+        if FEDERATED in amr:
+            return ""
+        if await self._accounts.password_closed(member):
+            return "single sign-on"
+        return "" if SEVERAL in amr or not await self._factors.demanded(member) else "second factor"
 
     async def finished(self, who: SignedIn) -> None:
         """Raises `SecondFactorError` unless nothing is due."""

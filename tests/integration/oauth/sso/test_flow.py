@@ -5,7 +5,10 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+
 from gateway.oauth.digests import sha256
+from gateway.oauth.errors import InvalidGrantError
 from policies.facts import Role
 from tenants.ids import MemberId
 from tests.fakes.oidc import CLIENT, SECRET, basic
@@ -189,6 +192,28 @@ async def test_where_passwords_are_closed_one_opens_nothing(house: House) -> Non
     status, text = await password("own@acme.example")
     assert status == 200, text
     assert [change.target for change in await house.noted("session.break_glass")] == [owner.id]
+
+
+async def test_where_passwords_are_closed_sessions_that_one_began_end_at_their_next_renewal(house: House) -> None:
+    bench = house.bench
+    owner = await house.join(MemberId("mem_own"), "own@acme.example", Role.OWNER)
+    await bench.join(ACME, owner.id, owner.email)
+    sessions = []
+    for email in ("ada@acme.example", owner.email):
+        device = await bench.begin()
+        await bench.decide(device["user_code"], email=email)
+        sessions.append((await bench.redeem(device["device_code"]))["refresh_token"])
+    federated = (await house.tokens(await house.come_back()))["refresh_token"]
+    await house.bind(only=True, break_glass=(owner.id,))
+    with pytest.raises(InvalidGrantError, match="single sign-on"):
+        await bench.refresh(sessions[0])
+    assert (await house.noted("session.revoke"))[-1].detail["reason"] == "single sign-on demanded"
+    assert (await bench.refresh(sessions[1]))["access_token"], "who has the key to the emergency door keeps theirs"
+    form = {"grant_type": "refresh_token", "refresh_token": federated, "client_id": "orgate-cli"}
+    assert (await house.client.post("/oauth/token", data=form)).status_code == 200
+    await house.bind(only=False)
+    with pytest.raises(InvalidGrantError):
+        await bench.refresh(sessions[0])
 
 
 async def test_a_wrong_password_says_nothing_of_single_sign_on(house: House) -> None:
