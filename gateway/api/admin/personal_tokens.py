@@ -13,8 +13,9 @@ from gateway.api.admin.caller import Caller, CallerDependency
 from gateway.api.admin.problems import invalid
 from gateway.api.admin.resource import After, Page, PageLimit, page, with_filters
 from gateway.api.admin.routing import operation
+from gateway.errors import ForbiddenError
 from policies.facts import Action
-from tenants.ids import is_member_id, new_static_key_id
+from tenants.ids import is_member_id, is_service_id, new_static_key_id
 from tenants.opaque import OpaqueKind, digest_of, new_key
 from tenants.roles import Operation
 from tenants.statickeys import DAY_S, DEFAULT_DAYS, EVERY_ACTION, StaticKey
@@ -68,7 +69,7 @@ async def list_own(caller: CallerDependency, after: After = "", limit: PageLimit
 )
 async def create_own(caller: CallerDependency, data: RequestBody[OwnTokenBody]) -> Response[MadeToken]:
     """It does what you may do now and later, narrowed by what it is made for, and opens completions alone. Your
-    organization has to have turned personal tokens on."""
+    organization has to have turned personal tokens on. A service account makes none for itself: an admin does."""
     return await _made(caller, caller.principal.member, data, "/admin/v1/me/personal-tokens")
 
 
@@ -150,7 +151,17 @@ async def _manageable(caller: Caller, subject: str) -> None:
     await caller.require_manage(member.roles, member.roles)
 
 
+async def _refuse_itself(caller: Caller) -> None:
+    """A job that has a token for a quarter of an hour must not make one of it that outlives the job by a year."""
+    rule = Operation.OWN_PERSONAL_TOKEN_CREATE
+    await caller.store.note("admin.refuse", rule, caller.actor, {"reason": "a service account for itself"})
+    text = "A service account makes no personal token for itself: an admin makes it, with `--service`."
+    raise ForbiddenError(text, rule=rule)
+
+
 async def _made(caller: Caller, subject: str, body: OwnTokenBody | TokenBody, path: str) -> Response[MadeToken]:
+    if is_service_id(subject) and subject == caller.principal.member:
+        await _refuse_itself(caller)
     for name in body.models:
         try:
             await caller.store.models.get(name)

@@ -163,6 +163,20 @@ async def test_a_service_account_may_have_one(on: World) -> None:
     assert [(one.subject, one.roles) for one in tenant.static_keys.values()] == [(bot, (Role.MEMBER,))]
 
 
+async def test_a_service_account_makes_none_for_itself(on: World) -> None:
+    """A job's token is of minutes: it must not become one of a year."""
+    body = {"name": "bot", "roles": ["member", "admin"]}
+    bot = (await on.ask("POST", "/orgs/acme/services", json=body)).json()["id"]
+    bearer = on.bearer(Role.OWNER, claims={"sub": bot, "roles": ["member", "admin"]})
+    for path, more in ((OWN, {}), (ALL, {"subject": bot})):
+        answer = await on.client.post(f"/admin/v1{path}", json={"name": "x", **more}, headers=bearer)
+        assert (answer.status_code, "--service" in answer.json()["detail"]) == (403, True)
+        entry = await on.last_entry()
+        assert (entry["action"], entry["target"]) == ("admin.refuse", "own_personal_token.create")
+    assert keys(on) == set()
+    assert (await on.client.get(f"/admin/v1{OWN}", headers=bearer)).status_code == 200
+
+
 async def test_there_are_ten_at_most(on: World) -> None:
     for _ in range(10):
         await make(on)
