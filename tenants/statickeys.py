@@ -2,7 +2,8 @@
 
 A key has no roles and no teams of its own: it does what its owner may do now, narrowed by what it was made for. So
 what is taken from its owner is taken from it with the next snapshot. It dies for good with what it hangs on: its
-owner suspended or deleted, its organization suspended or turning personal tokens off.
+owner suspended, deleted or made an owner of the organization (somebody lesser may have made it), its organization
+suspended or turning personal tokens off.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import structs
 from sqlalchemy import delete, select, update
 
+from tenants.idprules import top_role
 from tenants.ids import MemberId
 from tenants.models import Limit, LimitScope, Member, ModelAlias, OrgRule, State, Upstream
 from tenants.revocations import revoke_tokens
@@ -44,12 +45,15 @@ class Members(ScopedRepository[Member]):
             raise AlreadyExistsError("another member has this e-mail address")
         if old is None:
             return structs.replace(new, not_before=0)
-        if old.state is State.ACTIVE and new.state is not State.ACTIVE:
+        suspended = old.state is State.ACTIVE and new.state is not State.ACTIVE
+        top = top_role(self._org)
+        # An admin may hold a key of somebody who becomes an owner, and only owners make keys of owners.
+        if suspended or (top in new.roles and top not in old.roles):
             await statickeys.end(transaction, self._org, new.id)
         elif set(old.roles) != set(new.roles):
             await statickeys.changed(transaction, self._org, new.id)
         # An access token says what its member may do until it ends: what is taken away ends it now.
-        if set(old.roles) - set(new.roles) or (old.state is State.ACTIVE and new.state is not State.ACTIVE):
+        if set(old.roles) - set(new.roles) or suspended:
             revocation = revoke_tokens(self._org, transaction.now, member=new.id)
             await transaction.revoke(revocation)
             return structs.replace(new, not_before=max(old.not_before, revocation.not_before))

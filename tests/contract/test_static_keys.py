@@ -154,6 +154,22 @@ async def test_a_key_dies_with_what_it_hangs_on_and_stays_dead(stocked: SqlContr
     assert [one.id for one in await served(stocked, GLOBEX)] == [theirs.id]
 
 
+async def test_who_becomes_an_owner_has_none_of_before(stocked: SqlControlStore) -> None:
+    mine = stocked.for_org(ACME)
+    await make(stocked, key(created_by="mem_admin"))
+    bots = await make(stocked, key(BOT))
+    ann = await mine.members.get(ANN)
+    ann = await mine.members.replace(structs.replace(ann, roles=(Role.MEMBER, Role.ADMIN)), ann.version, OPERATOR)
+    assert len(await served(stocked)) == 2
+    seen = await stocked.version()
+    owner = await mine.members.replace(structs.replace(ann, roles=(Role.OWNER,)), ann.version, OPERATOR)
+    assert ACME in (await stocked.changed_since(seen))[1]
+    assert [one.id for one in await served(stocked)] == [bots.id]
+    made = await make(stocked, key())
+    await mine.members.replace(structs.replace(owner, name="Ann"), owner.version, OPERATOR)
+    assert {one.id for one in await served(stocked)} == {bots.id, made.id}, "an owner's own stay"
+
+
 async def test_a_deleted_members_are_gone(stocked: SqlControlStore) -> None:
     await make(stocked, key())
     await stocked.for_org(ACME).members.delete(ANN, 1, OPERATOR)

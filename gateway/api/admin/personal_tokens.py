@@ -114,8 +114,6 @@ async def index(
 )
 async def create(caller: CallerDependency, data: RequestBody[TokenBody]) -> Response[MadeToken]:
     """Whoever has it speaks for `subject`: only owners make one for an owner."""
-    if is_member_id(data.subject):
-        await _manageable(caller, data.subject)
     return await _made(caller, data.subject, data, f"/admin/v1/orgs/{caller.org}/personal-tokens")
 
 
@@ -180,8 +178,12 @@ async def _made(caller: Caller, subject: str, body: OwnTokenBody | TokenBody, pa
         created_at=now,
         expires_at=now + body.days * DAY_S,
     )
-    # A crash after this leaves a token that nobody has seen: it is listed, and can be taken back.
-    made = await caller.store.static_keys.create(item, digest_of(key), caller.actor)
+    async with caller.deps.turn:
+        # Within the turn: of who becomes an owner just now, an admin's key would come after the old ones ended.
+        if isinstance(body, TokenBody) and is_member_id(subject):
+            await _manageable(caller, subject)
+        # A crash after this leaves a token that nobody has seen: it is listed, and can be taken back.
+        made = await caller.store.static_keys.create(item, digest_of(key), caller.actor)
     await caller.live()
     return Response(MadeToken(made, key), status_code=201, headers={"Location": f"{path}/{made.id}"})
 

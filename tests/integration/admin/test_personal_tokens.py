@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
+from msgspec import structs
 
 from policies.facts import Role
 from tenants.ids import PLATFORM
 from tenants.opaque import OpaqueKind, digest_of, kind_of
-from tests.integration.admin.world import ACME, GLOBEX, MODEL, UPSTREAM, World
+from tests.integration.admin.world import ACME, GLOBEX, MODEL, SETUP, UPSTREAM, World
 
 OWN = "/me/personal-tokens"
 ALL = "/orgs/acme/personal-tokens"
@@ -152,6 +154,28 @@ async def test_admins_make_them_for_others_but_owners_alone_for_owners(on: World
     for stranger in (theirs, "mem_00000000000000000000", "svc_00000000000000000000", ""):
         answer = await on.ask("POST", ALL, Role.ADMIN, json={"name": "x", "subject": stranger})
         assert answer.status_code == 422, answer.text
+
+
+async def test_an_admins_for_a_member_does_not_become_an_owners(on: World) -> None:
+    held = on.members[ACME, Role.MEMBER]
+    await make(on, Role.ADMIN, ALL, subject=held.id)
+    body = {"email": held.email, "name": held.name, "roles": ["owner"]}
+    put = await on.ask("PUT", f"/orgs/acme/members/{held.id}", json=body, headers={"if-match": "*"})
+    assert put.status_code == 200
+    assert keys(on) == set()
+    assert "personal_token.revoke" in await on.actions()
+
+
+async def test_one_for_another_waits_for_a_promotion_under_way(on: World) -> None:
+    held = on.members[ACME, Role.MEMBER]
+    async with on.deps.turn:
+        asked = asyncio.create_task(on.ask("POST", ALL, Role.ADMIN, json={"name": "x", "subject": held.id}))
+        done, _ = await asyncio.wait([asked], timeout=0.1)
+        assert not done
+        promoted = structs.replace(held, roles=(Role.OWNER,))
+        await on.store.for_org(ACME).members.replace(promoted, held.version, SETUP)
+    assert (await asked).status_code == 403
+    assert keys(on) == set()
 
 
 async def test_a_service_account_may_have_one(on: World) -> None:
