@@ -236,7 +236,11 @@ def render() -> str:
                     f"{client_auth.WRONG_FOR_A_CLIENT} in {client_auth.PERIOD_S:.0f} s",
                 ),
                 ("wait between polls", f"{default['device_interval_s']} s, five more after each `slow_down`"),
-                ("sign-ins waiting at once", str(device.MAX_PENDING)),
+                (
+                    "device sign-ins waiting at once",
+                    f"{device.MAX_PENDING}; {device.MAX_OF_BUILT_IN} of one built-in client,"
+                    f" {device.MAX_OF_ORG} of one organization's own clients",
+                ),
                 ("sign-ins begun from one address", f"{device.STARTS_PER_ADDRESS} in {device.PERIOD_S:.0f} s"),
                 ("wrong user codes of one member", f"{device.WRONG_CODES_PER_MEMBER} in {device.PERIOD_S:.0f} s"),
                 (

@@ -27,7 +27,14 @@ from tenants.models import Member
 ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 section 6.1: no vowels, no digits, 34.5 bits in eight letters
 LETTERS: Final = 8
 MAX_PENDING: Final = 10_000
-STARTS_PER_ADDRESS: Final = 500
+MAX_OF_BUILT_IN: Final = 4_000
+MAX_OF_ORG: Final = 500
+STARTS_PER_ADDRESS: Final = 100
+"""Pending at once: of all; of each built-in client, which anybody may begin with; of one organization's own
+clients together. The two built-in ones leave organizations 2,000. An address (an IPv6 /64) begins 100 in ten
+minutes, which is how long they wait, and 200 across the end of a window: to fill a built-in client's share takes
+20 to 40 addresses, and the other client and organizations' own go on."""
+
 WRONG_CODES_PER_MEMBER: Final = 10
 PERIOD_S: Final = 600.0
 SLOWER_S: Final = 5.0
@@ -78,7 +85,11 @@ class DeviceFlow:
         await self._starts.check(caller.address)
         await self._starts.charge(caller.address)
         now = self._clock()
-        if await self._store.pending_devices(now) >= MAX_PENDING:
+        most = MAX_OF_ORG if org_of(client) else MAX_OF_BUILT_IN
+        if (
+            await self._store.pending_devices(now, client) >= most
+            or await self._store.pending_devices(now) >= MAX_PENDING
+        ):
             raise TemporarilyUnavailableError("too many sign-ins are waiting", retry_after_s=30)
         device_code = urlsafe_b64encode(self._random(32)).rstrip(b"=").decode()
         while True:  # ends: two of at most 10,000 pending codes meet about once in two million

@@ -26,6 +26,7 @@ from gateway.oauth.store import (
     StoredInvitation,
 )
 from gateway.oauth.tables import attempts, codes, devices, families, invitations, metadata, passwords
+from tenants.clients import org_of
 from tenants.ids import MemberId, OrgId
 from tenants.sql.connecting import EVERY_ORG
 from tenants.sql.dialect import READ_ONLY, unavailable, within
@@ -155,12 +156,15 @@ class SqlOAuthStore:
         except IntegrityError:
             raise DuplicateUserCodeError from None
 
-    async def pending_devices(self, now: float) -> int:
+    async def pending_devices(self, now: float, client: str = "") -> int:
         table = devices.c
+        pending = [table.expires_at > now, table.status == DeviceStatus.PENDING.value]
+        if org := org_of(client):
+            pending.append(table.client.startswith(f"{org}.", autoescape=True))
+        elif client:
+            pending.append(table.client == client)
         async with self._read() as connection:
-            count = await connection.scalar(
-                select(func.count()).where(table.expires_at > now, table.status == DeviceStatus.PENDING.value)
-            )
+            count = await connection.scalar(select(func.count()).where(*pending))
         return count or 0
 
     async def device(self, digest: str) -> DeviceGrant | None:

@@ -149,7 +149,9 @@ class OAuthStore(Protocol):
     async def add_device(self, grant: DeviceGrant, now: float) -> None:
         """Raises `DuplicateUserCodeError`. Forgets grants that have long expired."""
 
-    async def pending_devices(self, now: float) -> int: ...
+    async def pending_devices(self, now: float, client: str = "") -> int:
+        """How many wait: of all clients, or of `client`. Those of an organization count together."""
+
     async def device(self, digest: str) -> DeviceGrant | None: ...
     async def device_of(self, user_code_digest: str, now: float) -> DeviceGrant | None:
         """The pending, unexpired grant with that user code."""

@@ -106,6 +106,15 @@ async def test_old_attempts_are_forgotten(store: OAuthStore) -> None:
     assert await store.attempts("a") == Attempts()
 
 
+async def test_pending_devices_are_counted_for_each_client_and_organization(store: OAuthStore) -> None:
+    for number, client in enumerate(("orgate-cli", "orgate-editor", "acme.one", "acme.two", "acme-x.one")):
+        await store.add_device(grant(digest=f"d{number}", user_code_digest=f"u{number}", client=client), NOW)
+    assert await store.pending_devices(NOW) == 5
+    for client, waiting in (("orgate-cli", 1), ("acme.one", 2), ("acme.new", 2), ("acme-x.one", 1), ("a.one", 0)):
+        assert await store.pending_devices(NOW, client) == waiting, client
+    assert await store.pending_devices(NOW + 600, "acme.one") == 0
+
+
 async def test_a_device_grant_is_decided_once_and_redeemed_once(store: OAuthStore) -> None:
     await store.add_device(grant(), NOW)
     assert await store.device("d1") == grant()

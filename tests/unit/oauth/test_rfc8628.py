@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from gateway.oauth.caller import Caller
-from gateway.oauth.device import DeviceFlow
+from gateway.oauth.clients import BUILT_IN
+from gateway.oauth.device import MAX_OF_BUILT_IN, MAX_OF_ORG, MAX_PENDING, STARTS_PER_ADDRESS, DeviceFlow
 from gateway.oauth.errors import (
     AccessDeniedError,
     AuthorizationPendingError,
@@ -23,7 +24,9 @@ from gateway.oauth.errors import (
     TemporarilyUnavailableError,
     TooManyAttemptsError,
 )
+from tenants.clients import AuthMethod, GrantType
 from tests.unit.oauth.conftest import ACME, ADA, GLOBEX, HERE, ISSUER, USER_CODE, Bench
+from tests.unit.oauth.registered import register
 
 
 async def test_the_whole_flow_gives_tokens_for_one_audience(bench: Bench) -> None:
@@ -212,6 +215,40 @@ async def test_pending_sign_ins_are_bounded(bench: Bench, monkeypatch: pytest.Mo
         await bench.begin()
     bench.now += 600
     assert await bench.begin()
+
+
+async def test_one_built_in_client_leaves_room_for_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.oauth.device.MAX_OF_BUILT_IN", 2)
+    device = await bench.begin()
+    await bench.begin()
+    with pytest.raises(TemporarilyUnavailableError):
+        await bench.begin()
+    assert await bench.begin("orgate-editor")
+    await bench.decide(device["user_code"])  # it waits no more
+    assert await bench.begin()
+
+
+async def test_one_organization_s_clients_leave_room_for_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.oauth.device.MAX_OF_ORG", 2)
+    public = {"auth_method": AuthMethod.NONE, "grant_types": (GrantType.DEVICE_CODE,), "redirect_uris": ()}
+    for name, org in (("one", ACME), ("two", ACME), ("one", GLOBEX)):
+        await register(bench, name, org, **public)
+    await bench.begin("acme.one")
+    await bench.begin("acme.two")
+    for name in ("acme.one", "acme.two"):
+        with pytest.raises(TemporarilyUnavailableError):
+            await bench.begin(name)
+    assert await bench.begin("globex.one")
+    assert await bench.begin()
+
+
+def test_no_share_is_all_of_it() -> None:
+    built_in = [client for client in BUILT_IN.values() if GrantType.DEVICE_CODE in client.grant_types]
+    public = [client for client in built_in if not client.own]
+    assert len(public) * MAX_OF_BUILT_IN + MAX_OF_ORG < MAX_PENDING
+    assert 20 * STARTS_PER_ADDRESS <= MAX_OF_BUILT_IN // 2
 
 
 async def test_two_pending_grants_never_share_a_user_code(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
