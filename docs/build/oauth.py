@@ -230,7 +230,12 @@ def render() -> str:
             [
                 ("an authorization code lives", f"{authorization.CODE_S:.0f} s, once"),
                 ("device and user code live", f"{default['device_expires_s']} s"),
-                ("a pushed request waits", f"{par.EXPIRES_S} s, once; {par.MAX_WAITING} of one client at once"),
+                ("a pushed request waits", f"{par.EXPIRES_S} s, once"),
+                (
+                    "pushed requests of one client at once",
+                    f"{par.MAX_WAITING}; of a public one {par.MAX_WAITING_PUBLIC},"
+                    f" and {par.PUBLIC_FROM_AN_ADDRESS} from one address in {par.EXPIRES_S} s",
+                ),
                 (
                     "wrong proofs of one client from one address",
                     f"{client_auth.WRONG_FOR_A_CLIENT} in {client_auth.PERIOD_S:.0f} s",

@@ -25,7 +25,12 @@ from gateway.oauth.throttle import Throttles
 PREFIX: Final = "urn:ietf:params:oauth:request_uri:"
 EXPIRES_S: Final = 60
 MAX_WAITING: Final = 1_000
-"""Of one client, at once."""
+"""Of one client that authenticates, at once."""
+
+MAX_WAITING_PUBLIC: Final = 10_000
+PUBLIC_FROM_AN_ADDRESS: Final = 100
+"""Of one public client at once, and what one address pushes for it while a request waits: anybody may push in the
+name of such a client, and it takes 50 to 100 addresses to fill it."""
 
 PUSHES_FROM_AN_ADDRESS: Final = 2_000
 PERIOD_S: Final = 600.0
@@ -52,6 +57,7 @@ class PushedRequests:
         self._clock = clock
         self._random = random
         self._pushes = throttle("pushed-requests", PUSHES_FROM_AN_ADDRESS, PERIOD_S)
+        self._public = throttle("pushed-for-public", PUBLIC_FROM_AN_ADDRESS, EXPIRES_S)
 
     async def push(self, form: Mapping[str, str], client: Client, caller: Caller) -> dict[str, str | int]:
         """The endpoint (section 2). `client` has authenticated. Raises what the authorization endpoint would send
@@ -66,7 +72,10 @@ class PushedRequests:
         uri = PREFIX + urlsafe_b64encode(self._random(32)).rstrip(b"=").decode()
         now = self._clock()
         request = Pushed(sha256(uri), client.id, asked, now + EXPIRES_S)
-        if not await self._store.push(request, now, MAX_WAITING):
+        if not client.confidential:
+            await self._public.check(f"{client.id} {caller.address}")
+            await self._public.charge(f"{client.id} {caller.address}")
+        if not await self._store.push(request, now, MAX_WAITING if client.confidential else MAX_WAITING_PUBLIC):
             raise TemporarilyUnavailableError("too many of this client's requests wait", retry_after_s=EXPIRES_S)
         return {"request_uri": uri, "expires_in": EXPIRES_S}
 

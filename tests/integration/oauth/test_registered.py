@@ -6,10 +6,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import pytest
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
 from msgspec.structs import replace
 
+from gateway.api.oauth import oauth_routes
 from gateway.oauth.authorization import PARAMETERS
 from policies.facts import Role
 from tenants.clients import AuthMethod, GrantType, Plane
@@ -237,6 +239,33 @@ async def test_a_pushed_request_does_not_wait_for_ever(client: Http, bench: Benc
     bench.now += 60
     query = {"client_id": "acme.app", "request_uri": uri}
     assert (await client.get("/oauth/authorize", params=query)).status_code == 400
+
+
+async def test_nobody_fills_a_public_client_s_place_for_others(
+    client: Http, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.oauth.par.PUBLIC_FROM_AN_ADDRESS", 2)
+    monkeypatch.setattr("gateway.oauth.par.MAX_WAITING", 1)
+    await bench.start()
+    await register(bench)
+    public = {**ASKED, "client_id": "orgate-cli", "redirect_uri": "http://127.0.0.1:9/callback"}
+    editor = {**public, "client_id": "orgate-editor"}
+    app = Litestar(route_handlers=oauth_routes(bench.service), openapi_config=None, logging_config=None)
+    async with AsyncTestClient(app, base_url=ISSUER) as filling:
+        filling.headers["x-orgate-client"] = "192.0.2.66"
+        for _ in range(2):
+            assert (await post(filling, "par", public)).status_code == 201
+        refused = await post(filling, "par", public)
+        assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
+        assert (await post(filling, "par", editor)).status_code == 201
+        filling.headers["x-orgate-client"] = "192.0.2.67"
+        assert (await post(filling, "par", public)).status_code == 201
+        # One that authenticates answers for itself, from wherever.
+        assert (await post(filling, "par", ASKED, **AUTH)).status_code == 201
+        assert no(await post(filling, "par", ASKED, **AUTH)) == (503, "temporarily_unavailable")
+        bench.now += 60
+        filling.headers["x-orgate-client"] = "192.0.2.66"
+        assert (await post(filling, "par", public)).status_code == 201
 
 
 async def test_what_could_only_be_refused_is_not_taken(client: Http, bench: Bench) -> None:
