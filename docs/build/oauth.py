@@ -230,7 +230,10 @@ def render() -> str:
             [
                 ("an authorization code lives", f"{authorization.CODE_S:.0f} s, once"),
                 ("device and user code live", f"{default['device_expires_s']} s"),
-                ("a pushed request waits", f"{par.EXPIRES_S} s, once"),
+                (
+                    "a pushed request waits",
+                    f"{par.EXPIRES_S} s, once; the pages then take {par.PAGES_S} s at most",
+                ),
                 (
                     "pushed requests of one client at once",
                     f"{par.MAX_WAITING}; of a public one {par.MAX_WAITING_PUBLIC},"

@@ -2,7 +2,7 @@
 
 A `request_uri` is good for a minute, once, and for the client it was given to. What it stands for goes on through
 the sign-in pages with a mark under the server's key, so that a page may take longer than that minute, and nobody
-can change what was pushed.
+can change what was pushed. The mark ends after an hour.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ name of such a client, and it takes 50 to 100 addresses to fill it."""
 
 PUSHES_FROM_AN_ADDRESS: Final = 2_000
 PERIOD_S: Final = 600.0
+PAGES_S: Final = 3_600
+"""How long the pages may take, single sign-on and a second factor among them: what was pushed is old then."""
+
 STALE: Final = "request_uri is unknown, was used, or has expired"
 _ASKED: Final = tuple(name for name in PARAMETERS if name != PUSHED)
 
@@ -91,18 +94,23 @@ class PushedRequests:
             found = await self._store.take(sha256(uri), form.get("client_id", ""), self._clock())
         if found is None:
             raise InvalidRequestUriError(STALE)
-        return {**found.form, PUSHED: self._mark(found.form)}
+        return {**found.form, PUSHED: self._mark(found.form, str(int(self._clock()) + PAGES_S))}
 
     def judge(self, form: Mapping[str, str], client: Client) -> None:
         """Whether a form that comes back from a page is what was pushed, to the letter. Raises
-        `InvalidRequestError` when it is not, and when nothing was pushed though `client` has to."""
+        `InvalidRequestError` when it is not, or was too long ago, and when nothing was pushed though `client` has
+        to."""
         if PUSHED not in form:
             if client.require_par:
                 raise InvalidRequestError("this client pushes its authorization requests (RFC 9126)")
             return
-        if not hmac.compare_digest(form[PUSHED].encode(), self._mark(form).encode()):
+        until = form[PUSHED].partition(".")[0]
+        if not hmac.compare_digest(form[PUSHED].encode(), self._mark(form, until).encode()):
             raise InvalidRequestError("this is not the request that was pushed")
+        if self._clock() >= int(until):
+            raise InvalidRequestError("this request was pushed too long ago; begin again")
 
-    def _mark(self, form: Mapping[str, str]) -> str:
-        asked = json.encode([form.get(name, "") for name in _ASKED])
-        return urlsafe_b64encode(self._key.mac(b"pushed request", asked)).rstrip(b"=").decode()
+    def _mark(self, form: Mapping[str, str], until: str) -> str:
+        """`until`: Unix seconds."""
+        asked = json.encode([until, *(form.get(name, "") for name in _ASKED)])
+        return f"{until}.{urlsafe_b64encode(self._key.mac(b'pushed request', asked)).rstrip(b'=').decode()}"

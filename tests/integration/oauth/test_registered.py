@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from gateway.api.oauth import oauth_routes
 from gateway.oauth.authorization import PARAMETERS
+from gateway.oauth.par import PAGES_S
 from policies.facts import Role
 from tenants.clients import AuthMethod, GrantType, Plane
 from tenants.models import State
@@ -239,6 +240,23 @@ async def test_a_pushed_request_does_not_wait_for_ever(client: Http, bench: Benc
     bench.now += 60
     query = {"client_id": "acme.app", "request_uri": uri}
     assert (await client.get("/oauth/authorize", params=query)).status_code == 400
+
+
+async def test_the_mark_of_a_pushed_request_ends(client: Http, bench: Bench) -> None:
+    await register(bench, require_par=True)
+    uri = (await post(client, "par", ASKED, **AUTH)).json()["request_uri"]
+    shown = await client.get("/oauth/authorize", params={"client_id": "acme.app", "request_uri": uri})
+    marked = {name: value for name, value in Form(shown.text).fields.items() if name in PARAMETERS}
+    until, _, mac = marked["pushed"].partition(".")
+    bench.now += PAGES_S - 1
+    assert (await client.get("/oauth/authorize", params=marked)).status_code == 200
+    longer = f"{int(until) + 3_600}.{mac}"
+    for forged in (longer, f"0{until}.{mac}", f".{mac}", mac, "x.y", until):
+        answer = await client.get("/oauth/authorize", params={**marked, "pushed": forged}, follow_redirects=False)
+        assert "not the request" in back(answer)["error_description"], forged
+    bench.now += 1
+    answer = await client.get("/oauth/authorize", params=marked, follow_redirects=False)
+    assert "too long ago" in back(answer)["error_description"]
 
 
 async def test_nobody_fills_a_public_client_s_place_for_others(
