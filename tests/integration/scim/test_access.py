@@ -147,6 +147,34 @@ async def test_where_a_provider_may_change_owners_only_they_make_its_tokens(worl
     assert (await world.ask("POST", "/orgs/acme/scim/tokens", Role.OWNER, json={})).status_code == 201
 
 
+async def test_owners_are_not_given_to_who_holds_a_token_that_none_of_them_made(world: World) -> None:
+    """An admin's token of before would be a way around what only owners may do."""
+
+    async def made(role: Role, **body: Any) -> str:
+        answer = await world.ask("POST", "/orgs/acme/scim/tokens", role, json=body)
+        return str(answer.json()["token"]["id"])
+
+    async def turn_on() -> httpx.Response:
+        return await world.ask("PUT", "/orgs/acme/scim", json={"owners": True}, headers={"if-match": "*"})
+
+    await made(Role.ADMIN, days=1)
+    world.clock.seconds += 2 * 86_400
+    owners, admins, operators = await made(Role.OWNER), await made(Role.ADMIN), await made(Role.OPERATOR)
+    refused = await turn_on()
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:orgate:problem:tokens-of-others")
+    named = re.findall(r"scim-[0-9a-f]{12}", refused.json()["detail"])
+    assert sorted(named) == sorted([admins, operators])
+    assert owners not in named
+    assert (await world.store.for_org(ACME).scim.settings()).owners is False
+    same = await world.ask("PUT", "/orgs/acme/scim", Role.ADMIN, json={"owners": False}, headers={"if-match": "*"})
+    assert same.status_code == 200
+    for one in (admins, operators):
+        assert (await world.ask("DELETE", f"/orgs/acme/scim/tokens/{one}")).status_code == 204
+    assert (await turn_on()).status_code == 200
+    again = await world.ask("PUT", "/orgs/acme/scim", json={"owners": True}, headers={"if-match": "*"})
+    assert again.status_code == 200
+
+
 async def test_a_suspended_organization(acme: Scim) -> None:
     org = await acme.world.store.orgs.get(ACME)
     await acme.world.ask("POST", "/orgs/acme/suspend", Role.OPERATOR)
