@@ -18,7 +18,7 @@ from gateway.api.oauth.account_pages import Shown
 from gateway.api.oauth.factor_pages import Sent
 from gateway.api.oauth.failures import translated
 from gateway.api.oauth.forms import HttpRequest, caller_of, query_of, read_form
-from gateway.api.oauth.steps import HTML, TICKET, Asked, Detour, SingleSignOn, begin, take
+from gateway.api.oauth.steps import HTML, TICKET, Asked, SingleSignOn, begin, take
 from gateway.oauth.account import Visit
 from gateway.oauth.caller import Caller
 from gateway.oauth.clients import BUILT_IN
@@ -61,17 +61,17 @@ class AccountPage:
 class Account:
     """The handlers."""
 
-    def __init__(
-        self, service: OAuthService, sso: SingleSignOn | None = None, detour: Detour | None = None
-    ) -> None:
+    def __init__(self, service: OAuthService, sso: SingleSignOn | None = None) -> None:
         self._service = service
         self._sso = sso
-        self._detour = detour
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Account:
         return self  # Litestar copies its handlers and what they are bound to
 
     async def page(self, request: HttpRequest) -> Response[Any]:
+        """What is shown. An address names an organization to fill it in, and leads nowhere by itself: nothing is
+        asked after a sign-in here, so that a link to somebody else's provider would sign them in, in this
+        browser."""
         form = query_of(request)
         try:
             visit = await self._service.account.visit(_held(request))
@@ -79,8 +79,7 @@ class Account:
                 return await self._shown(request, visit)
         except StoreUnavailableError as error:
             return begin(request, AccountPage(self._service), form, translated(error))
-        away = await self._detour(request, AccountPage(self._service), form) if self._detour else None
-        return away or begin(request, AccountPage(self._service), form)
+        return begin(request, AccountPage(self._service), form)
 
     async def form(self, request: HttpRequest) -> Response[Any]:
         """The steps of the sign-in. A session of before ends with the new one: a browser has one."""

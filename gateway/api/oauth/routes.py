@@ -41,7 +41,7 @@ def oauth_routes(service: OAuthService) -> list[ControllerRouterHandler]:
     leave, detour = (sso.leave, sso.detour) if sso is not None else (None, None)
     server = AuthorizationServer(service)
     authorize, device = Authorize(service, leave, detour), Device(service, leave)
-    account = Account(service, leave, detour)
+    account = Account(service, leave)
     return [
         Router(
             path="/",

@@ -81,7 +81,8 @@ SingleSignOn = Callable[[HttpRequest, SignInPage, Mapping[str, str]], Awaitable[
 goes on with `proceed`."""
 
 Detour = Callable[[HttpRequest, SignInPage, Mapping[str, str]], Awaitable[Response[Any] | None]]
-"""The same at once, where the page's address names an organization without passwords; None: stay."""
+"""The same at once, where the page's address names an organization without passwords; None: stay. Of pages alone
+that ask for a yes after it: who follows somebody else's link sees there whose account it is."""
 
 
 async def take(

@@ -175,6 +175,23 @@ async def test_where_passwords_are_closed_the_address_leads_away_at_once(house: 
     assert house.claims(await house.tokens(page))["sub"] == ADA
 
 
+async def test_no_link_signs_anybody_in_at_the_account_page(house: House) -> None:
+    """Whoever has a provider of their own could send somebody there and back, and have them signed in as another."""
+    owner = await house.join(MemberId("mem_own"), "own@acme.example", Role.OWNER)
+    await house.bind(only=True, break_glass=(owner.id,))
+    page = await house.client.get("/oauth/account", params={"org": "acme"}, follow_redirects=False)
+    assert (page.status_code, Form(page.text).fields["org"]) == (200, "acme")
+    assert not [name for name in house.client.cookies if "sso" in name]
+    form = {**Form(page.text).fields, "action": "sso"}
+    cross = await house.client.post("/oauth/account", data={**form, "csrf_token": "A" * 43})
+    assert cross.status_code == 403
+    assert not [name for name in house.client.cookies if "sso" in name]
+    url = await house.leave(path="/oauth/account")
+    back = await house.back(house.provider.authorize(url))
+    assert (back.status_code, back.headers["location"]) == (303, "/oauth/account")
+    assert "ada@acme.example" in (await house.client.get("/oauth/account")).text
+
+
 async def test_where_passwords_are_closed_one_opens_nothing(house: House) -> None:
     owner = await house.join(MemberId("mem_own"), "own@acme.example", Role.OWNER)
     await house.bench.join(ACME, owner.id, owner.email)
