@@ -23,7 +23,12 @@ from msgspec import DecodeError, Struct, json
 
 from gateway.oauth.caller import Caller
 from gateway.oauth.digests import ServerKey, sha256
-from gateway.oauth.errors import InvalidRequestError, OAuthError
+from gateway.oauth.errors import (
+    InvalidRequestError,
+    OAuthError,
+    TemporarilyUnavailableError,
+    TooManyAttemptsError,
+)
 from gateway.oauth.provider import Issuer, Metadata, ProviderDownError, ProviderError, Providers
 from gateway.oauth.signin import FEDERATED, SignedIn
 from gateway.oauth.sso_identity import Exchange, Identity, IdentityError
@@ -52,6 +57,10 @@ MAX_COOKIE: Final = 3_600
 
 STARTS_PER_ADDRESS: Final = 500
 """In ten minutes: a company behind one address signs in on a Monday morning."""
+
+STRANGERS_NOTED: Final = 60
+"""Refusals about nobody known that an organization's log takes in ten minutes. Anybody can bring them about, from
+as many addresses as they have; one that is about an account is always noted."""
 
 PERIOD_S: Final = 600.0
 _STATE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -158,6 +167,7 @@ class SingleSignOn:
         self._base = base
         self._exchange = Exchange(providers, now)
         self._starts = throttle("sso-starts", STARTS_PER_ADDRESS, PERIOD_S)
+        self._strangers = throttle("sso-strangers", STRANGERS_NOTED, PERIOD_S)
 
     @classmethod
     def of(
@@ -228,7 +238,7 @@ class SingleSignOn:
 
     async def finish(self, flow: Flow, org: str, query: Mapping[str, str], caller: Caller) -> SignedIn:
         """Who came back to the redirect URI of `org`, with the answer `query`. Raises `OAuthError`; each refusal
-        is in the organization's audit log."""
+        is in the organization's audit log, but for `STRANGERS_NOTED`."""
         if not await self._used.use(flow.org + _USED, sha256(flow.state), flow.until, self._now()):
             raise InvalidRequestError("this sign-in has come to its end already; begin again")
         provider = await self._provider(flow.org)
@@ -304,6 +314,14 @@ class SingleSignOn:
         return await self._control.for_org(found.id).idp.get() if found.state is State.ACTIVE else None
 
     async def _refuse(self, org: OrgId, reason: str, caller: Caller, about: str = NOBODY) -> None:
+        if about == NOBODY:
+            try:
+                await self._strangers.check(org)
+                await self._strangers.charge(org)
+            except TooManyAttemptsError:
+                return  # the person is told all the same
+            except TemporarilyUnavailableError:
+                pass  # noted: where nothing is counted nobody can set out, and few are on their way
         by = Actor(org=org, member=NOBODY, client=CLIENT, request_id=caller.request_id)
         await self._control.for_org(org).note("session.refuse", about, by, {"reason": f"sso: {reason}"})
 

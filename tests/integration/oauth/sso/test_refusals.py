@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from joserfc.jwk import OctKey
+from msgspec.structs import replace
 
 from gateway.oauth.provider import ROLLED_S, Issuer
 from policies.facts import Role
@@ -135,6 +136,33 @@ async def test_what_the_browser_brings_is_judged(house: House) -> None:
         assert "<script>" not in page.text
         (reason,) = (await house.refusals())[number:]
         assert "script" not in reason
+
+
+@pytest.fixture
+def two_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.oauth.sso.STRANGERS_NOTED", 2)
+
+
+@pytest.mark.usefixtures("two_noted")
+async def test_strangers_do_not_fill_the_log_and_hide_nobody_s_refusal(house: House) -> None:
+    await house.bind(GLOBEX)
+    for number in range(4):
+        house.client.headers["x-orgate-client"] = f"192.0.2.{number}"
+        page = await house.come_back(error="access_denied")
+        assert (page.status_code, "refused the sign-in" in alert(page)) == (403, True)
+    assert len(await house.refusals()) == 2
+    brought = house.provider.authorize(await house.leave("globex"))
+    await house.back({**brought, "error": "access_denied"}, "globex")
+    assert (await house.noted("session.refuse"))[-1].org == GLOBEX
+    found = await house.member()
+    await house.bench.control.for_org(ACME).members.replace(
+        replace(found, state=State.SUSPENDED), found.version, BY
+    )
+    assert "suspended" in alert(await house.come_back())
+    assert [change.target for change in await house.noted("session.refuse")].count(ADA) == 1
+    house.bench.now += 600
+    await house.come_back(error="access_denied")
+    assert len(await house.refusals()) == 5
 
 
 async def test_an_answer_without_iss_is_taken_from_those_who_never_say_it(house: House) -> None:
