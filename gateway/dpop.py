@@ -36,6 +36,8 @@ _UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]")  # RFC 3986 section 2.3
 _PORTS: Final = {"https": 443, "http": 80}
 _SPAN_S: Final = 30
 _SPANS: Final = (PAST_S + AHEAD_S) // _SPAN_S + 1
+_FLOOR: Final = 512
+"""What part of the capacity an organization has whatever others do: one in so many."""
 
 
 class ProofError(Exception):
@@ -185,9 +187,11 @@ def _refuse(reason: str) -> NoReturn:
 class Proofs:
     """Remembers the proofs of the last minute and a half, so that each counts once (section 11.1). For one loop.
 
-    `clock` gives Unix seconds. At most `capacity` are remembered, a quarter of them one organization's; without
-    room a proof is refused: forgetting others would let those be used again. 262,144 take 25 MB, and are 2,900 a
-    second.
+    `clock` gives Unix seconds. At most `capacity` are remembered: 262,144 take 25 MB, and are 2,900 a second.
+    Without room a proof is refused: forgetting others would let those be used again. Who is refused is who fills
+    their part. Three quarters are shared, of which an organization has at most a third of what the others leave
+    (dynamic thresholds, as in the buffers of switches): a quarter of `capacity` when it is alone. The last quarter
+    is kept for those who come when that is full: each has a 512th of `capacity` whatever others do, 128 of them.
     """
 
     def __init__(self, clock: Callable[[], float], capacity: int = 262_144) -> None:
@@ -206,8 +210,9 @@ class Proofs:
         key = blake2b(f"{org}\0{proof.jkt}\0{proof.jti}".encode(), digest_size=16).digest()
         if any(key in one.seen for one in self._spans):
             _refuse("it was used before; make a new one for each request")
-        full = sum(len(one.seen) for one in self._spans) >= self._capacity
-        if full or sum(one.of.get(org, 0) for one in self._spans) >= max(self._capacity // 4, 1):
+        taken, mine = sum(len(one.seen) for one in self._spans), sum(one.of.get(org, 0) for one in self._spans)
+        free = self._capacity - self._capacity // 4 - taken
+        if taken >= self._capacity or mine >= max(free // 2, self._capacity // _FLOOR, 1):
             raise UnavailableError("too many requests with DPoP proofs at once", retry_after_s=1)
         last = self._spans[-1]
         last.seen.add(key)

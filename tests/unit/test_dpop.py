@@ -271,15 +271,54 @@ def test_without_room_a_proof_is_refused_and_none_is_forgotten() -> None:
     with pytest.raises(UnavailableError) as caught:
         bench.use("a2")
     assert caught.value.retry_after_s
-    for org in ("b", "c", "d"):  # one organization does not take the room of the others
+    for org in "bcdefg":
         bench.use("x", org=org)
-        bench.use("y", org=org)
     with pytest.raises(UnavailableError):
-        bench.use("z", org="e")
+        bench.use("x", org="h")  # eight are eight
     assert bench.used("a0")
     assert bench.used("a1")
     bench.now += 120
     bench.use("a2")
+
+
+def fill(bench: Bench, org: str) -> int:
+    """How many proofs of `org` are taken until one is not."""
+    for taken in range(10_000):
+        try:
+            bench.use(str(taken), org=org)
+        except UnavailableError:
+            return taken
+    raise AssertionError("it has no bound")
+
+
+def test_organizations_that_fill_their_parts_leave_others_theirs() -> None:
+    bench = Bench(capacity=10_240)
+    assert fill(bench, "filler-0") == 10_240 // 4
+    assert fill(bench, "filler-1") < 10_240 // 4
+    for turn in range(2, 100):
+        assert fill(bench, f"filler-{turn}") >= 20
+    for org in ("newcomer", "another"):
+        assert fill(bench, org) == 20  # a 512th, as it was before anybody came
+    for turn in range(100):
+        with pytest.raises(UnavailableError):
+            bench.use("one more", org=f"filler-{turn}")
+
+
+def test_what_is_remembered_is_bounded_whatever_the_number_of_organizations() -> None:
+    bench = Bench(capacity=1_024)
+    assert sum(fill(bench, f"org-{turn}") for turn in range(1_000)) == 1_024
+
+
+def test_who_is_below_the_bound_goes_on_beside_those_who_are_at_it() -> None:
+    bench = Bench(capacity=10_000)
+    for turn in range(200):
+        bench.use(str(turn), org="steady")
+    for turn in range(4):
+        fill(bench, f"filler-{turn}")
+    for turn in range(200, 400):
+        bench.use(str(turn), org="steady")
+        with pytest.raises(UnavailableError):
+            bench.use("one more", org="filler-0")
 
 
 def test_a_clock_that_goes_back_forgets_nothing() -> None:
