@@ -64,15 +64,7 @@ class Admission:
         if who.groups is not None:
             member = await self._roles(store, provider, member, frozenset(who.groups), by)
             await self._teams(store, provider, member.id, frozenset(who.groups), by)
-        # Judged after the groups, for they give the roles. Nobody is let in with fewer: roles are the member's and
-        # not the session's, and what is withheld here would be taken from all of their sessions.
-        for demand in provider.demands:
-            if demand.role in member.roles and not demand.met(who.acr, who.amr):
-                text = (
-                    f"your role '{demand.role}' asks for a stronger sign-in than this was; sign in at your"
-                    " provider with a second factor, and try again"
-                )
-                raise IdentityError(f"weak sign-in for {demand.role}", text, member.id)
+        _judge(provider, who, member.roles, member.id)  # after the groups, for they give the roles
         return member
 
     async def _member(self, store: OrgStore, provider: IdentityProvider, who: Identity, by: Actor) -> Member:
@@ -117,6 +109,9 @@ class Admission:
                 name=who.name,
                 roles=_ordered([*provider.default_roles, *_given(provider, frozenset(who.groups or ()))]),
             )
+            if who.groups is not None:
+                item = structs.replace(item, roles=_roles_now(provider, item, frozenset(who.groups)))
+            _judge(provider, who, item.roles)  # before it is made: who is refused leaves no account
             try:
                 return await store.members.create(item, by)
             except AlreadyExistsError:  # their other browser was faster
@@ -182,6 +177,19 @@ class Admission:
                 await store.teams.remove(team, member, by)
             except NotFoundError:
                 continue
+
+
+def _judge(provider: IdentityProvider, who: Identity, roles: Sequence[Role], member: str = "") -> None:
+    """Whether the sign-in is as strong as `roles` ask. Raises `IdentityError`."""
+    # Nobody is let in with fewer: roles are the member's and not the session's, and what is withheld here would be
+    # taken from all of their sessions.
+    for demand in provider.demands:
+        if demand.role in roles and not demand.met(who.acr, who.amr):
+            text = (
+                f"your role '{demand.role}' asks for a stronger sign-in than this was; sign in at your"
+                " provider with a second factor, and try again"
+            )
+            raise IdentityError(f"weak sign-in for {demand.role}", text, member)
 
 
 def _given(provider: IdentityProvider, groups: frozenset[str]) -> set[Role]:

@@ -11,6 +11,7 @@ from policies.facts import Role
 from tenants.idp import Demand, GroupRole, GroupTeam
 from tenants.ids import MemberId
 from tenants.models import Team
+from tenants.store import NotFoundError
 from tests.integration.oauth.sso.conftest import House, alert
 from tests.integration.oauth.test_pages import Form
 from tests.unit.oauth.conftest import ACME, ADA, BY
@@ -27,6 +28,23 @@ async def roles(house: House, groups: Any) -> list[str]:
     house.provider.claims = {"groups": groups}
     found: list[str] = (await house.sign_in())["roles"]
     return found
+
+
+async def test_a_sign_in_too_weak_for_its_roles_makes_no_account(house: House) -> None:
+    demands = (Demand(Role.ADMIN, acr=(), amr=("mfa",)),)
+    jit: dict[str, Any] = {"jit": True, "domains": ("acme.example",)}
+    await house.bind(groups_claim="groups", group_roles=ROLES, demands=demands, **jit)
+    eve: dict[str, Any] = {"sub": "eve-1", "email": "eve@acme.example", "groups": ["admins"]}
+    house.provider.claims, made = eve, await house.noted("member.create")
+    page = await house.come_back()
+    assert (page.status_code, "stronger sign-in" in alert(page)) == (403, True)
+    assert await house.noted("member.create") == made
+    with pytest.raises(NotFoundError):
+        await house.bench.control.for_org(ACME).members.by_email("eve@acme.example")
+    house.provider.claims = {**eve, "amr": ["mfa"]}
+    claims = await house.sign_in()
+    assert claims["roles"] == ["admin", "member"]
+    assert (await house.noted("member.create"))[-1].target == claims["sub"]
 
 
 async def test_who_is_not_known_is_made_a_member(house: House) -> None:
