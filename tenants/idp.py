@@ -65,7 +65,8 @@ class IdentityProvider(Struct, frozen=True):
 
     At each sign-in the roles that `group_roles` names are given and taken by the groups of `groups_claim`, and the
     teams of `group_teams`; others are left as they are. `claims` must hold for anybody. `only`: passwords are
-    closed to all but `break_glass`, who are owners.
+    closed to all but `break_glass`, who are owners. `set_at`: since when it is this `issuer` and `client_id`; who
+    signed in before that signed in elsewhere.
     """
 
     org: OrgId

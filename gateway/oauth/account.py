@@ -81,7 +81,7 @@ class OwnAccount:
         if family is None or family.client != ACCOUNT.id:
             return None
         member = await self._accounts.member(family.org, family.member)
-        if member is None or await self._signin.lacks(member, parted(family.amr)):
+        if member is None or await self._signin.lacks(member, parted(family.amr), family.created_at):
             return None
         fresh = self._clock() - family.auth_time < FRESH_S
         return Visit(SignedIn(member, parted(family.amr), family.auth_time), family.id, fresh)

@@ -17,7 +17,7 @@ from gateway.oauth.errors import (
 )
 from gateway.oauth.lockout import Lockout
 from gateway.oauth.passwords import Passwords, check_password
-from gateway.oauth.sso_only import is_closed, require_password
+from gateway.oauth.sso_only import is_closed, is_of_now, require_password
 from gateway.oauth.store import OAuthStore, StoredInvitation
 from gateway.oauth.throttle import Throttles
 from tenants.ids import PLATFORM, InvalidIdError, MemberId, OrgId
@@ -104,6 +104,10 @@ class Accounts:
     async def password_closed(self, member: Member) -> bool:
         """Whether the organization signs in at its provider only, and `member` has no key to the other door."""
         return await is_closed(self._control, member)
+
+    async def provider_stands(self, member: Member, began: float) -> bool:
+        """Whether who came by single sign-on at `began`, Unix seconds, came from the provider of now."""
+        return await is_of_now(self._control, member, began)
 
     async def member(self, org: OrgId, member: MemberId) -> Member | None:
         """The member as it stands now, if it may sign in."""

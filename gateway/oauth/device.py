@@ -116,6 +116,10 @@ class DeviceFlow:
                 interval=self._interval_s,
             )
 
+    def began(self, grant: DeviceGrant) -> float:
+        """When `grant` was asked for, Unix seconds: before anybody signed in for it."""
+        return grant.expires_at - self._expires_s
+
     async def asked(self, user_code: str, member: Member) -> DeviceGrant:
         """What `member`, who has just signed in, is asked. Raises as `decide`."""
         key = f"{member.org}/{member.id}"

@@ -7,7 +7,7 @@ from math import floor
 from typing import Any
 
 from gateway.oauth.accounts import Accounts
-from gateway.oauth.authorization import AuthorizationCodes
+from gateway.oauth.authorization import CODE_S, AuthorizationCodes
 from gateway.oauth.caller import Caller
 from gateway.oauth.clients import Audiences, Client, ClientRegistry, GrantType, Plane, scope_of
 from gateway.oauth.device import DeviceFlow
@@ -71,6 +71,7 @@ class UserGrants:
         member = await self._accounts.member(code.org, code.member)
         if member is None:
             raise InvalidGrantError("the account that approved this may not sign in any more")
+        await self._stands(member, code.amr, code.expires_at - CODE_S)
         # Signed before the code is redeemed: a key that is out of reach must not cost the sign-in.
         access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=code, jkt=jkt)
         refresh_token, family = self._refresh.begin(
@@ -105,6 +106,7 @@ class UserGrants:
         member = await self._accounts.member(grant.org, grant.member)
         if member is None:
             raise InvalidGrantError("the account that approved this may not sign in any more")
+        await self._stands(member, grant.amr, self._devices.began(grant))
         # Signed before the code is redeemed: a key that is out of reach must not cost the sign-in.
         access = await self._issue(member, client, plane, scope, asked_at=asked_at, by=grant, jkt=jkt)
         refresh_token, family = self._refresh.begin(
@@ -128,7 +130,7 @@ class UserGrants:
         member = await self._accounts.member(family.org, family.member)
         if member is None:
             raise InvalidGrantError("the account of this session may not sign in any more")
-        if lacking := await self._signin.lacks(member, parted(family.amr)):
+        if lacking := await self._signin.lacks(member, parted(family.amr), family.created_at):
             await self._refresh.end(family)
             await self._note("session.revoke", member, client.id, caller, {"reason": f"{lacking} demanded"})
             raise InvalidGrantError(f"{lacking} is demanded of this account by now: sign in again")
@@ -142,6 +144,11 @@ class UserGrants:
         if successor is None:
             raise InvalidGrantError("the refresh token is not valid, or its session has ended")
         return _answer(access, scope, client, successor)
+
+    async def _stands(self, member: Member, amr: str, began: float) -> None:
+        """A sign-in of before a demand gets no session of after it. Raises `InvalidGrantError`."""
+        if lacking := await self._signin.lacks(member, parted(amr), began):
+            raise InvalidGrantError(f"{lacking} is demanded of this account by now: sign in again")
 
     async def asked_at(self, org: OrgId, client: Client) -> float:
         """From when on a token asked for now may count, Unix seconds: at once, or where a revocation of the whole

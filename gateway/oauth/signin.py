@@ -89,10 +89,11 @@ class SignIn:
         await self.finished(who)
         return who
 
-    async def lacks(self, member: Member, amr: tuple[str, ...]) -> str:
-        """What a session that began so has not, and is demanded by now: '' where it may go on."""
+    async def lacks(self, member: Member, amr: tuple[str, ...], began: float) -> str:
+        """What a session that began so, at `began` in Unix seconds, has not, and is demanded by now: '' where it
+        may go on."""
         if FEDERATED in amr:
-            return ""
+            return "" if await self._accounts.provider_stands(member, began) else "another sign-in"
         if await self._accounts.password_closed(member):
             return "single sign-on"
         return "" if SEVERAL in amr or not await self._factors.demanded(member) else "second factor"
@@ -114,8 +115,11 @@ class SignIn:
         """Who comes back to the page of `stage`, as stored now. Raises `InvalidGrantError`."""
         ticket = self._tickets.read(text, stage, about, browser)
         member = await self._accounts.member(ticket.org, ticket.member)
+        began = ticket.until - TICKET_S
         # Taken away, suspended, or signed out everywhere since. A ticket of that very second may be of after it.
-        ended = member is None or ticket.until - TICKET_S + 1 < member.not_before
+        ended = member is None or began + 1 < member.not_before
+        if member is not None and FEDERATED in ticket.amr:
+            ended = ended or not await self._accounts.provider_stands(member, began)
         # The password that was shown is not theirs any more: whoever shows the new one begins anew.
         if member is None or ended or (ticket.password and ticket.password != await self._accounts.mark(member)):
             raise InvalidGrantError("this page is too old; sign in again")

@@ -1,4 +1,4 @@
-"""Where an organization signs in at its provider only: whose password still opens anything."""
+"""What a provider means for other sign-ins: whose password still opens anything, whose single sign-on counts."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ async def is_closed(control: ControlStore, member: Member) -> bool:
     """Whether a password opens nothing to `member` any more."""
     provider = await control.for_org(member.org).idp.get()
     return provider is not None and provider.only and not _has_key(provider, member)
+
+
+async def is_of_now(control: ControlStore, member: Member, began: float) -> bool:
+    """Whether who came by single sign-on at `began`, Unix seconds, came from the provider that there is now."""
+    provider = await control.for_org(member.org).idp.get()
+    return provider is not None and provider.set_at <= began
 
 
 def _has_key(provider: IdentityProvider, member: Member) -> bool:

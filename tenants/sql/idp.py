@@ -46,7 +46,9 @@ class SqlIdentityProvider:
             run = transaction.connection.execute
             old = await self._expect(transaction, expected)
             await self._refer(transaction, item)
-            made = structs.replace(item, set_at=transaction.at, version=expected + 1)
+            same = old is not None and (old.issuer, old.client_id) == (item.issuer, item.client_id)
+            set_at = old.set_at if old is not None and same else transaction.at
+            made = structs.replace(item, set_at=set_at, version=expected + 1)
             values = {name: value for name, value in rows.encode(made).items() if name in _ITEM.c}
             await run(
                 insert(_ITEM).values(values)

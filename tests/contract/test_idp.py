@@ -17,7 +17,7 @@ from tenants.store import (
     NotFoundError,
     VersionMismatchError,
 )
-from tests.contract.control_store import NOW
+from tests.contract.control_store import NOW, Clock
 
 ACME, GLOBEX = OrgId("acme"), OrgId("globex")
 ADA, GUS = MemberId("mem_ada"), MemberId("mem_gus")
@@ -63,6 +63,23 @@ async def test_it_is_set_read_changed_and_taken_away(store: SqlControlStore) -> 
     assert await book.get() is None
     with pytest.raises(NotFoundError):
         await book.delete(0, BY)
+
+
+async def test_it_is_known_since_when_it_is_that_provider(store: SqlControlStore, clock: Clock) -> None:
+    book = store.for_org(ACME).idp
+    await book.put(ITEM, 0, BY)
+    since = []
+    for changes in (
+        {"jit": True, "domains": ("x.example",)},
+        {"client_id": "b"},
+        {},
+        {"issuer": "https://b.example"},
+    ):
+        clock.now += 10
+        found = await book.get()
+        assert found is not None
+        since.append((await book.put(replace(found, **changes), found.version, BY)).set_at - int(NOW))
+    assert since == [0, 20, 20, 40]
 
 
 async def test_what_is_written_down_names_no_person(store: SqlControlStore) -> None:

@@ -16,10 +16,11 @@ from gateway.oauth.account import FRESH_S, SESSION_S
 from gateway.oauth.errors import InvalidClientError, InvalidGrantError
 from gateway.oauth.signin import SignedIn
 from policies.facts import Role
+from tenants.idp import IdentityProvider
 from tests.integration.oauth.test_pages import Form
 from tests.integration.oauth.test_second_factor import passkey_options, post, title
 from tests.kit.passkey import Authenticator
-from tests.unit.oauth.conftest import ACME, ADA, HERE, PASSWORD, Bench
+from tests.unit.oauth.conftest import ACME, ADA, BY, HERE, PASSWORD, Bench
 from tests.unit.oauth.test_factors import app_of, demand, member, passkey_of, second
 
 Http = AsyncTestClient[Litestar]
@@ -166,6 +167,8 @@ async def test_what_changes_how_one_signs_in_wants_a_sign_in_of_just_now(
 
 async def test_who_came_by_another_identity_provider_has_their_factors_there(client: Http, bench: Bench) -> None:
     await demand(bench, Role.MEMBER)
+    provider = IdentityProvider(org=ACME, issuer="https://id.example", client_id="orgate")
+    await bench.control.for_org(ACME).idp.put(provider, 0, BY)
     who = SignedIn(await member(bench), ("fed", "pwd"), int(bench.now))
     client.cookies.set(COOKIE, await bench.service.account.begin(who, HERE), domain="gateway.example")
     page = await client.get(PATH)

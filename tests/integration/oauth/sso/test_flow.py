@@ -14,8 +14,8 @@ from tenants.ids import MemberId
 from tests.fakes.oidc import CLIENT, SECRET, basic
 from tests.integration.oauth.sso.conftest import House, alert
 from tests.integration.oauth.test_pages import Form
-from tests.unit.oauth.conftest import ACME, ADA, ISSUER, PASSWORD
-from tests.unit.oauth.test_authorization_code import REQUEST
+from tests.unit.oauth.conftest import ACME, ADA, BY, ISSUER, PASSWORD
+from tests.unit.oauth.test_authorization_code import REDIRECT, REQUEST, VERIFIER
 
 CALLBACK = ISSUER + "/oauth/sso/callback/acme"
 
@@ -176,7 +176,7 @@ async def test_where_passwords_are_closed_the_address_leads_away_at_once(house: 
 
 
 async def test_no_link_signs_anybody_in_at_the_account_page(house: House) -> None:
-    """Whoever has a provider of their own could send somebody there and back, and have them signed in as another."""
+    """Whoever has a provider of their own could send somebody there and back, signed in as somebody else."""
     owner = await house.join(MemberId("mem_own"), "own@acme.example", Role.OWNER)
     await house.bind(only=True, break_glass=(owner.id,))
     page = await house.client.get("/oauth/account", params={"org": "acme"}, follow_redirects=False)
@@ -231,6 +231,65 @@ async def test_where_passwords_are_closed_sessions_that_one_began_end_at_their_n
     await house.bind(only=False)
     with pytest.raises(InvalidGrantError):
         await bench.refresh(sessions[0])
+
+
+async def renewed(house: House, tokens: dict[str, str]) -> bool:
+    form = {"grant_type": "refresh_token", "client_id": "orgate-cli", "refresh_token": tokens["refresh_token"]}
+    answer = await house.client.post("/oauth/token", data=form)
+    assert answer.status_code in (200, 400), answer.text
+    if answer.status_code == 200:
+        tokens["refresh_token"] = answer.json()["refresh_token"]
+    else:
+        assert answer.json()["error"] == "invalid_grant"
+    return answer.status_code == 200
+
+
+@pytest.mark.parametrize("change", ["issuer", "client", "removed", "set anew"])
+async def test_sessions_of_a_provider_end_with_it(house: House, change: str) -> None:
+    """Whoever could sign in as anybody at the provider of before keeps nothing of it."""
+    tokens = await house.tokens(await house.come_back())
+    device = await house.bench.begin()
+    await house.bench.decide(device["user_code"])
+    local = await house.bench.redeem(device["device_code"])
+    await house.back(house.provider.authorize(await house.leave(path="/oauth/account")))
+    house.bench.now += 10
+    await house.bind(jit=True, domains=("acme.example",))
+    assert await renewed(house, tokens), "the same provider, told something else"
+    assert "ada@acme.example" in (await house.client.get("/oauth/account")).text
+    if change in ("removed", "set anew"):
+        provider = await house.identity.get(ACME)
+        assert provider is not None
+        await house.identity.delete(ACME, provider.version, BY)
+    if change != "removed":
+        url = house.provider.url + ("/other" if change == "issuer" else "")
+        await house.bind(issuer=url, client_id="another" if change == "client" else CLIENT)
+    assert not await renewed(house, tokens)
+    assert (await house.noted("session.revoke"))[-1].detail["reason"] == "another sign-in demanded"
+    assert "ada@acme.example" not in (await house.client.get("/oauth/account")).text
+    assert (await house.bench.refresh(local["refresh_token"]))["access_token"], "who came by a password goes on"
+
+
+@pytest.mark.parametrize("step", ["consent", "code", "device"])
+async def test_a_sign_in_under_way_ends_with_its_provider(house: House, step: str) -> None:
+    begun = (await house.client.post("/oauth/device_authorization", data={"client_id": "orgate-cli"})).json()
+    away = {"path": "/oauth/device", "user_code": begun["user_code"]} if step == "device" else {}
+    page = await house.back(house.provider.authorize(await house.leave(**away)))
+    form = {"client_id": "orgate-cli", "grant_type": "urn:ietf:params:oauth:grant-type:device_code"}
+    form["device_code"] = begun["device_code"]
+    if step == "device":
+        assert (await house.consent(page)).status_code == 200
+    if step == "code":
+        (code,) = parse_qs(urlsplit((await house.consent(page)).headers["location"]).query)["code"]
+        form = {"client_id": "orgate-cli", "grant_type": "authorization_code", "code": code}
+        form |= {"redirect_uri": REDIRECT, "code_verifier": VERIFIER}
+    house.bench.now += 5
+    await house.bind(client_id="another")
+    if step == "consent":
+        assert "too old" in alert(await house.consent(page))
+        return
+    answer = await house.client.post("/oauth/token", data=form)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+    assert "another sign-in" in answer.json()["error_description"]
 
 
 async def test_a_wrong_password_says_nothing_of_single_sign_on(house: House) -> None:
