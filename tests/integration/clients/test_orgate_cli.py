@@ -332,9 +332,11 @@ def test_a_suspended_organization_is_out_and_comes_back(installed: Installation)
     assert refused.status_code in (401, 403)
     assert operator.json("org", "show", "acme")["state"] == "suspended"
     operator("org", "resume", "acme")
-    # The suspension took the token back; the login lives on and gives another one.
+    # The suspension took every token back and ended every session: whoever was signed in signs in again.
     assert installed.complete(installed.member("token").strip()).status_code == 401
-    assert installed.complete(installed.member("token", "--renew").strip()).status_code == 200
+    assert "orgate login" in installed.member("token", "--renew", expect=3)
+    _login(installed, installed.member, "acme", "ada@acme.test")
+    assert installed.complete(installed.member("token").strip()).status_code == 200
 
 
 def test_nothing_of_prompts_or_secrets_stays_behind(installed: Installation) -> None:

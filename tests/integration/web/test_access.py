@@ -245,7 +245,7 @@ def test_no_route_of_the_pages_is_forgotten_here() -> None:
     found = {
         route.path
         for route in app.routes
-        if not route.path.startswith(("/admin", "/livez", "/readyz", "/metrics"))
+        if not route.path.startswith(("/admin", "/scim", "/livez", "/readyz", "/metrics"))
     }
     scoped = {f"/orgs/{{org:str}}/audit/{name}" for name in DATA}
     open_ones = {"/sign-in", "/sign-in/callback", "/sign-out", "/signed-out"}
