@@ -2,63 +2,51 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, ForeignKeyConstraint, Table, Text, UniqueConstraint
+from sqlalchemy import Column, ForeignKeyConstraint, Table, UniqueConstraint
 
+from tenants.sql import columns
 from tenants.sql.dialect import key_text
 from tenants.sql.tables import metadata
-
-
-def _org() -> Column[str]:
-    return Column("org", key_text(40), ForeignKey("orgs.id", ondelete="CASCADE"), primary_key=True)
-
-
-def _text(name: str) -> Column[str]:
-    return Column(name, Text, nullable=False)
-
-
-def _number(name: str) -> Column[int]:
-    return Column(name, BigInteger, nullable=False)
-
 
 services = Table(
     "services",
     metadata,
-    _org(),
+    columns.org(),
     Column("id", key_text(64), primary_key=True),
     Column("name", key_text(64), nullable=False),
-    _text("roles"),
-    _text("state"),
-    _number("not_before"),
-    _number("created_at"),
-    _number("version"),
+    columns.text("roles"),
+    columns.text("state"),
+    columns.number("not_before"),
+    columns.number("created_at"),
+    columns.number("version"),
     UniqueConstraint("org", "name", name="services_name"),
 )
 
 clients = Table(
     "oauth_clients",
     metadata,
-    _org(),
+    columns.org(),
     Column("name", key_text(64), primary_key=True),
-    _text("title"),
-    _text("auth_method"),
-    _text("grant_types"),
-    _text("planes"),
-    _text("redirect_uris"),
-    _text("jwks"),
+    columns.text("title"),
+    columns.text("auth_method"),
+    columns.text("grant_types"),
+    columns.text("planes"),
+    columns.text("redirect_uris"),
+    columns.text("jwks"),
     Column("service", key_text(64), nullable=False),  # '' for none, so no foreign key: the repositories see to it
-    _number("require_par"),
-    _text("state"),
-    _number("created_at"),
-    _number("version"),
+    columns.number("require_par"),
+    columns.text("state"),
+    columns.number("created_at"),
+    columns.number("version"),
 )
 
 client_secrets = Table(
     "oauth_client_secrets",
     metadata,
-    _org(),
+    columns.org(),
     Column("client", key_text(64), primary_key=True),
     Column("digest", key_text(64), primary_key=True),
-    _number("created_at"),
-    _number("expires_at"),
+    columns.number("created_at"),
+    columns.number("expires_at"),
     ForeignKeyConstraint(["org", "client"], ["oauth_clients.org", "oauth_clients.name"], ondelete="CASCADE"),
 )

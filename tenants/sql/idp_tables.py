@@ -2,53 +2,41 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, ForeignKeyConstraint, Table, Text, UniqueConstraint
+from sqlalchemy import Column, ForeignKeyConstraint, Table, UniqueConstraint
 
+from tenants.sql import columns
 from tenants.sql.dialect import key_text
 from tenants.sql.tables import metadata
-
-
-def _org() -> Column[str]:
-    return Column("org", key_text(40), ForeignKey("orgs.id", ondelete="CASCADE"), primary_key=True)
-
-
-def _text(name: str) -> Column[str]:
-    return Column(name, Text, nullable=False)
-
-
-def _number(name: str) -> Column[int]:
-    return Column(name, BigInteger, nullable=False)
-
 
 identity_providers = Table(
     "identity_providers",
     metadata,
-    _org(),
-    _text("issuer"),
-    _text("client_id"),
-    _text("ca_pem"),
-    _text("scopes"),
-    _text("email_claim"),
-    _text("name_claim"),
-    _text("groups_claim"),
-    _number("emails_verified"),
-    _text("domains"),
-    _text("claims"),
-    _number("jit"),
-    _text("default_roles"),
-    _text("group_roles"),
-    _text("group_teams"),
-    _text("demands"),
-    _number("only"),
-    _number("set_at"),
-    _number("version"),
+    columns.org(),
+    columns.text("issuer"),
+    columns.text("client_id"),
+    columns.text("ca_pem"),
+    columns.text("scopes"),
+    columns.text("email_claim"),
+    columns.text("name_claim"),
+    columns.text("groups_claim"),
+    columns.number("emails_verified"),
+    columns.text("domains"),
+    columns.text("claims"),
+    columns.number("jit"),
+    columns.text("default_roles"),
+    columns.text("group_roles"),
+    columns.text("group_teams"),
+    columns.text("demands"),
+    columns.number("only"),
+    columns.number("set_at"),
+    columns.number("version"),
 )
 
 # A row each, and not a list: who is deleted is gone from here too.
 break_glass = Table(
     "break_glass",
     metadata,
-    _org(),
+    columns.org(),
     Column("member", key_text(64), primary_key=True),
     ForeignKeyConstraint(["org", "member"], ["members.org", "members.id"], ondelete="CASCADE"),
 )
@@ -57,11 +45,11 @@ break_glass = Table(
 identity_links = Table(
     "identity_links",
     metadata,
-    _org(),
+    columns.org(),
     Column("issuer", key_text(64), primary_key=True),
     Column("subject", key_text(255), primary_key=True),
     Column("member", key_text(64), nullable=False),
-    _number("linked_at"),
+    columns.number("linked_at"),
     ForeignKeyConstraint(["org", "member"], ["members.org", "members.id"], ondelete="CASCADE"),
     UniqueConstraint("org", "issuer", "member", name="identity_links_member"),
 )
