@@ -88,6 +88,18 @@ class Client(Struct, frozen=True):
 LOOPBACK: Final = ("http://127.0.0.1/callback", "http://[::1]/callback")
 """RFC 8252 section 7.3. Not `localhost`, which may be resolved to somebody else (section 8.3)."""
 
+EDITORS: Final[Mapping[str, str]] = {
+    "orgate-editor": "an editor",
+    "orgate-emacs": "Emacs",
+    "orgate-jetbrains": "a JetBrains IDE",
+    "orgate-neovim": "Neovim",
+    "orgate-visual-studio": "Visual Studio",
+    "orgate-vscode": "Visual Studio Code",
+    "orgate-zed": "Zed",
+}
+"""Public clients that need nobody's leave: people read the name when they sign in, and auditors and limits tell
+them apart by the id. As with any public client, nothing proves that it is what it says."""
+
 WEB: Final = Client("orgate-web", "the audit log's page", (Plane.ADMIN,), ("/sign-in/callback",), own=True)
 """The pages of the admin listener: `gateway.oauth.web`."""
 
@@ -99,7 +111,7 @@ BUILT_IN: Final[Mapping[str, Client]] = {
     client.id: client
     for client in (
         Client("orgate-cli", "the Orgate command line", (Plane.DATA, Plane.ADMIN), LOOPBACK),
-        Client("orgate-editor", "an editor", (Plane.DATA,), LOOPBACK),
+        *(Client(name, title, (Plane.DATA,), LOOPBACK) for name, title in EDITORS.items()),
         WEB,
         ACCOUNT,
     )

@@ -26,14 +26,14 @@ from tenants.models import Member
 
 ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 section 6.1: no vowels, no digits, 34.5 bits in eight letters
 LETTERS: Final = 8
-MAX_PENDING: Final = 10_000
+MAX_PENDING: Final = 40_000
 MAX_OF_BUILT_IN: Final = 4_000
 MAX_OF_ORG: Final = 500
 STARTS_PER_ADDRESS: Final = 100
 """Pending at once: of all; of each built-in client, which anybody may begin with; of one organization's own
-clients together. The two built-in ones leave organizations 2,000. An address (an IPv6 /64) begins 100 in ten
+clients together. The built-in ones leave organizations 8,000. An address (an IPv6 /64) begins 100 in ten
 minutes, which is how long they wait, and 200 across the end of a window: to fill a built-in client's share takes
-20 to 40 addresses, and the other client and organizations' own go on."""
+20 to 40 addresses, and the other clients and organizations' own go on."""
 
 WRONG_CODES_PER_MEMBER: Final = 10
 PERIOD_S: Final = 600.0
@@ -55,7 +55,7 @@ class DeviceFlow:
     """`interval_s` is what clients wait between polls; `expires_s` the life of both codes.
 
     Guessing user codes: only a member who has signed in may enter one, ten wrong ones in ten minutes, against
-    at most 10,000 pending among 25 billion.
+    at most 40,000 pending among 25 billion.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class DeviceFlow:
         ):
             raise TemporarilyUnavailableError("too many sign-ins are waiting", retry_after_s=30)
         device_code = urlsafe_b64encode(self._random(32)).rstrip(b"=").decode()
-        while True:  # ends: two of at most 10,000 pending codes meet about once in two million
+        while True:  # ends: two of at most 40,000 pending codes meet about once in 600,000
             user_code = self._user_code()
             grant = DeviceGrant(
                 digest=sha256(device_code),
