@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -40,6 +41,8 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         for each in heeded:
             signal.signal(each, signal.SIG_IGN)
+        # What a loop says of the tasks that this cuts short, traceback and all, is no news to who stopped it.
+        logging.getLogger("asyncio").disabled = True
         raise KeyboardInterrupt
 
     for number in heeded:
@@ -49,6 +52,7 @@ def stoppable() -> Iterator[None]:
     finally:
         for number in heeded:
             signal.signal(number, before[number])
+        logging.getLogger("asyncio").disabled = False
 
 
 class Processes:

@@ -13,5 +13,7 @@ from tests.kit.gateway import RunningGateway
 
 @pytest.fixture(scope="session")
 def world(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with RunningGateway(tmp_path_factory.mktemp("gateway") / "home") as gateway:
+    # As long as tokens may live: on a slow machine these tests take longer than the quarter of an hour of others.
+    settings = {"ORGATE_TOKENS__ACCESS_S": "1800"}
+    with RunningGateway(tmp_path_factory.mktemp("gateway") / "home", settings=settings) as gateway:
         yield populate(gateway, pki)
