@@ -51,7 +51,7 @@ async def match(caller: CallerDependency, data: RequestBody[PromptBody]) -> Prom
     fields = {name: Raw(json.encode(value)) for name, value in given.items()}
     found = prompt_hmac(await caller.deps.people.prompt_key(caller.org), tasks[0], fields)
     if not found:
-        raise invalid(("prompt", "has no text: a prompt of numbers has no hash"))
+        raise invalid(("prompt", "has no text, or is larger than 256 KiB: such a prompt has no hash"))
     await caller.store.note("audit_prompt.read", caller.org, caller.actor, {"prompt_hmac": found})
     return PromptHash(found)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from gateway.audit.prompt import prompt_hmac
+from gateway.audit.prompt import MOST, prompt_hmac
 from gateway.secret import Secret
 from policies.facts import Action
 
@@ -49,6 +49,12 @@ def test_spelling_makes_no_difference() -> None:
 def test_what_has_no_text_has_no_hash(said: object) -> None:
     assert prompt_hmac(KEY, Action.COMPLETE, fields(prompt=said)) == ""
     assert prompt_hmac(KEY, Action.LIST_MODELS, fields(prompt="x")) == ""
+
+
+def test_what_would_hold_up_everybody_has_no_hash() -> None:
+    asked = fields(prompt="x" * (MOST - 2))
+    assert prompt_hmac(KEY, Action.COMPLETE, asked)
+    assert prompt_hmac(KEY, Action.COMPLETE, asked | fields(suffix="")) == ""
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.binary(min_size=32, max_size=32))
