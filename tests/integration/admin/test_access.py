@@ -22,7 +22,7 @@ VOLATILE = {"x-request-id", "date"}
 def routes(world: World) -> list[tuple[str, str, Operation]]:
     """(method, path template, operation) of everything that needs a token."""
     found = []
-    for route in world.app.routes:
+    for route in world.app.app.routes:
         if route.path.startswith(WEB):
             continue
         for handler in getattr(route, "route_handlers", ()):

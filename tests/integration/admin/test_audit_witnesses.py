@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from litestar import Litestar
 
 from gateway.audit.note import parse_checkpoint, parse_key, split_note
 from gateway.audit.policy import judge, parse_policy
@@ -38,7 +37,7 @@ class Scene:
             random=lambda: 0.0,
         )
         world.sequencer.published = self.witnesses.published
-        self.app: Litestar = world.replaced(witnesses=self.witnesses, degraded=lambda: ["it is late"])
+        self.app = world.replaced(witnesses=self.witnesses, degraded=lambda: ["it is late"])
         self.client = world.client_from("127.0.0.1", self.app)
 
     async def read(self, path: str, role: Role = Role.AUDITOR) -> httpx.Response:

@@ -49,7 +49,7 @@ async def test_every_route_of_the_table_for_a_lead_of_that_team_and_of_another(l
 
 
 def test_what_a_lead_may_do_is_about_one_team(world: World) -> None:
-    for route in world.app.routes:
+    for route in world.app.app.routes:
         for handler in getattr(route, "route_handlers", ()):
             if handler.opt.get(OPERATION) in LEADS:
                 assert re.match(r"/admin/v1/orgs/\{org:str\}/teams/\{key:str\}", route.path)

@@ -438,7 +438,7 @@ async def simulating(world: World, send: Callable[[Any], Awaitable[None]], gone:
         "client": ("127.0.0.1", 40_000),
         "server": ("127.0.0.1", 8444),
     }
-    await world.app(scope, receive, send)  # type: ignore[arg-type]
+    await world.app(scope, receive, send)
 
 
 async def test_a_caller_who_goes_away_ends_the_simulation(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -437,7 +437,7 @@ async def test_a_planted_key_is_said_nowhere_whatever_fails(
     }[where]
     with monkeypatch.context() as patch:
         patch.setattr(target, name, fail)
-        transport = httpx.ASGITransport(world.app, raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(world.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="https://127.0.0.1:8444") as client:
             headers = world.bearer(Role.OWNER)
             answer = await client.request(method, f"/admin/v1{WHERE}", headers=headers, json={"key": NEW})

@@ -11,10 +11,8 @@ from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from litestar import Litestar
 from msgspec import Struct
 
-from gateway.api.admin.app import admin_app
 from gateway.api.admin.dependencies import AdminDependencies
 from gateway.audit.erase import Erasure
 from gateway.audit.persons import Persons
@@ -49,6 +47,7 @@ from tenants.models import Member, Org, Upstream
 from tenants.sql.store import SqlControlStore, open_store
 from tenants.store import Actor
 from tests.fakes.audit import at_once
+from tests.integration.admin.served import Served
 from tests.unit.authn import tokens
 
 ACME, GLOBEX = OrgId("acme"), OrgId("globex")
@@ -231,14 +230,14 @@ class World:
             limits=self.limits,
             clock=clock.now,
         )
-        self.app: Litestar = admin_app(self.deps)
+        self.app = Served(self.deps)
         self.client = self.client_from("127.0.0.1")
 
     def _unready(self) -> Sequence[str]:
         return self.unready
 
-    def client_from(self, host: str, app: Litestar | None = None) -> httpx.AsyncClient:
-        transport = httpx.ASGITransport(app or self.app, client=(host, 40_000))  # type: ignore[arg-type]
+    def client_from(self, host: str, app: Served | None = None) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(app or self.app, client=(host, 40_000))
         return httpx.AsyncClient(transport=transport, base_url="https://127.0.0.1:8444")
 
     async def populate(self) -> None:
@@ -292,10 +291,10 @@ class World:
         items, _ = await LogReader(self.sequencer, self.people).entries(org, limit=1000)
         return dict(items[-1])
 
-    def replaced(self, **changes: Any) -> Litestar:
+    def replaced(self, **changes: Any) -> Served:
         """Another app over the same world with other dependencies."""
         found = {name: getattr(self.deps, name) for name in self.deps.__dataclass_fields__}
-        return admin_app(AdminDependencies(**{**found, **changes}))
+        return Served(AdminDependencies(**{**found, **changes}))
 
 
 @asynccontextmanager
