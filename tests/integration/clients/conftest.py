@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.integration.gateway.world import log_size
 from tests.kit.certs import Pki
 from tests.kit.gateway import PASSWORD, RunningGateway, Session
 from tests.kit.orgate import Orgate
@@ -51,8 +52,7 @@ class World:
 
     def audit_size(self) -> int:
         """How many entries the organization's audit log has now."""
-        note = self.owner.admin("GET", "/admin/v1/orgs/acme/audit/checkpoint").text
-        return int(note.splitlines()[1])
+        return log_size(self.owner)
 
     def audit(self, after: int, count: int) -> list[dict[str, Any]]:
         """The `count` entries after the first `after`, waited for; those that say that we look are left out."""
