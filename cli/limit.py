@@ -55,6 +55,7 @@ Whose = Annotated[
     typer.Option("--subject", help="Only this member's (id or e-mail address), team's, model's … bucket."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+NOTHING = "nothing is used: buckets that are full are not shown"
 
 
 class Shown(Struct, frozen=True):
@@ -86,21 +87,28 @@ def _limits(session: Session) -> Resource[Limit]:
     return session.resource("limits", Limit, "limit")
 
 
-def _shown(limit: Limit) -> Shown:
+def _shown(limit: Limit, name_of: Callable[[str], str]) -> Shown:
+    each = "" if limit.scope is LimitScope.ORG and limit.org != PLATFORM else "each"
     return Shown(
         name=limit.name,
         scope=limit.scope.value,
-        subject=limit.subject or ("" if limit.scope is LimitScope.ORG and limit.org != PLATFORM else "each"),
+        subject=name_of(limit.subject) if limit.subject else each,
         allows=sentence(limit),
         burst=number(limit.burst, limit.unit) if limit.burst else "",
         on_end=limit.on_end.value,
         on_outage=limit.on_outage.value,
-        notify=", ".join(f"{percent} %" for percent in limit.notify_at),
+        notify=_percents(limit.notify_at),
     )
 
 
+def _percents(notify_at: tuple[int, ...]) -> str:
+    return ", ".join(f"{percent} %" for percent in notify_at)
+
+
 def _for(session: Session, limit: Limit | None) -> Any:
-    return _shown(limit) if limit is not None and session.out.form is Format.TABLE else limit
+    from cli.limit_use import names_of
+
+    return _shown(limit, names_of(session)) if limit is not None and session.out.form is Format.TABLE else limit
 
 
 def _member(session: Session) -> Callable[[str], str]:
@@ -114,9 +122,12 @@ def list_(
     unit: Annotated[LimitUnit | None, typer.Option(help="Only those of this unit.")] = None,
 ) -> None:
     """List the organization's limits. All that apply to a request must grant it."""
+    from cli.limit_use import names_of
+
     found = _limits(session).list(scope=scope or "", unit=unit or "")
     if session.out.form is Format.TABLE:
-        session.out.items(map(_shown, found), COLUMNS, empty="no limits yet")
+        name_of = names_of(session)
+        session.out.items([_shown(limit, name_of) for limit in found], COLUMNS, empty="no limits yet")
     else:
         session.out.items(found, RAW)
 
@@ -161,12 +172,24 @@ def set_(
     given = Fields(amount, scope, unit, per, window, burst, subject, on_outage, on_end, notify_at)
     given.check()
     limits, member = _limits(session), _member(session)
+    lost: tuple[int, ...] = ()
+
+    def over(was: Limit) -> Limit:
+        nonlocal lost
+        will = given.over(was, member)
+        lost = was.notify_at if given.notify_at is None and not will.notify_at else ()
+        return will
+
     try:
-        changed = limits.change(name, lambda was: given.over(was, member))
+        changed = limits.change(name, over)
     except NotFoundError:
         made = limits.create(body_of(given.new(session.org, name, member)), name)
         session.wrote(_for(session, made), f"limit '{name}' created")
     else:
+        if lost:
+            session.out.say(
+                f"note: nobody is told at {_percents(lost)} any more: only a budget (--window) has an end"
+            )
         session.wrote(_for(session, changed), f"limit '{name}' changed")
 
 
@@ -201,11 +224,11 @@ def usage(
 
     whose = _subject(session, subject)
     if name is None:
-        use = read(session, f"/admin/v1/orgs/{session.org}/limits-usage", "usage", subject=whose, top=ROWS)
+        use = read(session, f"/admin/v1/orgs/{session.org}/limits-usage", "what is used", subject=whose, top=ROWS)
     else:
         limits = _limits(session)
         use = read(session, limits.at(name, "usage"), limits.what(name), subject=whose, top=ROWS)
-    show_use(session, use, use.items, empty="nothing is used")
+    show_use(session, use, use.items, empty=NOTHING)
 
 
 @command(
@@ -228,7 +251,8 @@ def reset(session: Session, name: Name, subject: Whose = None, yes: Yes = False)
     answer = session.client.write("POST", path, what=limits.what(name))
     if answer is not None:
         made = answer.decode(LimitReset)
-        session.wrote(made, f"limit '{name}'{of} set back")
+        done = "set back" if made.buckets else "had no bucket in use: nothing was set back"
+        session.wrote(made, f"limit '{name}'{of} {done}")
 
 
 @command(
@@ -251,13 +275,13 @@ def top(
     path = f"/admin/v1/orgs/{session.org}/limits-usage"
 
     def look() -> LimitUse:
-        use = read(session, path, "usage", unit=by, top=1_000 if by else lines)
+        use = read(session, path, "what is used", unit=by, top=1_000 if by else lines)
         items = sorted(use.items, key=lambda one: -(one.used + one.open)) if by else use.items
         return LimitUse(tuple(items[:lines]), use.buckets)
 
     if once or session.out.form is not Format.TABLE or not session.out.interactive:
         use = look()
-        show_use(session, use, use.items, empty="nothing is used")
+        show_use(session, use, use.items, empty=NOTHING)
         return
     name = names_of(session)
     watch(lambda: rows(look().items, name), every)

@@ -71,7 +71,7 @@ def simulate(session: Session, limit: Limit, since: int | None, until: int | Non
     if out.form is not Format.TABLE:
         out.item(report)
         return
-    out.line(_summary(report))
+    out.line(_summary(report, who))
     if report.rows:
         out.line("")
         shown = [
@@ -115,11 +115,11 @@ def _lines(pieces: Iterator[bytes]) -> Iterator[Line]:
                 ) from None
 
 
-def _summary(report: Report) -> str:
+def _summary(report: Report, who: Any) -> str:
     limit = report.limit
     whose = "the organization" if limit.scope == "org" else f"each {limit.scope}"
     if limit.subject:
-        whose = f"{limit.scope} {limit.subject}"
+        whose = f"{limit.scope} {who(limit.subject)}"
     refused = {(row.member, row.model) for row in report.rows}
     told = f"{sentence(limit)} for {whose}, from {instant(report.since)} to {instant(report.until)}:"
     if not report.requests:

@@ -141,6 +141,34 @@ def test_the_list_and_one_limit_are_for_people_and_documents_for_programs(
     )
 
 
+def test_a_member_is_an_address_for_people_and_an_id_for_programs(signed_in: Cli, stocked: ControlPlane) -> None:
+    limit = {"scope": "member", "unit": "requests", "amount": 60, "period_s": 60, "burst": 0}
+    stocked.put("acme", "limits", "ann", **limit, subject=ANN)
+    stocked.put("acme", "limits", "gone", **limit, subject="mem_gone")
+    subjects = {line.split()[0]: line.split()[2] for line in signed_in("limit", "list").out.splitlines()}
+    assert subjects == {
+        "NAME": "SUBJECT",
+        "ann": "ann@acme.example",
+        "gone": "mem_gone",
+        "money": "$200",
+        "r": "each",
+    }
+    assert "subject    ann@acme.example" in signed_in("limit", "show", "ann").out
+    assert "subject    ann@acme.example" in signed_in("limit", "set", "ann", "--amount", "9").out
+    assert json.loads(signed_in("limit", "show", "ann", "-o", "json").out)["subject"] == ANN
+
+
+def test_notices_that_go_with_a_window_are_told(signed_in: Cli, stocked: ControlPlane) -> None:
+    """Told to whoever makes a rate of a budget, and not to whoever keeps them or takes them away."""
+    said = signed_in("limit", "set", "money", "--amount", "100")
+    assert "nobody is told" not in said.err
+    said = signed_in("limit", "set", "money", "--per", "hour")
+    assert "note: nobody is told at 80 %, 100 % any more" in said.err
+    assert sent(stocked)["notify_at"] == []
+    assert signed_in("limit", "set", "money", "--window", "month", "--notify-at", "50").code == 0
+    assert "nobody is told" not in signed_in("limit", "set", "money", "--notify-at", "").err
+
+
 def test_what_the_server_remarks_is_passed_on(signed_in: Cli, stocked: ControlPlane) -> None:
     remark = "limit 'r' never decides: 'x' allows no more; no price is known"
     item = stocked.items["acme", "limits"]["r"]
@@ -186,6 +214,9 @@ def test_a_reset_names_whose_bucket_and_is_confirmed(signed_in: Cli, stocked: Co
     said = signed_in("limit", "reset", "r", "--subject", "ann@acme.example", "--yes")
     assert (said.code, stocked.writes[-1].query) == (0, {"subject": ANN})
     assert "limit 'r' of 'ann@acme.example' set back" in said.err
+    stocked.script("POST", "/admin/v1/orgs/acme/limits/r/reset", (200, {"buckets": 0}, {}))
+    said = signed_in("limit", "reset", "r", "--yes")
+    assert (said.code, "limit 'r' had no bucket in use" in said.err) == (0, True)
 
 
 def test_top_on_a_terminal_goes_on_until_it_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,4 +319,4 @@ def test_top_goes_on_only_where_somebody_looks(
 def test_a_simulation_about_one_of_them_says_which(signed_in: Cli, stocked: ControlPlane) -> None:
     stocked.report = {**REPORT, "rows": []}
     said = signed_in(*TRY, "--subject", "ann@acme.example")
-    assert f"10 requests an hour for member {ANN}, from" in said.out
+    assert "10 requests an hour for member ann@acme.example, from" in said.out
