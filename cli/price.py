@@ -73,12 +73,24 @@ def _path(session: Session, *rest: str) -> str:
 def _table(session: Session, version: int = 0) -> tuple[PriceTable, Answer]:
     params: dict[str, str | int] = {"version": version} if version else {}
     what = f"version {version} of the prices" if version else "the prices"
-    answer = session.client.read(_path(session), what=what, params=params)
+    try:
+        answer = session.client.read(_path(session), what=what, params=params)
+    except NotFoundError:
+        if not version:
+            raise
+        raise NotFoundError(
+            f"{what} of '{session.org}' does not exist, or is not yours to see",
+            "`orgate price versions` shows which there are",
+        ) from None
     return answer.decode(PriceTable), answer
 
 
 def _shown(price: Price) -> ShownPrice:
     return ShownPrice(price.model, dollars(price.input), dollars(price.output))
+
+
+def _imported(made: PriceImport) -> ShownImport:
+    return ShownImport(made.version, made.at, made.by, made.count)
 
 
 @command(
@@ -151,7 +163,7 @@ def import_(
     table, answer = _table(session)
     changes, removed = difference(table, wanted)
     if not changes and table.imported.version:
-        session.out.say("the prices are as in the file already")
+        session.wrote(_imported(table.imported), "the prices are as in the file already")
         return
     for line in changes:
         session.out.say(line)
@@ -162,8 +174,7 @@ def import_(
     )
     if written is not None:
         made = written.decode(PriceImport)
-        shown = ShownImport(made.version, made.at, made.by, made.count)
-        session.wrote(shown, f"prices imported: version {made.version} of '{session.org}'")
+        session.wrote(_imported(made), f"prices imported: version {made.version} of '{session.org}'")
 
 
 def difference(table: PriceTable, wanted: list[PriceRow]) -> tuple[list[str], int]:

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from msgspec import Struct
 
+from cli.client import Answer
 from cli.command import command
-from cli.errors import RefusedError, UsageError
+from cli.errors import NotFoundError, RefusedError, UsageError
 from cli.examples import examples
 from cli.output import Format
 from cli.session import Session
@@ -88,7 +89,7 @@ def show(session: Session) -> None:
 @command(app, examples("orgate limit webhook test"), writes=True)
 def test(session: Session) -> None:
     """Send a message of type `webhook.test` once, and show what it met. Exit code 1 when it failed."""
-    answer = session.client.write("POST", _path(session, "test"), what="the webhook")
+    answer = _write(session, "POST", "test")
     if answer is None:
         return
     result = answer.decode(WebhookResult)
@@ -101,8 +102,17 @@ def test(session: Session) -> None:
 def delete(session: Session, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Take the webhook away. What was still to be delivered is not delivered any more."""
     session.confirm(f"Take the webhook of '{session.org}' away?", yes=yes)
-    if session.client.write("DELETE", _path(session), what="the webhook") is not None:
+    if _write(session, "DELETE") is not None:
         session.out.say("webhook deleted")
+
+
+def _write(session: Session, method: str, *rest: str) -> Answer | None:
+    try:
+        return session.client.write(method, _path(session, *rest), what="the webhook")
+    except NotFoundError:
+        raise NotFoundError(
+            f"'{session.org}' has no webhook, or is not yours to see", "set one: `orgate limit webhook set URL`"
+        ) from None
 
 
 def _certificates(file: Path) -> str:

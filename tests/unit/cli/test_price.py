@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tenants.prices import PriceError, nanodollars
-from tests.fakes.control_plane import ControlPlane
+from tests.fakes.control_plane import Answer, ControlPlane
 from tests.unit.cli.conftest import Cli
 
 PATH = "/admin/v1/orgs/acme/prices"
@@ -117,6 +117,9 @@ def test_the_first_import_and_the_same_again(signed_in: Cli, plane: ControlPlane
     said = signed_in("price", "import", "p.csv")
     assert (said.code, len(plane.writes)) == (0, 1)
     assert "as in the file already" in said.err
+    standing(plane)
+    again = signed_in("price", "import", "p.csv", "-o", "json")
+    assert json.loads(again.out)["version"] == TABLE["imported"]["version"]
 
 
 FAULTS = {
@@ -210,6 +213,16 @@ def test_a_model_without_a_price_and_an_old_table(signed_in: Cli, plane: Control
     assert (said.code, "platform's price" in said.err) == (1, True)
     assert signed_in("price", "list", "--version", "3").code == 0
     assert plane.seen[-1].query == {"version": "3"}
+
+
+def test_a_version_that_never_was_is_not_the_organization(signed_in: Cli, plane: ControlPlane) -> None:
+    none: Answer = (404, {"title": "Not found", "status": 404, "detail": "none"}, {})
+    plane.script("GET", PATH, none, none)
+    said = signed_in("price", "list", "--version", "9")
+    assert said.code == 1
+    assert "version 9 of the prices of 'acme' does not exist" in said.err
+    assert "orgate price versions" in said.err
+    assert "organization 'acme' does not exist" in signed_in("price", "list").err
 
 
 def test_versions_are_read_to_the_end(signed_in: Cli, plane: ControlPlane) -> None:

@@ -58,6 +58,28 @@ def test_show_says_how_the_last_delivery_went(signed_in: Cli, plane: ControlPlan
     assert json.loads(signed_in("limit", "webhook", "show", "-o", "json").out)["url"] == ""
 
 
+def test_a_ca_is_set_for_people_and_whole_for_programs(signed_in: Cli, plane: ControlPlane) -> None:
+    pem = "-----BEGIN CERTIFICATE-----\nMIID\n-----END CERTIFICATE-----\n"
+    plane.script("GET", PATH, *[(200, {**FACTS, "ca_pem": pem}, {})] * 2)
+    shown = [line.split() for line in signed_in("limit", "webhook", "show").out.splitlines()]
+    assert ["ca", "pem", "set"] in shown
+    assert json.loads(signed_in("limit", "webhook", "show", "-o", "json").out)["ca_pem"] == pem
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "argv"), [("POST", PATH + "/test", "test"), ("DELETE", PATH, "delete")]
+)
+def test_where_none_is_set_it_is_the_webhook_that_is_missing(
+    signed_in: Cli, plane: ControlPlane, method: str, path: str, argv: str
+) -> None:
+    plane.script(method, path, (404, {"title": "Not found", "status": 404, "detail": "no webhook"}, {}))
+    said = signed_in("limit", "webhook", argv, *(["--yes"] if argv == "delete" else []))
+    assert said.code == 1
+    assert "'acme' has no webhook, or is not yours to see" in said.err
+    assert "orgate limit webhook set" in said.err
+    assert "organization 'acme'" not in said.err
+
+
 def test_a_test_that_fails_is_exit_code_1(signed_in: Cli, plane: ControlPlane) -> None:
     good = {"ok": True, "status": 204, "ms": 3.5, "detail": "the receiver took it"}
     bad = {"ok": False, "status": 500, "ms": 3.5, "detail": "the receiver answered status 500"}
