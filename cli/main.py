@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Iterator, MutableMapping, Sequence
 from importlib.util import find_spec
@@ -157,9 +160,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.fix:
             _say(f"  → {error.fix}")
         return int(error.code)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _say(f"orgate: {error.filename or 'the output'} cannot be written: {error.strerror}")
+        # What is left of it must not be tried again when the interpreter ends, which would have a code of its own.
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return int(ExitCode.REFUSED)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ExitCode.REFUSED)
     return outcome if isinstance(outcome, int) else int(ExitCode.DONE)
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def _say(text: str) -> None:

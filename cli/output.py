@@ -139,10 +139,7 @@ class Printer:
         else:
             self._table(
                 [],
-                [
-                    [key.replace("_", " "), instant(value) if key.endswith(_TIMES) else cell(value)]
-                    for key, value in row.items()
-                ],
+                [[key.replace("_", " "), _field_text(key, value)] for key, value in row.items()],
             )
 
     def _document(self, value: Any) -> None:
@@ -187,6 +184,14 @@ class Printer:
         for row in rows:
             table.add_row(*(Text(text, style=STATES.get(text, "")) for text in row))
         Console(file=self._stdout).print(table)
+
+
+def _field_text(key: str, value: Any) -> str:
+    if key.endswith(_TIMES):
+        return instant(value)
+    if key.endswith("_pem") and isinstance(value, str):
+        return "set" if value else ""
+    return cell(value)
 
 
 STATES = {

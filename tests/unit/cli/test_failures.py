@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,15 @@ def test_each_status_has_its_exit_code_and_words(
     assert said.code == code
     assert says in said.err
     assert said.out == ""
+
+
+def test_an_output_that_is_full_is_one_line_and_exit_code_1() -> None:
+    with open("/dev/full", "wb") as full:
+        said = subprocess.run(
+            [sys.executable, "-m", "cli.main", "--version"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert said.returncode == 1
+    assert said.stderr.decode() == "orgate: the output cannot be written: No space left on device\n"
 
 
 def test_in_a_suspended_organization_no_role_is_asked_for(signed_in: Cli, plane: ControlPlane) -> None:
