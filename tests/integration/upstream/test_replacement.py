@@ -66,7 +66,8 @@ async def test_three_thousand_cancels_cost_no_innocent_a_byte(
             await read(await task)
         assert upstream.resets == 3_000
         assert caller.gauges.resets_received == caller.gauges.refused == 0
-        assert 3 <= caller.gauges.replaced <= 4  # 3,000 / 720, less what the four have left
+        # 3,000 / 720, less what those there are have left: how many fell to each is not for this test.
+        assert max(4 - connections, 1) <= caller.gauges.replaced <= 4
         assert len(upstream.connections) == connections + caller.gauges.replaced
         await upstream.until(
             lambda: sum(not connection.closed for connection in upstream.connections) == connections,
