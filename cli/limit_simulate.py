@@ -126,7 +126,8 @@ def _summary(report: Report, who: Any) -> str:
         return f"{told}\nno requests that it is about"
     return (
         f"{told}\n{report.refused:,} of {report.requests:,} requests would have been refused"
-        f" ({_percent(report.refused, report.requests)}), of {len(refused):,} of {report.callers:,} callers"
+        f" ({_percent(report.refused, report.requests)}),"
+        f" in {len(refused):,} of {report.callers:,} pairs of member and model"
     )
 
 

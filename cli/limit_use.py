@@ -10,8 +10,8 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from cli.client import Client
-from cli.errors import NotAllowedError, NotFoundError
-from cli.output import Column, Format, instant
+from cli.errors import NotAllowedError, NotFoundError, RefusedError, UnreachableError
+from cli.output import Column, Format, instant, printable
 from cli.session import Session
 from tenants.amounts import number, quantity
 from tenants.models import LimitUnit
@@ -116,24 +116,32 @@ def share(one: Bucket) -> float:
 def watch(
     look: Callable[[], list[dict[str, str]]], every_s: float, sleep: Callable[[float], None] = time.sleep
 ) -> None:
-    """A table that is drawn anew until Ctrl-C."""
+    """A table that is drawn anew until Ctrl-C. While there is no answer, the last one stays, and why is below it:
+    whoever looks on does so for the minute in which something fails."""
     from rich.live import Live
 
-    with Live(_table(look()), auto_refresh=False) as live:
+    found = look()
+    with Live(_table(found), auto_refresh=False) as live:
         try:
             while True:
                 sleep(every_s)
-                live.update(_table(look()), refresh=True)
+                why = ""
+                try:
+                    found = look()
+                except (RefusedError, UnreachableError) as error:
+                    why = error.message
+                live.update(_table(found, why), refresh=True)
         except KeyboardInterrupt:
             return
 
 
-def _table(found: Sequence[dict[str, str]]) -> Any:
+def _table(found: Sequence[dict[str, str]], why: str = "") -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    caption = Text(f"as it was before: {printable(why)}", style="red") if why else None
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, caption=caption, caption_justify="left")
     for column in SHOWN:
         table.add_column(column.head, style="cyan" if column.field == "limit" else "", overflow="fold")
     for row in found:

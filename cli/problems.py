@@ -61,7 +61,10 @@ def refusal(
     """
     problem = problem_of(status, body)
     said = printable(problem.detail or problem.title)
-    faults = "".join(f"\n  {printable(fault.field)}: {printable(fault.message)}" for fault in problem.errors)
+    faults = "".join(
+        f"\n  {printable(f'{fault.field}: ' if fault.field else '')}{printable(fault.message)}"
+        for fault in problem.errors
+    )
     trace = f" (request {printable(problem.request_id)})" if problem.request_id else ""
     if status == 401:
         return NotAllowedError(f"{origin} does not accept this login: {said}", "run `orgate login`")

@@ -72,12 +72,14 @@ def test_422_names_each_field(signed_in: Cli, plane: ControlPlane) -> None:
     faults = [
         {"field": "base_url", "message": "leads to a private network"},
         {"field": "name", "message": "is too long"},
+        {"field": "", "message": "serves nothing"},
     ]
     plane.script("POST", "/admin/v1/orgs/acme/upstreams", _problem(422, errors=faults))
     said = signed_in("upstream", "create", "u", "--url", "https://10.0.0.1")
     assert said.code == 1
     assert "base_url: leads to a private network" in said.err
     assert "name: is too long" in said.err
+    assert "\n  serves nothing" in said.err
 
 
 def test_401_renews_the_token_once_and_then_asks_for_a_login(signed_in: Cli, plane: ControlPlane) -> None:

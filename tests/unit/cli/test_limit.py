@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from cli.errors import NotAllowedError, RefusedError, UnreachableError
 from cli.limit_use import SHOWN, Bucket, rows, watch
 from tenants.models import LimitUnit
 from tests.fakes.control_plane import ControlPlane
@@ -240,6 +241,31 @@ def test_top_on_a_terminal_goes_on_until_it_is_ended(monkeypatch: pytest.MonkeyP
     assert pauses == [3]
 
 
+def test_top_goes_on_while_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last answer stays, and why there is no newer one; what will not pass by itself ends it."""
+    one = rows([Bucket(**{**bucket("r", "x", left=10, used=50), "unit": LimitUnit.REQUESTS})], str)
+    looks: Iterator[Any] = iter(
+        [one, RefusedError("the store cannot be asked"), UnreachableError("no connection"), one]
+    )
+    drawn: list[str] = []
+    console = Console(force_terminal=True, width=120, record=True)
+    monkeypatch.setattr("rich._console", console)
+
+    def look() -> list[dict[str, str]]:
+        found = next(looks, NotAllowedError("signed out"))
+        if isinstance(found, Exception):
+            raise found
+        return list(found)
+
+    with pytest.raises(NotAllowedError):
+        watch(look, 2.0, lambda _: drawn.append(console.export_text()))
+    assert [("60 requests" in text, "as it was before" in text) for text in drawn] == [
+        (True, False), (True, True), (True, True), (True, False),
+    ]  # fmt: skip
+    assert "the store cannot be asked" in drawn[1]
+    assert "no connection" in drawn[2]
+
+
 REPORT = {
     "entries": 41,
     "requests": 40,
@@ -260,7 +286,7 @@ def test_a_simulation_tells_whom_it_would_have_refused(signed_in: Cli, stocked: 
     assert said.code == 0, said.err
     lines = said.out.splitlines()
     assert lines[0].startswith("10 requests an hour for each member, from 2026-11-18T")
-    assert lines[1] == "20 of 40 requests would have been refused (50.0 %), of 1 of 2 callers"
+    assert lines[1] == "20 of 40 requests would have been refused (50.0 %), in 1 of 2 pairs of member and model"
     assert lines[4].split() == ["ann@acme.example", "code", "30", "20", "66.7", "%", "2026-11-18T11:06:45Z"]
     assert "note: Prices are today's." in said.err
     body = json.loads(next(seen.body for seen in stocked.seen if seen.path.endswith("limits-simulation")))
