@@ -11,7 +11,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, ConsoleMessage, Page, StorageState, sync_playwright
 
-PATIENCE_MS = 15_000
+PATIENCE_MS = 30_000
 """For what a page does by itself. A test that meets it has failed."""
 
 

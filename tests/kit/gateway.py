@@ -109,7 +109,7 @@ class RunningGateway:
             )
         self.wait_ready()
 
-    def wait_ready(self, patience_s: float = 30) -> None:
+    def wait_ready(self, patience_s: float = 60) -> None:
         end = time.monotonic() + patience_s
         while time.monotonic() < end:
             assert self.process is not None

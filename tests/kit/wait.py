@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-def until(holds: Callable[[], bool], what: str, patience_s: float = 20) -> None:
+def until(holds: Callable[[], bool], what: str, patience_s: float = 60) -> None:
     """Ask `holds` until it says yes. Raises after `patience_s`, naming `what` was waited for."""
     end = time.monotonic() + patience_s
     while not holds():
@@ -15,7 +15,7 @@ def until(holds: Callable[[], bool], what: str, patience_s: float = 20) -> None:
         time.sleep(0.02)
 
 
-async def eventually(holds: Callable[[], bool], what: str, patience_s: float = 20) -> None:
+async def eventually(holds: Callable[[], bool], what: str, patience_s: float = 60) -> None:
     """`until`, for what this event loop has to do itself."""
     end = time.monotonic() + patience_s
     while not holds():

@@ -39,7 +39,7 @@ from tests.soak.world import BUDGET, CONNECTIONS, Tenant, anonymous_mb, populate
 
 SEED = 20_26
 HTTP1_CLIENTS = 4
-PATIENCE_S = 15.0
+PATIENCE_S = 30.0
 
 WORDS = {
     "requests": "that came to an end, the streams beside them and HTTP/1.1 included",

@@ -11,7 +11,7 @@ from tests.kit.certs import Pki
 from tests.kit.gateway import RunningGateway
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     # As long as tokens may live: on a slow machine these tests take longer than the quarter of an hour of others.
     settings = {"ORGATE_TOKENS__ACCESS_S": "1800"}

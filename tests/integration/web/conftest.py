@@ -54,7 +54,7 @@ class House:
         return httpx.Client(verify=ssl.create_default_context(cafile=str(self.gateway.ca)), timeout=20)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with RunningGateway(tmp_path_factory.mktemp("web") / "home") as gateway:
         made = House(gateway, gateway.owner(), gateway.operator())
