@@ -12,12 +12,16 @@ from typing import Protocol
 
 from msgspec import Raw, Struct, structs
 
+from gateway.quota import Quota
 from gateway.secret import Secret
 from policies.facts import Action, Role
 from tenants.ids import OrgId
-from tenants.models import LimitUnit, ModelAlias, OnEnd, OnOutage, Upstream
+from tenants.models import LimitUnit, ModelAlias, Upstream
 from tenants.snapshot import Tenant
 from tenants.statickeys import KeyScope
+
+Headers = list[tuple[bytes, bytes]]
+"""Names in lower case, and values."""
 
 
 class Principal(Struct, frozen=True):
@@ -78,48 +82,17 @@ class Usage(Struct, frozen=True):
 
 
 class Claim(Struct, frozen=True):
-    """One limit that applies to one request, and how much of it is asked for, in whole units of `unit`.
+    """`cost` whole units are asked of what `quota` says, for one request. `least`: it is admitted with so much, if
+    `cost` is not left (see `OnEnd`), -1: with all of it; more than `cost` is never given."""
 
-    `subject` is whose bucket ('' for the organization's own); with `org`, `limit` and `starts_s` it is the
-    bucket's key. `starts_s` and `ends_s` (Unix seconds) are a budget's calendar window, 0 and 0 for a bucket that
-    refills. `least`: the request is admitted with so much, if `cost` is not left (see `OnEnd`); more than `cost`
-    is never given. `notify_at`: the lowest percent of a budget at which callers are told of it, 0: never.
-    """
-
-    org: OrgId
-    limit: str
-    scope: str
-    subject: str
-    unit: LimitUnit
+    quota: Quota
     cost: int
-    amount: int
-    burst: int
-    period_s: int
-    starts_s: int = 0
-    ends_s: int = 0
     least: int = -1
-    on_outage: OnOutage = OnOutage.LOCAL
-    on_end: OnEnd = OnEnd.FINISH
-    notify_at: int = 0
 
     @property
     def enough(self) -> int:
         """What has to be left: `least`, or the whole cost when it is not given."""
         return self.cost if self.least < 0 else self.least
-
-
-class Standing(Struct, frozen=True):
-    """What is left of the strictest limit of one unit, for the `x-ratelimit-*` headers.
-
-    With a `budget`, the name of a limit, it is another kind of standing: of that budget, of which so much has been
-    used that callers are told (`Claim.notify_at`), for the header `x-orgate-budget`.
-    """
-
-    unit: LimitUnit
-    limit: int
-    remaining: int
-    reset_ms: int
-    budget: str = ""
 
 
 _TOKENS = LimitUnit.TOKENS  # the one that nearly every request asks for: a name is quicker than an attribute
@@ -161,8 +134,8 @@ class Hold(Protocol):
     Exactly one of `settle` and `refund` is called, once, and never awaits: settling cannot be cancelled.
     """
 
-    @property
-    def standings(self) -> tuple[Standing, ...]: ...
+    def headers(self) -> Headers:
+        """What was left when all was granted: OpenAI's `x-ratelimit-*`."""
 
     @property
     def metered(self) -> bool:

@@ -8,7 +8,6 @@ from gateway.clock import Clock
 from gateway.errors import ForbiddenError, GatewayError, LimitExceededError
 from gateway.exchange import (
     Call,
-    Claim,
     Hold,
     Intent,
     Outcome,
@@ -22,7 +21,7 @@ from gateway.exchange import (
 )
 from gateway.inflight import Abort
 from gateway.latest import Turn
-from gateway.limits.claims import limits_in, nanodollars
+from gateway.limits.claims import nanodollars
 from gateway.limits.refusal import ended
 from gateway.limits.tokens import Tokens
 from gateway.upstream.relay import Progress, UpstreamRefusalError
@@ -182,10 +181,9 @@ class Ledger:
         self._rule = permit.rule
         return permit
 
-    def judged(self, claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
-        """By these limits, whatever they say."""
-        self._limits = limits_in(claims)
-        return claims
+    def judged(self, limits: tuple[str, ...]) -> None:
+        """By the limits of these names, whatever they say."""
+        self._limits = limits
 
     def admitted(self, permit: Permit, hold: Hold, price: Price | None = None) -> Reservation:
         """`price`: what its model costs now, None when nobody knows."""

@@ -13,13 +13,12 @@ from gateway.authorize.stage import authorize, resolve, visible_models
 from gateway.clock import Clock
 from gateway.dpop import Presented
 from gateway.errors import GatewayError, KeyRefusedError, UnavailableError, UpstreamTimeoutError
-from gateway.exchange import Call, Credential, Permit, Principal, Receipt, Reservation, Route
+from gateway.exchange import Call, Credential, Headers, Permit, Principal, Receipt, Reservation, Route
 from gateway.inflight import Abort, Abortable, InFlight
 from gateway.lane import lane_of_call
 from gateway.latest import Latest, Place
 from gateway.ledger import Ledger
-from gateway.limits.claims import claims_for, price_of
-from gateway.limits.headers import rate_limit_headers
+from gateway.limits.claims import limits_for, price_of
 from gateway.limits.store import LimitStore
 from gateway.limits.tokens import Tokens
 from gateway.upstream.auth.authorizer import NO_KEY
@@ -30,8 +29,6 @@ from policies.lanes import Lane
 from tenants.ids import PLATFORM, OrgId
 from tenants.models import CredentialKind, Durability, ModelAlias
 from tenants.snapshot import Snapshot, Tenant
-
-Headers = list[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
 _NO_STORE = (b"cache-control", b"no-store")
@@ -240,9 +237,14 @@ class Pipeline:
 
     async def _admit(self, permit: Permit, platform: Tenant | None, ledger: Ledger) -> Reservation:
         """Stage 5. Between the grant and `ledger.admitted` nothing awaits: a cancel cannot lose a hold."""
-        claims = ledger.judged(claims_for(permit, platform, self._clock.now(), self._tokens))
+        limits = limits_for(permit, platform, self._clock.now)
+        claims = limits.claims(permit, platform, self._tokens)
+        ledger.judged(limits.named(claims))
         price = price_of(permit, platform)
-        return ledger.admitted(permit, await self._limits.reserve(claims), price)
+        hold = self._limits.take(claims)
+        if hold is None:
+            hold = await self._limits.reserve(claims)
+        return ledger.admitted(permit, hold, price)
 
     async def _route(self, reservation: Reservation, inbound: Inbound) -> Route:
         """Stage 6: the deployment behind the alias and its leased key, and by when it must be over."""
@@ -352,7 +354,7 @@ class Pipeline:
             (b"x-orgate-upstream", route.upstream.name.encode()),
             (b"x-orgate-overhead-ms", own_ms),
             (b"server-timing", b"gateway;dur=%b, queue;dur=%.3f, upstream;dur=%.3f" % (own_ms, *waits)),
-            *rate_limit_headers(route.reservation.hold.standings),
+            *route.reservation.hold.headers(),
         ]
 
 

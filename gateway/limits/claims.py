@@ -23,13 +23,16 @@ from gateway.exchange import LIMITS_MAX, Claim, Permit
 from gateway.limits.refusal import OF_PLATFORM
 from gateway.limits.tokens import MOST, Tokens
 from gateway.limits.windows import window_at
+from gateway.quota import Quota
 from policies.facts import Action
 from tenants.ids import PLATFORM, OrgId
 from tenants.models import Limit, LimitScope, LimitUnit, OnEnd, Price
 from tenants.snapshot import Tenant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from gateway.quota import Key
 
 ANSWER_BYTES = 16
 """Of a whole answer for each token: text takes 4, but escaped or in another script up to four times as many."""
@@ -52,66 +55,118 @@ _INPUT = frozenset({LimitUnit.TOKENS, LimitUnit.INPUT_TOKENS, LimitUnit.SPEND})
 
 # Each of these is looked up for every request, and a module's own name is found at once.
 _TOKENS, _INPUT_TOKENS, _OUTPUT_TOKENS = LimitUnit.TOKENS, LimitUnit.INPUT_TOKENS, LimitUnit.OUTPUT_TOKENS
-_FINISH = OnEnd.FINISH
+_FINISH, _EMBED = OnEnd.FINISH, Action.EMBED
 
 Who = tuple[str, str, str, tuple[str, ...]]
-Ready = tuple[tuple[Claim, ...], tuple[int, ...], bool]
-"""Claims; the places of those whose cost differs from call to call (theirs is 1 here); whether one of these counts
-the prompt's tokens."""
+
+
+def _names(quotas: Sequence[Quota]) -> tuple[str, ...]:
+    names = [
+        OF_PLATFORM + quota.limit
+        if quota.org == PLATFORM and not quota.limit.startswith(OF_PLATFORM)
+        else quota.limit
+        for quota in quotas
+    ]
+    return tuple(dict.fromkeys(names))[:LIMITS_MAX]
+
+
+class CallerLimits:
+    """The limits that apply to one caller, and `names` of the first few, each once, the platform's with
+    `platform/` before them."""
+
+    __slots__ = ("_counts_prompt", "_differing", "_one_each", "_usual", "names")
+
+    def __init__(self, quotas: Sequence[Quota]) -> None:
+        self.names = _names(quotas)
+        self._one_each = tuple([Claim(quota, 1) for quota in quotas])
+        # The places of those whose cost differs from call to call.
+        self._differing = tuple([n for n, quota in enumerate(quotas) if quota.unit not in _ALWAYS_ONE])
+        self._counts_prompt = any(quota.unit in _INPUT for quota in quotas)
+        # Nearly all count requests and tokens, and nothing is cut.
+        self._usual = all(quotas[n].unit is _TOKENS and quotas[n].on_end is _FINISH for n in self._differing)
+
+    def claims(self, permit: Permit, platform: Tenant | None, tokens: Tokens) -> tuple[Claim, ...]:
+        """One for each. A limit that this call cannot touch makes no claim: output tokens of an embedding, spend
+        at a price of 0.
+
+        Raises `PriceUnknownError` when a limit counts spend and the model has no price: it would be free, and the
+        limit would not be one.
+        """
+        one_each = self._one_each
+        if not self._differing:
+            return one_each
+        prompt = tokens.of_prompt(permit) if self._counts_prompt else 0
+        answer = output_tokens(permit)
+        claims = list(one_each)
+        if self._usual and 0 < (both := prompt + answer) <= MOST:
+            for n in self._differing:
+                claims[n] = Claim(one_each[n].quota, both)
+            return tuple(claims)
+        for n in self._differing:
+            quota = one_each[n].quota
+            cost, sent, step = _cost(permit, platform, quota, prompt, answer)
+            least = -1 if quota.on_end is _FINISH else _least(permit, quota, cost, sent + step)
+            claims[n] = Claim(quota, cost, least)
+        return tuple([claim for claim in claims if claim.cost])
+
+    def named(self, claims: Sequence[Claim]) -> tuple[str, ...]:
+        """`names` of those that claims were made for."""
+        return self.names if len(claims) == len(self._one_each) else _names([claim.quota for claim in claims])
+
+
+_NONE = CallerLimits(())
 
 
 class _Org:
-    """What is ready for one organization's callers, as long as nothing has changed and no window has ended."""
+    """What is ready for one organization's callers, as long as nothing has changed and no window has ended.
+    `quotas`: what several of them share is one object, so that nobody has to compare it."""
 
-    __slots__ = ("claims", "ends_s", "platform", "tenant")
+    __slots__ = ("callers", "ends_s", "platform", "quotas", "tenant")
 
     def __init__(self, tenant: Tenant, platform: Tenant | None) -> None:
         self.tenant = tenant
         self.platform = platform
-        self.ends_s: float = 2**62
-        self.claims: dict[Who, Ready] = {}
+        self.ends_s: int | None = None
+        self.callers: dict[Who, CallerLimits] = {}
+        self.quotas: dict[Key, Quota] = {}
+
+    def ready(self, permit: Permit, now_s: float) -> CallerLimits:
+        quotas = [self.quotas.setdefault(quota.key, quota) for quota in _quotas(permit, self.platform, now_s)]
+        ends = [quota.ends_s for quota in quotas if quota.ends_s]
+        if ends:
+            self.ends_s = min(ends) if self.ends_s is None else min(self.ends_s, *ends)
+        return CallerLimits(quotas)
 
 
 _ready: dict[OrgId, _Org] = {}
 
 
-def claims_for(permit: Permit, platform: Tenant | None, now_s: float, tokens: Tokens) -> tuple[Claim, ...]:
-    """One claim for each limit of the permit's organization that applies to this member, their teams, model,
-    client and upstream, and for each of the platform's. `now_s`: Unix seconds.
-
-    A limit that this call cannot touch makes no claim: output tokens of an embedding, spend at a price of 0.
-    Raises `PriceUnknownError` when a limit counts spend and the model has no price: it would be free, and the
-    limit would not be one.
-    """
+def limits_for(permit: Permit, platform: Tenant | None, now: Callable[[], float]) -> CallerLimits:
+    """Each limit of the permit's organization that applies to this member, their teams, model, client and
+    upstream, and each of the platform's. `now`: Unix seconds; only budgets ask for it."""
     tenant = permit.tenant
     if not tenant.limits and (platform is None or not platform.limits):
-        return ()
+        return _NONE
     org = _ready.get(tenant.id)
     # Another object when anything of it has changed: its limits, prices, upstreams, weight or time zone.
-    if org is None or org.tenant is not tenant or org.platform is not platform or now_s >= org.ends_s:
+    if (
+        org is None
+        or org.tenant is not tenant
+        or org.platform is not platform
+        or (org.ends_s is not None and now() >= org.ends_s)
+    ):
         if len(_ready) >= REMEMBERED:
             _ready.clear()
         org = _ready[tenant.id] = _Org(tenant, platform)
     principal = permit.principal
     who = principal.member, permit.alias.name, principal.client, principal.teams
-    ready = org.claims.get(who)
-    if ready is None:
-        if len(org.claims) >= REMEMBERED:
-            org.claims.clear()
-        ready = org.claims[who] = _made_ready(permit, org, now_s)
-    return ready[0] if not ready[1] else _costed(permit, platform, ready, tokens)
-
-
-def limits_in(claims: tuple[Claim, ...]) -> tuple[str, ...]:
-    """The names of the limits that these claims are on, the platform's with `platform/` before them: the first
-    few, each once."""
-    names = [
-        OF_PLATFORM + claim.limit
-        if claim.org == PLATFORM and not claim.limit.startswith(OF_PLATFORM)
-        else claim.limit
-        for claim in claims
-    ]
-    return tuple(dict.fromkeys(names))[:LIMITS_MAX]
+    caller = org.callers.get(who)
+    if caller is None:
+        if len(org.callers) >= REMEMBERED:
+            org.callers.clear()
+            org.quotas.clear()
+        caller = org.callers[who] = org.ready(permit, now())
+    return caller
 
 
 def counts_tokens(tenants: Iterable[Tenant]) -> bool:
@@ -129,27 +184,6 @@ def price_of(permit: Permit, platform: Tenant | None) -> Price | None:
 def nanodollars(price: Price, input_tokens: int, output_tokens: int) -> int:
     """Rounded up."""
     return -(-(input_tokens * price.input + output_tokens * price.output) // MILLION)
-
-
-def costing(claim: Claim, cost: int, least: int = -1) -> Claim:
-    """The same bucket, another cost."""
-    return Claim(
-        claim.org,
-        claim.limit,
-        claim.scope,
-        claim.subject,
-        claim.unit,
-        cost,
-        claim.amount,
-        claim.burst,
-        claim.period_s,
-        claim.starts_s,
-        claim.ends_s,
-        least,
-        claim.on_outage,
-        claim.on_end,
-        claim.notify_at,
-    )
 
 
 def origin_of(url: str) -> str:
@@ -175,27 +209,20 @@ def _address(host: str) -> str:
 def output_tokens(permit: Permit) -> int:
     """As many as may come. An embedding has none."""
     call = permit.call
-    if call.task is Action.EMBED:
+    if call.task is _EMBED:
         return 0
-    return min(call.answers * (permit.alias.max_tokens if call.max_tokens is None else call.max_tokens), MOST)
+    each = call.max_tokens
+    if each is None:
+        each = permit.alias.max_tokens
+    return each if call.answers == 1 and each <= MOST else min(call.answers * each, MOST)
 
 
-def _made_ready(permit: Permit, org: _Org, now_s: float) -> Ready:
-    claims = []
-    for claim in _claims(permit, org.platform, now_s):
-        claims.append(claim)
-        if claim.ends_s:
-            org.ends_s = min(org.ends_s, claim.ends_s)
-    differing = tuple([n for n, claim in enumerate(claims) if claim.unit not in _ALWAYS_ONE])
-    return tuple(claims), differing, any(claim.unit in _INPUT for claim in claims)
-
-
-def _claims(permit: Permit, platform: Tenant | None, now_s: float) -> Iterator[Claim]:
+def _quotas(permit: Permit, platform: Tenant | None, now_s: float) -> Iterator[Quota]:
     org = permit.tenant.org
     for limit in permit.tenant.limits:
         window = window_at(limit.window, org.timezone, now_s)
         for subject in _subjects(limit, permit):
-            yield _claim(limit, org.id, limit.name, subject, window)
+            yield _quota(limit, org.id, limit.name, subject, window)
     if platform is None or platform.id == org.id:
         return
     for limit in platform.limits:
@@ -203,26 +230,25 @@ def _claims(permit: Permit, platform: Tenant | None, now_s: float) -> Iterator[C
         window = window_at(limit.window, platform.org.timezone, now_s)
         if limit.scope is LimitScope.ORG:
             if limit.subject in ("", org.id):
-                yield _claim(limit, org.id, OF_PLATFORM + limit.name, "", window, weight=org.weight)
+                yield _quota(limit, org.id, OF_PLATFORM + limit.name, "", window, weight=org.weight)
         elif limit.scope is LimitScope.UPSTREAM:
             upstream = permit.tenant.upstreams.get(permit.alias.upstream)
             origin = "" if upstream is None else origin_of(upstream.base_url)
             if origin and (not limit.subject or origin_of(limit.subject) == origin):
                 # One bucket for all organizations.
-                yield _claim(limit, PLATFORM, limit.name, origin, window)
+                yield _quota(limit, PLATFORM, limit.name, origin, window)
 
 
-def _claim(
+def _quota(
     limit: Limit, org: OrgId, name: str, subject: str, window: tuple[int, int], *, weight: int = 1
-) -> Claim:
+) -> Quota:
     starts_s, ends_s = window
-    return Claim(
+    return Quota(
         org=org,
         limit=name,
         scope=limit.scope,
         subject=subject,
         unit=limit.unit,
-        cost=1,
         amount=min(limit.amount * weight, MOST),
         burst=min((limit.burst or limit.amount) * weight, MOST),
         period_s=limit.period_s,
@@ -253,29 +279,9 @@ def _subjects(limit: Limit, permit: Permit) -> Sequence[str]:
     return found if not limit.subject else [subject for subject in found if subject == limit.subject]
 
 
-def _costed(permit: Permit, platform: Tenant | None, ready: Ready, tokens: Tokens) -> tuple[Claim, ...]:
-    """The claims with what this call costs. Those that it cannot touch are left out."""
-    claims, differing, counts_prompt = ready
-    prompt = tokens.of_prompt(permit) if counts_prompt else 0
-    answer = output_tokens(permit)
-    costed = list(claims)
-    untouched = False
-    for n in differing:
-        claim = claims[n]
-        if claim.unit is _TOKENS and claim.on_end is _FINISH and 0 < (cost := prompt + answer) <= MOST:
-            costed[n] = costing(claim, cost)  # nearly all are such
-            continue
-        cost, sent, step = _cost(permit, platform, claim, prompt, answer)
-        if not cost:
-            untouched = True
-        least = -1 if claim.on_end is _FINISH else _least(permit, claim, cost, sent + step)
-        costed[n] = costing(claim, cost, least)
-    return tuple(costed if not untouched else [claim for claim in costed if claim.cost])
-
-
-def _cost(permit: Permit, platform: Tenant | None, claim: Claim, prompt: int, answer: int) -> tuple[int, int, int]:
+def _cost(permit: Permit, platform: Tenant | None, quota: Quota, prompt: int, answer: int) -> tuple[int, int, int]:
     """Of the whole call, of what it sends, and of one more token."""
-    unit = claim.unit
+    unit = quota.unit
     if unit is _TOKENS:
         return min(prompt + answer, MOST), prompt, 1
     if unit is _INPUT_TOKENS:
@@ -290,7 +296,7 @@ def _cost(permit: Permit, platform: Tenant | None, claim: Claim, prompt: int, an
     price = price_of(permit, platform)
     if price is None:
         raise PriceUnknownError(
-            f"limit '{claim.limit}' counts money and the model '{permit.alias.name}' has no price; an admin must"
+            f"limit '{quota.limit}' counts money and the model '{permit.alias.name}' has no price; an admin must"
             " set one",
             retry_after_s=30,
         )
@@ -298,11 +304,11 @@ def _cost(permit: Permit, platform: Tenant | None, claim: Claim, prompt: int, an
     return min(nanodollars(price, prompt, answer), MOST), sent, nanodollars(price, 0, 1)
 
 
-def _least(permit: Permit, claim: Claim, cost: int, begun: int) -> int:
+def _least(permit: Permit, quota: Quota, cost: int, begun: int) -> int:
     """With how much the call is admitted (see `OnEnd`), -1: with all of it. An answer that is no stream cannot be
     ended in its middle: for one `CUT` is `FINISH`."""
-    if claim.on_end is OnEnd.DENY_NEXT:
+    if quota.on_end is OnEnd.DENY_NEXT:
         return min(1, cost)
-    if claim.on_end is OnEnd.CUT and permit.call.stream:
+    if quota.on_end is OnEnd.CUT and permit.call.stream:
         return min(begun, cost)
     return -1

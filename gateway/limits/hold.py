@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from msgspec import structs
+from msgspec import Struct
 
-from gateway.exchange import Claim, Standing, Used
+from gateway.exchange import Claim, Headers, Used
 from gateway.limits.asking import Asker, Refuser
-from gateway.limits.headers import standings
+from gateway.limits.headers import rate_limit_headers
 from gateway.limits.local import Bucket
 from tenants.models import LimitUnit, OnEnd
 
@@ -38,43 +38,27 @@ class Stock(Protocol):
         """Tell `asker` what it gets: at once, or when the store has said it."""
 
 
-class SlicedHold:
-    """`units`: reserved of each claim; None: all of it."""
+class SlicedHold(Struct, eq=False):
+    """`left`: in each claim's bucket when all was granted; `units`: reserved of each claim, None: all of it."""
 
-    __slots__ = ("_asking", "_at", "_charged", "_claims", "_left", "_open", "_stock", "_units")
+    _stock: Stock
+    _claims: tuple[Claim, ...]
+    _at: Sequence[Bucket]
+    _left: Sequence[int]
+    _units: list[int] | None = None
+    _charged: list[int] | None = None  # of each claim, as the stream goes
+    _asking: dict[int, _More] | None = None
+    _open: bool = True
 
-    def __init__(
-        self,
-        stock: Stock,
-        claims: tuple[Claim, ...],
-        at: Sequence[Bucket],
-        left: Sequence[int],
-        units: Sequence[int] | None = None,
-    ) -> None:
-        self._stock = stock
-        self._claims = claims
-        self._at = at
-        self._left = left
-        self._units: list[int] | None = None if units is None else list(units)
-        self._charged: list[int] | None = None  # of each claim, as the stream goes
-        self._asking: dict[int, _More] | None = None
-        self._open = True
-
-    @property
-    def standings(self) -> tuple[Standing, ...]:
-        """As of the moment when all was granted."""
-        for claim in self._claims:
-            if claim.ends_s:  # nobody else looks at the time
-                return standings(self._claims, self._left, self._stock.now_ms())
-        return standings(self._claims, self._left, 0)
+    def headers(self) -> Headers:
+        return rate_limit_headers(self._claims, self._left, self._stock.now_ms)
 
     @property
     def metered(self) -> bool:
         """Whenever anything is counted that a stream uses as it goes: what is known of it here is what is charged
         if this process is killed, and what a stream of an hour's length has used is used before it ends."""
-        for claim in self._claims:
-            unit = claim.unit
-            if unit is not _REQUESTS and unit is not _SLOT:
+        for claim in self._claims:  # noqa: SIM110 - a generator costs more than the loop
+            if claim.quota.metered:
                 return True
         return False
 
@@ -92,10 +76,10 @@ class SlicedHold:
         units = self._units
         cut: Claim | None = None
         for place, claim in enumerate(self._claims):
-            unit = claim.unit
-            if unit is _REQUESTS or unit is _SLOT:
+            quota = claim.quota
+            if not quota.metered:
                 continue
-            before, after = charged[place], used.of(unit)
+            before, after = charged[place], used.of(quota.unit)
             if after > before:
                 reserved = claim.cost if units is None else units[place]
                 bucket = self._at[place]
@@ -105,7 +89,7 @@ class SlicedHold:
                 else:
                     self._stock.charge(claim, bucket, reserved, before, after)
                 charged[place] = after
-            if claim.on_end is _CUT and self._over(place, claim, after):
+            if quota.on_end is _CUT and self._over(place, claim, after):
                 cut = claim
         return cut
 
@@ -113,7 +97,7 @@ class SlicedHold:
         self._close()
         units, charged = self._units, self._charged
         for place, claim in enumerate(self._claims):
-            unit = claim.unit
+            unit = claim.quota.unit
             if unit is _REQUESTS:
                 continue
             bucket = self._at[place]
@@ -134,7 +118,7 @@ class SlicedHold:
         for place, (claim, bucket) in enumerate(zip(self._claims, self._at, strict=True)):
             reserved = claim.cost if units is None else units[place]
             before = 0 if charged is None else charged[place]
-            if claim.unit is _REQUESTS:
+            if claim.quota.unit is _REQUESTS:
                 self._stock.charge(claim, bucket, reserved, reserved, 0)
                 continue
             if before:
@@ -171,7 +155,7 @@ class SlicedHold:
             self._asking = {}
         asking = self._asking.get(place)
         if asking is None:
-            asking = self._asking[place] = _More(self, place, structs.replace(claim, cost=step, least=1))
+            asking = self._asking[place] = _More(self, place, Claim(claim.quota, step, 1))
             self._stock.ask(asking)
         return asking.ended and units[place] <= after
 

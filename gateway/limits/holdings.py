@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from gateway.exchange import Claim
 from gateway.limits.book import Book
-from gateway.limits.local import NEVER, Bucket, same
+from gateway.limits.local import NEVER, Bucket
+from gateway.quota import Key, Quota
 from tenants.ids import OrgId
 from tenants.models import LimitUnit
 
@@ -15,12 +16,6 @@ REST_US = 60_000_000
 MOST_RESTING = 4_096
 """For so long, and so many, a bucket of which nothing is here any more is remembered for a store that loses what
 it knew: rates of a minute have refilled by then, and budgets are written down by the control process."""
-
-Key = tuple[OrgId, str, str, int]
-
-
-def key_of(claim: Claim) -> Key:
-    return claim.org, claim.limit, claim.subject, claim.starts_s
 
 
 class Holdings:
@@ -36,16 +31,16 @@ class Holdings:
         self.book = book
         self.at = book.account(org, worker)
 
-    def bucket(self, claim: Claim) -> Bucket:
-        key = key_of(claim)
-        slots = claim.unit is LimitUnit.CONCURRENCY
+    def bucket(self, quota: Quota) -> Bucket:
+        key = quota.key
+        slots = quota.unit is LimitUnit.CONCURRENCY
         bucket = self.buckets.get(key)
         if bucket is None and key in self.resting:
             self.wake(self.resting[key][0])
             bucket = self.buckets.get(key)
         # A limit of the same name that counted something else has another bucket, which ends by itself.
         if bucket is None or bucket.slots is not slots:
-            bucket = self.buckets[key] = Bucket(claim)
+            bucket = self.buckets[key] = Bucket(quota)
             self._take_up(bucket)
         return bucket
 
@@ -53,19 +48,19 @@ class Holdings:
         """There is something of it here again, if it rests."""
         if bucket in self.own:
             return
-        key = key_of(bucket.claim)
+        key = bucket.quota.key
         if key in self.resting and self.resting[key][0] is bucket:
             del self.resting[key]
             self.buckets.setdefault(key, bucket)
             self._take_up(bucket)
 
-    def adopt(self, claim: Claim) -> Bucket:
-        """The bucket of `claim`, with its limit as `claim` knows it. What is in hands of another limit is returned
+    def adopt(self, quota: Quota) -> Bucket:
+        """The bucket of `quota`, with its limit as that knows it. What is in hands of another limit is returned
         before it is spent from."""
-        bucket = self.bucket(claim)
-        if bucket.claim is not claim:
-            changed = not same(bucket.claim, claim)
-            bucket.claim = claim
+        bucket = self.bucket(quota)
+        if bucket.quota is not quota:
+            changed = not bucket.quota.same(quota)
+            bucket.quota = quota
             if changed:
                 self.book.rename(bucket.at, self.at, bucket.part())
                 bucket.refused_until_us = 0
@@ -84,8 +79,8 @@ class Holdings:
         """The claim that the store would refuse for longest, as far as is known without asking it again."""
         longest: tuple[Claim, int] | None = None
         for claim in claims:
-            bucket = self.buckets.get(key_of(claim))
-            if bucket is None or not same(bucket.claim, claim) or bucket.avail >= claim.cost:
+            bucket = self.buckets.get(claim.quota.key)
+            if bucket is None or not bucket.quota.same(claim.quota) or bucket.avail >= claim.cost:
                 continue
             wait = bucket.wait_us(claim, now_us)
             if wait and (longest is None or (longest[1] != NEVER and (wait == NEVER or wait > longest[1]))):
@@ -97,7 +92,7 @@ class Holdings:
         if bucket.slots or bucket.left_at_us < 0:
             self.forget(bucket)
             return
-        key = key_of(bucket.claim)
+        key = bucket.quota.key
         self._put_down(bucket)
         if self.buckets.get(key) is bucket:
             del self.buckets[key]
@@ -106,7 +101,7 @@ class Holdings:
     def forget(self, bucket: Bucket) -> None:
         bucket.gone = True
         self._put_down(bucket)
-        if self.buckets.get(key := key_of(bucket.claim)) is bucket:
+        if self.buckets.get(key := bucket.quota.key) is bucket:
             del self.buckets[key]
 
     def forget_old(self, now_us: int) -> None:

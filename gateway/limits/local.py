@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gateway.exchange import Claim
 from gateway.limits.protocol import Part
+from gateway.quota import Quota
 from tenants.models import LimitUnit
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Bucket:
         "at",
         "avail",
         "back",
-        "claim",
+        "cost",
         "gone",
         "hands",
         "here",
@@ -60,6 +61,7 @@ class Bucket:
         "low",
         "open",
         "open_said",
+        "quota",
         "ready_us",
         "refused_least",
         "refused_until_us",
@@ -73,9 +75,10 @@ class Bucket:
         "word",
     )
 
-    def __init__(self, claim: Claim) -> None:
-        self.claim = claim  # as last seen: its amount and period, and what a request costs
-        self.slots = claim.unit is LimitUnit.CONCURRENCY
+    def __init__(self, quota: Quota) -> None:
+        self.quota = quota  # as last seen
+        self.cost = 1  # of the last request
+        self.slots = quota.unit is LimitUnit.CONCURRENCY
         self.at = 0  # its place in the book
         self.word = 0  # where `total` is written
         self.hands = 0
@@ -118,22 +121,22 @@ class Bucket:
         if self.stand is not None:
             return self.stand.known
         if self.slots and self.left_at_us < 0:
-            return self.claim.amount - self.open
+            return self.quota.amount - self.open
         return self.left + self.avail
 
     def part(self, want: int = 0) -> Part:
         """What there is to say of it. Nothing of it is under way."""
-        claim = self.claim
+        quota = self.quota
         spent, back = self.total - self.sent, self.back
         return Part(
-            claim.limit,
-            claim.subject,
-            claim.unit,
-            claim.amount,
-            claim.burst,
-            claim.period_s,
-            claim.starts_s,
-            claim.ends_s,
+            quota.limit,
+            quota.subject,
+            quota.unit,
+            quota.amount,
+            quota.burst,
+            quota.period_s,
+            quota.starts_s,
+            quota.ends_s,
             spent=spent,
             back=back,
             open=max(min(self.open, self.hands - spent - back), 0),
@@ -177,10 +180,10 @@ class Bucket:
         wait = max(self.ready_us - now_us, 1)
         more = least - self.refused_least
         if more and not self.slots:
-            if least > (claim.amount if claim.ends_s else claim.burst):
+            if least > (claim.quota.amount if claim.quota.ends_s else claim.quota.burst):
                 return NEVER
-            if not claim.ends_s:
-                wait += -(-more * max(claim.period_s, 1) * 1_000_000 // claim.amount)
+            if not claim.quota.ends_s:
+                wait += -(-more * max(claim.quota.period_s, 1) * 1_000_000 // claim.quota.amount)
         return wait
 
     def refuse(self, least: int, wait_us: int, now_us: int) -> None:
@@ -191,7 +194,7 @@ class Bucket:
 
     def want(self, workers: int, now_us: int) -> int:
         """How much to ask for ahead."""
-        cost = max(self.claim.cost, 1)
+        cost = max(self.cost, 1)
         if self.slots:
             return SLOTS_AHEAD * cost
         since = now_us - self.ahead_at_us
@@ -205,14 +208,3 @@ class Bucket:
         if self.left_at_us >= 0:
             most = min(most, self.left // (2 * workers))
         return max(most, SCARCE * cost)
-
-
-def same(one: Claim, other: Claim) -> bool:
-    """Whether both say the same of their bucket; a changed limit is asked about before it is spent from."""
-    return (
-        one.amount == other.amount
-        and one.unit is other.unit
-        and one.burst == other.burst
-        and one.period_s == other.period_s
-        and one.ends_s == other.ends_s
-    )

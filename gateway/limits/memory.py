@@ -6,15 +6,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import count
 
-from gateway.exchange import Claim, Hold, Standing, Used
-from gateway.limits.headers import standings
+from gateway import quota as quotas
+from gateway.exchange import Claim, Headers, Hold, Used
+from gateway.limits.headers import rate_limit_headers
 from gateway.limits.kinds import KINDS, NEVER, Bucket, kind_of
 from gateway.limits.protocol import Part
 from gateway.limits.refusal import refused
-from tenants.ids import OrgId
 from tenants.models import LimitUnit, OnEnd
 
-Key = tuple[OrgId, str, str, str, int]
+Key = tuple[str, quotas.Key]
 
 
 class MemoryLimits:
@@ -36,30 +36,31 @@ class MemoryLimits:
         found = [self._bucket(claim, now) for claim in claims]
         no: tuple[int, int] | None = None  # the one that says no for longest, and for how long
         for place, (claim, bucket) in enumerate(zip(claims, found, strict=True)):
-            if claim.amount <= 0 or bucket.left < claim.enough:
+            if claim.quota.amount <= 0 or bucket.left < claim.enough:
                 wait = bucket.wait_us(claim.enough, now)
                 if no is None or (no[1] != NEVER and (wait == NEVER or wait > no[1])):
                     no = place, wait
         if no is not None:
-            told = standings(claims, [bucket.left for bucket in found], now // 1_000)
+            told = rate_limit_headers(claims, [bucket.left for bucket in found], lambda: now // 1_000)
             raise refused(claims[no[0]], no[1], told, left=found[no[0]].left)
-        hold = _MemoryHold(self._clock_us, str(next(self._numbers)), claims, found)
-        hold.standings = standings(claims, [bucket.left for bucket in found], now // 1_000)
-        return hold
+        return _MemoryHold(self._clock_us, str(next(self._numbers)), claims, found)
+
+    def take(self, claims: tuple[Claim, ...]) -> Hold | None:
+        return None  # whoever awaits gets it at once
 
     def _bucket(self, claim: Claim, now_us: int) -> Bucket:
         part = Part(
-            claim.limit,
-            claim.subject,
-            claim.unit,
-            claim.amount,
-            claim.burst or claim.amount,
-            claim.period_s,
-            claim.starts_s,
-            claim.ends_s,
+            claim.quota.limit,
+            claim.quota.subject,
+            claim.quota.unit,
+            claim.quota.amount,
+            claim.quota.burst or claim.quota.amount,
+            claim.quota.period_s,
+            claim.quota.starts_s,
+            claim.quota.ends_s,
         )
         kind = kind_of(part)
-        key = claim.org, kind, claim.limit, claim.subject, claim.starts_s
+        key = kind, claim.quota.key
         found = self._buckets.get(key)
         if found is None:
             found = self._buckets[key] = KINDS[kind](part, now_us)
@@ -80,7 +81,7 @@ class MemoryLimits:
 
 
 class _MemoryHold:
-    __slots__ = ("_at", "_claims", "_clock_us", "_name", "_open", "_units", "standings")
+    __slots__ = ("_at", "_claims", "_clock_us", "_left", "_name", "_open", "_units")
 
     def __init__(
         self, clock_us: Callable[[], int], name: str, claims: Sequence[Claim], at: Sequence[Bucket]
@@ -91,32 +92,35 @@ class _MemoryHold:
         self._at = at
         self._open = True
         self._units = [max(min(claim.cost, bucket.left), 0) for claim, bucket in zip(claims, at, strict=True)]
-        self.standings: tuple[Standing, ...] = ()
         for claim, bucket, units in zip(claims, at, self._units, strict=True):
-            if claim.unit is LimitUnit.CONCURRENCY:
+            if claim.quota.unit is LimitUnit.CONCURRENCY:
                 bucket.grant(name, units)
             else:
                 bucket.charge(units)
+        self._left = [bucket.left for bucket in at]
+
+    def headers(self) -> Headers:
+        return rate_limit_headers(self._claims, self._left, lambda: self._clock_us() // 1_000)
 
     @property
     def metered(self) -> bool:
-        return any(_counted(claim) for claim in self._claims)
+        return any(claim.quota.metered for claim in self._claims)
 
     def spending(self, used: Used) -> Claim | None:
         cut: Claim | None = None
         for place, (claim, bucket) in enumerate(zip(self._claims, self._at, strict=True)):
-            more = used.of(claim.unit) - self._units[place]
-            if not _counted(claim) or more <= 0 or not self._open:
+            more = used.of(claim.quota.unit) - self._units[place]
+            if not claim.quota.metered or more <= 0 or not self._open:
                 continue
             bucket.refill(self._clock_us())
-            if claim.on_end is OnEnd.CUT and bucket.left < more:
+            if claim.quota.on_end is OnEnd.CUT and bucket.left < more:
                 cut = claim
             bucket.charge(more)
             self._units[place] += more
         return cut
 
     def settle(self, used: Used) -> None:
-        self._end([used.of(claim.unit) for claim in self._claims])
+        self._end([used.of(claim.quota.unit) for claim in self._claims])
 
     def refund(self) -> None:
         self._end([0] * len(self._claims))
@@ -129,14 +133,9 @@ class _MemoryHold:
         for place, (claim, bucket) in enumerate(zip(self._claims, self._at, strict=True)):
             bucket.refill(now)
             rest = self._units[place] - used[place]
-            if claim.unit is LimitUnit.CONCURRENCY:
+            if claim.quota.unit is LimitUnit.CONCURRENCY:
                 bucket.close(self._name)
             elif rest < 0:
                 bucket.charge(-rest)
             else:
                 bucket.give(rest)
-
-
-def _counted(claim: Claim) -> bool:
-    """Whether a stream uses more of it as it goes."""
-    return claim.unit not in (LimitUnit.REQUESTS, LimitUnit.CONCURRENCY)

@@ -34,15 +34,15 @@ class Stand:
     __slots__ = ("_budget", "_left", "_level", "_rate", "_shadow", "share", "taken")
 
     def __init__(self, bucket: Bucket, share: int, now_us: int) -> None:
-        claim = bucket.claim
+        quota = bucket.quota
         self.share = share
         self.taken = 0
-        self._budget = claim.ends_s > 0
-        known = bucket.left if bucket.left_at_us >= 0 else (claim.amount if self._budget else claim.burst)
+        self._budget = quota.ends_s > 0
+        known = bucket.left if bucket.left_at_us >= 0 else (quota.amount if self._budget else quota.burst)
         self._left = max(known, 0) // share
-        self._rate = Rate(claim.amount, max(claim.period_s, 1) * 1_000_000 * share, max(claim.burst // share, 1))
+        self._rate = Rate(quota.amount, max(quota.period_s, 1) * 1_000_000 * share, max(quota.burst // share, 1))
         at_us = bucket.known_us if bucket.left_at_us >= 0 else now_us
-        level = rates.Level(min(known * max(claim.period_s, 1) * 1_000_000, self._rate.cap), at_us)
+        level = rates.Level(min(known * max(quota.period_s, 1) * 1_000_000, self._rate.cap), at_us)
         self._level = self._shadow = rates.refill(self._rate, level, now_us)
 
     @property
@@ -86,10 +86,10 @@ class Stand:
 
 def admit(session: Session, claims: Sequence[Claim], now_us: int) -> tuple[list[Bucket], list[int]]:
     """All of `claims`, out of slices that are left and by what each limit says of outages. Raises `Refusal`."""
-    buckets = [session.adopt(claim) for claim in claims]
+    buckets = [session.adopt(claim.quota) for claim in claims]
     units = []
     for claim, bucket in zip(claims, buckets, strict=True):
-        bucket.used = True
+        bucket.used, bucket.cost = True, claim.cost
         enough = bucket.avail >= claim.cost
         units.append(claim.cost if enough else _covered(bucket, claim, session.workers, now_us))
     for claim, bucket, reserved in zip(claims, buckets, units, strict=True):
@@ -99,7 +99,7 @@ def admit(session: Session, claims: Sequence[Claim], now_us: int) -> tuple[list[
             session.short = True
         elif beyond > 0 and bucket.stand is not None:
             bucket.stand.take(beyond)
-        if claim.unit is LimitUnit.REQUESTS:
+        if claim.quota.unit is LimitUnit.REQUESTS:
             session.spent(bucket, reserved)
         else:
             bucket.open += reserved
@@ -108,18 +108,19 @@ def admit(session: Session, claims: Sequence[Claim], now_us: int) -> tuple[list[
 
 def _covered(bucket: Bucket, claim: Claim, share: int, now_us: int) -> int:
     """How much of `claim` may be reserved without the store."""
-    if claim.on_outage is OnOutage.DENY:
+    quota = claim.quota
+    if quota.on_outage is OnOutage.DENY:
         raise Refusal(claim, None)
     if bucket.slots:
-        if claim.on_outage is OnOutage.LOCAL and bucket.open + claim.cost > max(claim.amount // share, 1):
-            raise Refusal(claim, SOON_US if claim.amount > 0 else NEVER)
+        if quota.on_outage is OnOutage.LOCAL and bucket.open + claim.cost > max(quota.amount // share, 1):
+            raise Refusal(claim, SOON_US if quota.amount > 0 else NEVER)
         return claim.cost
     stand = bucket.stand
     if stand is None:
         stand = bucket.stand = Stand(bucket, share, now_us)
         bucket.scarce = True
         bucket.low = NEVER
-    if claim.on_outage is OnOutage.ALLOW:
+    if quota.on_outage is OnOutage.ALLOW:
         return claim.cost
     if wait := stand.wait_us(claim.enough, now_us):
         raise Refusal(claim, wait)

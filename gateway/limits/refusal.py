@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from gateway.errors import LimitExceededError, QuotaExceededError, UnavailableError
-from gateway.exchange import Claim, Standing
-from gateway.limits.headers import rate_limit_headers
+from gateway.exchange import Claim, Headers
+from gateway.quota import Quota
 from tenants.amounts import dollars
 from tenants.ids import PLATFORM
 from tenants.models import LimitUnit
@@ -26,74 +25,74 @@ _WHOSE = {
 _SET_BY = {"organization": "your organization's admins", "platform": "the platform's operators"}
 
 
-def refused(
-    claim: Claim, wait_us: int, standings: Sequence[Standing] = (), *, left: int = 0
-) -> LimitExceededError:
+def refused(claim: Claim, wait_us: int, headers: Headers | None = None, *, left: int = 0) -> LimitExceededError:
     """The error that a caller sees. `claim` says no for longest; `wait_us`: until it would say yes to one alone on
-    it, -1: never. `Retry-After` is rounded up: who waits it succeeds. `standings`: of all claims, for headers.
+    it, -1: never. `Retry-After` is rounded up: who waits it succeeds. `headers`: what is left of all claims.
     `left`: whole units in the bucket of `claim`."""
     seconds = max(1, -(-wait_us // 1_000_000)) if wait_us >= 0 else None
-    until = _instant(claim.ends_s) if claim.ends_s else ""
-    if claim.amount <= 0:
+    until = _instant(claim.quota.ends_s) if claim.quota.ends_s else ""
+    if claim.quota.amount <= 0:
         said = "lets nothing pass"
     elif wait_us < 0:
-        most = _quantity(claim.burst or claim.amount, claim.unit)
+        most = _quantity(claim.quota.burst or claim.quota.amount, claim.quota.unit)
         said = (
-            f"holds {most} at most and this request asks for {_number(claim.enough, claim.unit)}:"
+            f"holds {most} at most and this request asks for {_number(claim.enough, claim.quota.unit)}:"
             " shorten it or lower max_tokens"
         )
-    elif claim.unit is LimitUnit.CONCURRENCY:
-        said = f"allows {claim.amount} requests at once, and as many are in flight"
+    elif claim.quota.unit is LimitUnit.CONCURRENCY:
+        said = f"allows {claim.quota.amount} requests at once, and as many are in flight"
     elif left > 0:
-        has = f"has {_quantity(left, claim.unit)} left" + (f" until {until}" if until else "")
-        said = f"{has} and this request asks for {_number(claim.enough, claim.unit)}"
+        has = f"has {_quantity(left, claim.quota.unit)} left" + (f" until {until}" if until else "")
+        said = f"{has} and this request asks for {_number(claim.enough, claim.quota.unit)}"
         said += "" if until else f"; try again in {seconds} s"
-    elif claim.ends_s:
-        said = f"of {_quantity(claim.amount, claim.unit)} is used up until {until}"
+    elif claim.quota.ends_s:
+        said = f"of {_quantity(claim.quota.amount, claim.quota.unit)} is used up until {until}"
     else:
         said = f"is used up; try again in {seconds} s"
-    return _error(claim, said, retry_after_s=seconds, standings=standings)
+    return _error(claim, said, retry_after_s=seconds, headers=headers)
 
 
 def ended(claim: Claim) -> LimitExceededError:
     """The last event of a stream whose limit ended in its middle (`OnEnd.CUT`)."""
-    until = f" until {_instant(claim.ends_s)}" if claim.ends_s else ""
-    said = f"of {_quantity(claim.amount, claim.unit)} was used up in the middle of this answer{until}"
+    until = f" until {_instant(claim.quota.ends_s)}" if claim.quota.ends_s else ""
+    said = f"of {_quantity(claim.quota.amount, claim.quota.unit)} was used up in the middle of this answer{until}"
     return _error(claim, said, retry_after_s=None)
 
 
 def undecided(claim: Claim) -> UnavailableError:
     """Nobody can tell whether `claim` is covered, and the limit says `OnOutage.DENY`."""
     return UnavailableError(
-        f"{_named(claim)} cannot be asked now, and lets nothing pass until it can; set by {_SET_BY[owner(claim)]}",
+        f"{_named(claim)} cannot be asked now, and lets nothing pass until it can;"
+        f" set by {_SET_BY[owner(claim.quota)]}",
         retry_after_s=1,
     )
 
 
-def owner(claim: Claim) -> str:
+def owner(quota: Quota) -> str:
     """Who set the limit: `organization` or `platform`."""
-    return "platform" if claim.org == PLATFORM or claim.limit.startswith(OF_PLATFORM) else "organization"
+    return "platform" if quota.org == PLATFORM or quota.limit.startswith(OF_PLATFORM) else "organization"
 
 
 def _error(
-    claim: Claim, said: str, *, retry_after_s: int | None, standings: Sequence[Standing] = ()
+    claim: Claim, said: str, *, retry_after_s: int | None, headers: Headers | None = None
 ) -> LimitExceededError:
-    kind = QuotaExceededError if claim.ends_s else LimitExceededError
-    by = owner(claim)
+    kind = QuotaExceededError if claim.quota.ends_s else LimitExceededError
+    by = owner(claim.quota)
     return kind(
         f"{_named(claim)} {said}; set by {_SET_BY[by]}",
-        limit=claim.limit,
-        scope=claim.scope,
+        limit=claim.quota.limit,
+        scope=claim.quota.scope,
         retry_after_s=retry_after_s,
         owner=by,
-        resets_at=_instant(claim.ends_s) if claim.ends_s else "",
-        headers=rate_limit_headers(standings),
+        resets_at=_instant(claim.quota.ends_s) if claim.quota.ends_s else "",
+        headers=headers or [],
     )
 
 
 def _named(claim: Claim) -> str:
-    whose = "all organizations together" if claim.org == PLATFORM else _WHOSE.get(claim.scope, claim.scope)
-    return f"limit '{claim.limit}' (for {whose})"
+    quota = claim.quota
+    whose = "all organizations together" if quota.org == PLATFORM else _WHOSE.get(quota.scope, quota.scope)
+    return f"limit '{quota.limit}' (for {whose})"
 
 
 def _number(amount: int, unit: LimitUnit) -> str:

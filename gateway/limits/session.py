@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable
 from gateway.exchange import Claim
 from gateway.limits.asking import Asked, Asker, Message
 from gateway.limits.book import AccountLine, Book
-from gateway.limits.holdings import Holdings, Key, key_of
+from gateway.limits.holdings import Holdings
 from gateway.limits.local import LOW, NEVER, Bucket
 from gateway.limits.protocol import Result, SliceAnswer, SliceAsk, Wish
+from gateway.quota import Key
 from tenants.ids import OrgId
 from tenants.models import LimitUnit
 
@@ -160,7 +161,8 @@ class Session(Holdings):
             return None
         one = Asked(asker)
         for place, claim in enumerate(asker.claims):
-            bucket = self.adopt(claim)
+            bucket = self.adopt(claim.quota)
+            bucket.cost = claim.cost
             bucket.used = True
             one.buckets.append(bucket)
             if 0 < claim.cost <= bucket.avail:
@@ -235,7 +237,7 @@ class Session(Holdings):
             self._undo(one)
             return
         for claim, bucket, units in zip(one.asker.claims, one.buckets, one.units, strict=True):
-            if claim.unit is LimitUnit.REQUESTS:
+            if claim.quota.unit is LimitUnit.REQUESTS:
                 bucket.open -= units
                 self.spent(bucket, units)
         one.asker.granted(one.buckets, one.units)
@@ -298,8 +300,8 @@ class Session(Holdings):
             unsaid = old.total - old.acked
             charged = old.hands - old.open_said
             debt = min(unsaid, 0) or max(unsaid - charged, 0)  # what was to be taken back still is
-            new = Bucket(old.claim)
-            new.at, new.word = old.at, old.word
+            new = Bucket(old.quota)
+            new.at, new.word, new.cost = old.at, old.word, old.cost
             new.left, new.left_at_us, new.known_us = old.left, old.left_at_us, old.known_us
             new.total = old.total
             new.avail, new.back = min(-debt, 0), max(-debt, 0)
@@ -307,7 +309,7 @@ class Session(Holdings):
             old.gone, old.here, new.here = True, False, True
             del self.own[old]
             self.own[new] = None
-            if self.buckets.get(key := key_of(old.claim)) is old:
+            if self.buckets.get(key := old.quota.key) is old:
                 self.buckets[key] = new
         self.owed.clear()
         self.low.clear()

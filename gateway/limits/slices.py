@@ -13,14 +13,14 @@ from gateway.errors import UnavailableError
 from gateway.exchange import Claim, Hold
 from gateway.limits.asking import Asker, Message, Refuser
 from gateway.limits.book import Book
-from gateway.limits.headers import standings
+from gateway.limits.headers import rate_limit_headers
 from gateway.limits.hold import SlicedHold
-from gateway.limits.holdings import Key
-from gateway.limits.local import Bucket, same
+from gateway.limits.local import Bucket
 from gateway.limits.outage import Refusal, admit, reconcile
 from gateway.limits.refusal import owner, refused, undecided
 from gateway.limits.session import Session
 from gateway.limits.store import SliceStore
+from gateway.quota import Key
 from tenants.ids import PLATFORM, OrgId
 from tenants.models import LimitUnit, OnOutage
 
@@ -92,13 +92,17 @@ class SlicedLimits:
         self._closed = False
 
     async def reserve(self, claims: Sequence[Claim]) -> Hold:
-        wanted = claims if type(claims) is tuple else tuple(claims)
-        if (found := self._spend(wanted)) is not None:
-            return SlicedHold(self, wanted, found, [bucket.left + bucket.avail for bucket in found])
+        wanted = tuple(claims)
+        if (hold := self.take(wanted)) is not None:
+            return hold
         if self._closed:
             raise _stopping()
         at, units = await self._reserve(wanted)
-        return SlicedHold(self, wanted, at, [bucket.left + bucket.avail for bucket in at], units)
+        return SlicedHold(self, wanted, at, [bucket.left + bucket.avail for bucket in at], list(units))
+
+    def take(self, claims: tuple[Claim, ...]) -> Hold | None:
+        found = self._spend(claims)
+        return None if found is None else SlicedHold(self, claims, found, [b.left + b.avail for b in found])
 
     async def run(self) -> None:
         """Return what is not used, renew leases, ask a store that is away; until cancelled."""
@@ -141,7 +145,7 @@ class SlicedLimits:
     def denying(self) -> bool:
         """Whether a limit of the platform's denies because of that: this worker serves hardly anybody then."""
         return any(
-            bucket.claim.on_outage is OnOutage.DENY and owner(bucket.claim) == "platform"
+            bucket.quota.on_outage is OnOutage.DENY and owner(bucket.quota) == "platform"
             for session in self._away
             for bucket in session.own
         )
@@ -170,11 +174,11 @@ class SlicedLimits:
             return
         if bucket.gone:
             # Its reservation is the store's again: this is used of what is there now, and debt beyond that.
-            bucket = self._session(claim.org).bucket(claim)
+            bucket = self._session(claim.quota.org).bucket(claim.quota)
             inside = 0
         else:
             if not bucket.here:
-                self._session(claim.org).wake(bucket)
+                self._session(claim.quota.org).wake(bucket)
             inside = min(more, max(units - before, 0)) if more > 0 else 0
         self.spent(bucket, more)
         bucket.open -= inside
@@ -197,7 +201,7 @@ class SlicedLimits:
         if (found := self._spend(claims)) is not None:
             asker.granted(found, [claim.cost for claim in claims])
             return
-        session = self._session(claims[0].org)
+        session = self._session(claims[0].quota.org)
         if session.away:
             self._fall_back(session, asker)
         elif (no := session.refusal(claims, self._clock.monotonic_us())) is not None:
@@ -209,15 +213,15 @@ class SlicedLimits:
     # Stage 5, when the slices do not do.
 
     async def _reserve(self, claims: tuple[Claim, ...]) -> Found:
-        org = claims[0].org
-        if all(claim.org == org for claim in claims):
+        org = claims[0].quota.org
+        if all(claim.quota.org == org for claim in claims):
             return await self._wait_for(claims)
         # One message is about one account. What organizations share first: it is the scarcer.
-        orgs = sorted({claim.org for claim in claims}, key=lambda each: each != PLATFORM)
+        orgs = sorted({claim.quota.org for claim in claims}, key=lambda each: each != PLATFORM)
         taken: dict[Claim, tuple[Bucket, int]] = {}
         try:
             for each in orgs:
-                group = tuple([claim for claim in claims if claim.org == each])
+                group = tuple([claim for claim in claims if claim.quota.org == each])
                 at, units = await self._wait_for(group)
                 taken.update(zip(group, zip(at, units, strict=True), strict=True))
         except BaseException:
@@ -246,19 +250,20 @@ class SlicedLimits:
         buckets = self._buckets
         found = []
         for claim in claims:
-            bucket = buckets.get((claim.org, claim.limit, claim.subject, claim.starts_s))
+            quota = claim.quota
+            bucket = buckets.get(quota.key)
             if bucket is None:
                 return None
             bucket.used = True
-            if bucket.avail < claim.cost or not (bucket.claim is claim or same(bucket.claim, claim)):
+            if bucket.avail < claim.cost or not (bucket.quota is quota or bucket.quota.same(quota)):
                 return None
             found.append(bucket)
         for place, claim in enumerate(claims):
             bucket = found[place]
-            cost = claim.cost
-            bucket.claim = claim
+            bucket.cost = cost = claim.cost
+            bucket.quota = quota = claim.quota
             bucket.avail = avail = bucket.avail - cost
-            if claim.unit is _REQUESTS:
+            if quota.unit is _REQUESTS:
                 bucket.total = total = bucket.total + cost
                 self._book.words[bucket.word] = total
             else:
@@ -267,14 +272,14 @@ class SlicedLimits:
                     bucket.spare = avail
             if avail < bucket.low:
                 bucket.low = -1
-                session = self._sessions[claim.org]
+                session = self._sessions[quota.org]
                 session.low[bucket] = None
                 self._begin(session)
         return found
 
     def _give_back(self, taken: Sequence[tuple[Claim, Bucket, int]]) -> None:
         for claim, bucket, units in taken:
-            if claim.unit is LimitUnit.REQUESTS:
+            if claim.quota.unit is LimitUnit.REQUESTS:
                 self.charge(claim, bucket, units, units, 0)
             else:
                 self.release(bucket, units)
@@ -289,11 +294,11 @@ class SlicedLimits:
 
     def refusal(self, claims: Sequence[Claim], no: Claim, wait_us: int | None, by: Refuser) -> Exception:
         """In words; and counted."""
-        self._count("orgate_limit_refusals_total", (no.org, by))
+        self._count("orgate_limit_refusals_total", (no.quota.org, by))
         if wait_us is None:
             return undecided(no)
-        left = [self._session(claim.org).bucket(claim).remaining for claim in claims]
-        return refused(no, wait_us, standings(claims, left, self.now_ms()), left=left[claims.index(no)])
+        left = [self._session(claim.quota.org).bucket(claim.quota).remaining for claim in claims]
+        return refused(no, wait_us, rate_limit_headers(claims, left, self.now_ms), left=left[claims.index(no)])
 
     # Messages.
 
@@ -314,7 +319,7 @@ class SlicedLimits:
         self._asking[session] = asyncio.get_running_loop().create_task(self._talk(session))
 
     def _owe(self, bucket: Bucket) -> None:
-        self._session(bucket.claim.org).owed[bucket] = None
+        self._session(bucket.quota.org).owed[bucket] = None
         if bucket.scarce and self._soon is None:
             self._soon = asyncio.get_running_loop().call_later(SOON_S, self._pay)
 

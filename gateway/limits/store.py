@@ -27,6 +27,9 @@ class LimitStore(Protocol):
 
     async def reserve(self, claims: Sequence[Claim]) -> Hold: ...
 
+    def take(self, claims: tuple[Claim, ...]) -> Hold | None:
+        """`reserve`, where nobody has to be asked; None: that is to be awaited. Nothing is spent then."""
+
 
 class SliceStore(Protocol):
     """Where the buckets are: `accounts.LimitOwner` behind the bus, or `redis.RedisSlices`.

@@ -79,12 +79,12 @@ class Ratio:
         self.seen += seen
         self.times += 1
         if self.seen > memory:
-            self.tokens >>= 1
             self.seen >>= 1
+            self.tokens = min(self.tokens >> 1, BELIEVED * self.seen)
 
     def of(self, seen: int) -> int:
         """Rounded up, and at most `BELIEVED` for each: what an upstream reports is believed within reason."""
-        return min(-(-seen * self.tokens // self.seen), BELIEVED * seen) if self.seen else 0
+        return -(-seen * self.tokens // self.seen) if self.seen else 0
 
 
 class _Model:
@@ -115,9 +115,10 @@ class Tokens:
         octets, known = _measured(call)
         if not octets:
             return known
-        model = self._model(permit)
-        if model.reported.times >= EXACT:
-            return known + model.reported.of(octets)
+        model = self._models.get(_key(permit)) or self._model(permit)
+        reported = model.reported
+        if reported.times >= EXACT:
+            return known - (-octets * reported.tokens // reported.seen)
         model.asked += 1
         if model.counted.times < EXACT or model.asked % EVERY == 0:
             counted = self._counted(call, octets)
@@ -167,7 +168,7 @@ class Tokens:
 
 
 def _key(permit: Permit) -> tuple[OrgId, str, str]:
-    return permit.tenant.org.id, permit.alias.model, permit.call.task._value_
+    return permit.tenant.id, permit.alias.model, permit.call.task._value_
 
 
 def _measured(call: Call) -> tuple[int, int]:
@@ -176,9 +177,9 @@ def _measured(call: Call) -> tuple[int, int]:
     fields = call.fields
     chat = call.task is _CHAT
     for name in _TEXT[call.task._value_]:
-        raw = fields.get(name)
-        if raw is None:
+        if name not in fields:
             continue
+        raw = fields[name]
         size = len(raw)
         if chat:
             if size > SAMPLE:  # an image is seldom smaller, and looking for one costs more than it may

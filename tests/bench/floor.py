@@ -14,8 +14,8 @@ from typing import cast
 
 from gateway.api.data.app import PublicApp
 from gateway.api.data.routes import DataPlane
-from gateway.exchange import Call
-from gateway.pipeline import JSON, Answer, Headers, Inbound, Pipeline
+from gateway.exchange import Call, Headers
+from gateway.pipeline import JSON, Answer, Inbound, Pipeline
 from policies.facts import Action
 from tests.bench.processes import Cores, pinned
 from tests.bench.targets import Target, wait_listening

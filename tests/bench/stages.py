@@ -40,8 +40,7 @@ from gateway.exchange import (
 )
 from gateway.ledger import Ledger
 from gateway.limits.accounts import LimitOwner
-from gateway.limits.claims import claims_for
-from gateway.limits.headers import rate_limit_headers
+from gateway.limits.claims import limits_for
 from gateway.limits.protocol import REBUILD_S
 from gateway.limits.slices import SlicedLimits
 from gateway.limits.tokens import EXACT, Tokens
@@ -147,8 +146,9 @@ class Stages:
 
     async def _limit(self, permit: Permit) -> None:
         """Mostly out of a slice; now and then the owner is asked, which here is in the same process."""
-        hold = await self._limits.reserve(self._claims(permit))
-        rate_limit_headers(hold.standings)
+        claims = self._claims(permit)
+        hold = self._limits.take(claims) or await self._limits.reserve(claims)
+        hold.headers()
         hold.settle(Used(20))
 
     async def _served_for_a_while(self, permit: Permit) -> None:
@@ -159,7 +159,7 @@ class Stages:
             await asyncio.sleep(0.01)
 
     def _claims(self, permit: Permit) -> tuple[Claim, ...]:
-        return claims_for(permit, None, self._clock.now(), self._tokens)
+        return limits_for(permit, None, self._clock.now).claims(permit, None, self._tokens)
 
     def _route(self, reservation: Reservation) -> Route:
         permit = reservation.permit

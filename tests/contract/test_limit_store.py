@@ -17,6 +17,8 @@ from gateway.limits.memory import MemoryLimits
 from gateway.limits.protocol import SliceAnswer, SliceAsk
 from gateway.limits.slices import SLOW_TICKS, SlicedLimits
 from gateway.limits.store import LimitStore, SliceStore
+from gateway.quota import Quota
+from tenants.amounts import dollars
 from tenants.ids import PLATFORM, OrgId
 from tenants.models import LimitUnit, OnEnd
 from tests.contract.slice_store_redis import FakeTime, on_one
@@ -51,15 +53,17 @@ def claim(
     period_s: int = 60,
 ) -> Claim:
     return Claim(
-        org=org,
-        limit=limit,
-        scope="member" if subject else "org",
-        subject=subject,
-        unit=unit,
-        cost=cost,
-        amount=amount,
-        burst=burst or amount,
-        period_s=period_s,
+        Quota(
+            org=org,
+            limit=limit,
+            scope="member" if subject else "org",
+            subject=subject,
+            unit=unit,
+            amount=amount,
+            burst=burst or amount,
+            period_s=period_s,
+        ),
+        cost,
     )
 
 
@@ -75,7 +79,8 @@ def budget(
     starts_s, ends_s = window
     least = {OnEnd.FINISH: -1, OnEnd.CUT: 1, OnEnd.DENY_NEXT: 1}[on_end]
     asked = claim(limit=f"{unit}-budget", unit=unit, cost=cost, amount=amount, period_s=0)
-    return replace(asked, starts_s=starts_s, ends_s=ends_s, least=least, on_end=on_end)
+    quota = replace(asked.quota, starts_s=starts_s, ends_s=ends_s, on_end=on_end)
+    return Claim(quota, cost, least)
 
 
 def slots(amount: int) -> Claim:
@@ -95,6 +100,9 @@ class Turns:
 
     async def reserve(self, claims: Sequence[Claim]) -> Hold:
         return await next(self._next).reserve(claims)
+
+    def take(self, claims: tuple[Claim, ...]) -> Hold | None:
+        return next(self._next).take(claims)
 
 
 class Wire:
@@ -143,6 +151,16 @@ async def settled(store: LimitStore) -> None:
                 await worker.sync()
 
 
+async def left_after(store: LimitStore, asked: Claim) -> bytes:
+    """What its caller is told to have left of it."""
+    (_, (_, remaining), *_) = (await store.reserve([asked])).headers()
+    return remaining
+
+
+def amount_of(unit: LimitUnit, units: int) -> bytes:
+    return (dollars(units) if unit is LimitUnit.SPEND else str(units)).encode()
+
+
 async def admitted(store: LimitStore, claims: Sequence[Claim], tries: int) -> int:
     count = 0
     for _ in range(tries):
@@ -158,6 +176,21 @@ async def test_as_many_pass_as_the_bucket_holds(store: LimitStore) -> None:
     assert await admitted(store, [claim(amount=10)], 25) == 10
 
 
+async def test_what_is_taken_at_once_counts_like_what_is_awaited(store: LimitStore) -> None:
+    asked = (claim(amount=10), tokens(1))
+    passed = 0
+    for _ in range(25):
+        try:
+            hold = store.take(asked) or await store.reserve(asked)
+        except LimitExceededError:
+            continue
+        hold.settle(Used(1))
+        passed += 1
+        await settled(store)
+    assert passed == 10
+    assert store.take(asked) is None
+
+
 async def test_of_a_hundred_at_once_exactly_ten_pass(store: LimitStore) -> None:
     results = await asyncio.gather(
         *(store.reserve([claim(amount=10)]) for _ in range(100)), return_exceptions=True
@@ -168,12 +201,12 @@ async def test_of_a_hundred_at_once_exactly_ten_pass(store: LimitStore) -> None:
 
 @pytest.mark.parametrize("wanted", [claim(amount=100), claim(amount=1_000), slots(100), slots(40)], ids=str)
 async def test_of_twice_the_limit_at_once_as_many_as_it_allows_pass(store: LimitStore, wanted: Claim) -> None:
-    tries = [store.reserve([wanted]) for _ in range(wanted.amount * 2)]
+    tries = [store.reserve([wanted]) for _ in range(wanted.quota.amount * 2)]
     results = await asyncio.gather(*tries, return_exceptions=True)
     passed = sum(not isinstance(result, BaseException) for result in results)
-    assert wanted.amount * 0.7 <= passed <= wanted.amount  # some may wait in another worker's slice
+    assert wanted.quota.amount * 0.7 <= passed <= wanted.quota.amount  # some may wait in another worker's slice
     await settled(store)  # slices that nobody used are back
-    assert passed + await admitted(store, [wanted], wanted.amount) == wanted.amount
+    assert passed + await admitted(store, [wanted], wanted.quota.amount) == wanted.quota.amount
 
 
 async def test_a_refusal_names_the_limit_and_whose_it_is(store: LimitStore) -> None:
@@ -306,12 +339,16 @@ async def test_a_burst_is_less_or_more_than_the_amount(store: LimitStore, clock:
     assert await admitted(store, [claim(limit="small", amount=60, burst=5)], 20) == 3
 
 
-async def test_standings_say_what_is_left_of_the_strictest(store: LimitStore, clock: FakeClock) -> None:
+async def test_headers_say_what_is_left_of_the_strictest(store: LimitStore, clock: FakeClock) -> None:
     hold = await store.reserve([claim(amount=10), claim(limit="b", amount=4), tokens(250)])
-    requests, used = hold.standings
-    assert (requests.unit, requests.limit, requests.remaining) == (LimitUnit.REQUESTS, 4, 3)
-    assert requests.reset_ms == 15_000
-    assert (used.unit, used.limit, used.remaining, used.reset_ms) == (LimitUnit.TOKENS, 1_000, 750, 15_000)
+    assert hold.headers() == [
+        (b"x-ratelimit-limit-requests", b"4"),
+        (b"x-ratelimit-remaining-requests", b"3"),
+        (b"x-ratelimit-reset-requests", b"15000ms"),
+        (b"x-ratelimit-limit-tokens", b"1000"),
+        (b"x-ratelimit-remaining-tokens", b"750"),
+        (b"x-ratelimit-reset-tokens", b"15000ms"),
+    ]
 
 
 async def test_a_budget_lasts_until_its_window_ends(store: LimitStore, clock: FakeClock) -> None:
@@ -327,9 +364,12 @@ async def test_a_budget_lasts_until_its_window_ends(store: LimitStore, clock: Fa
     await store.reserve([budget(1_000, 1_000, window=(3_605, 7_205))])
 
 
-async def test_standings_of_a_budget_are_reset_when_its_window_ends(store: LimitStore) -> None:
-    (standing,) = (await store.reserve([budget(600, 1_000)])).standings
-    assert (standing.limit, standing.remaining, standing.reset_ms) == (1_000, 400, 3_598_000)
+async def test_headers_of_a_budget_are_reset_when_its_window_ends(store: LimitStore) -> None:
+    assert (await store.reserve([budget(600, 1_000)])).headers() == [
+        (b"x-ratelimit-limit-tokens", b"1000"),
+        (b"x-ratelimit-remaining-tokens", b"400"),
+        (b"x-ratelimit-reset-tokens", b"3598000ms"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -347,8 +387,7 @@ async def test_each_unit_is_charged_what_was_used_of_it(store: LimitStore, unit:
     cost = 1 if unit is LimitUnit.REQUESTS else 20
     (await store.reserve([budget(cost, 100, unit=unit)])).settle(Used(5, 2, 11, 13))
     await settled(store)
-    (standing,) = (await store.reserve([budget(1, 100, unit=unit)])).standings
-    assert standing.remaining == 99 - charged
+    assert await left_after(store, budget(1, 100, unit=unit)) == amount_of(unit, 99 - charged)
 
 
 async def test_who_may_finish_is_admitted_with_all_it_may_use(store: LimitStore) -> None:
@@ -391,7 +430,7 @@ async def test_a_stream_is_cut_when_its_budget_ends(store: LimitStore) -> None:
             break
         await settled(store)
     assert cut is not None
-    assert cut.limit == wanted.limit
+    assert cut.quota.limit == wanted.quota.limit
     assert 300 <= used <= 320  # it was told what the stream uses ten at a time
     hold.settle(Used(used))
     await settled(store)
@@ -407,8 +446,7 @@ async def test_a_stream_that_would_be_cut_goes_on_while_there_is_more(store: Lim
         await settled(store)
     hold.settle(Used(990))
     await settled(store)
-    (standing,) = (await store.reserve([wanted])).standings
-    assert standing.remaining == 0
+    assert await left_after(store, wanted) == b"0"
 
 
 async def test_what_a_stream_has_used_so_far_is_used(store: LimitStore) -> None:
@@ -437,5 +475,5 @@ async def test_an_organizations_claims_and_the_platforms_are_all_or_nothing(stor
 
 async def test_nothing_to_claim_is_always_granted(store: LimitStore) -> None:
     hold = await store.reserve([])
-    assert hold.standings == ()
+    assert hold.headers() == []
     hold.settle(Used(12))

@@ -28,8 +28,7 @@ from msgspec import Raw, Struct
 
 from gateway.errors import LimitExceededError
 from gateway.exchange import Call, Permit, Principal, Usage, Used
-from gateway.limits.claims import claims_for
-from gateway.limits.headers import rate_limit_headers
+from gateway.limits.claims import limits_for
 from gateway.limits.protocol import REBUILD_S
 from gateway.limits.store import LimitStore
 from gateway.limits.tokens import Tokens
@@ -175,10 +174,15 @@ def asking(limits: LimitStore, asked: Permit) -> Ask:
 
     async def ask() -> None:
         try:
-            hold = await limits.reserve(claims_for(asked, None, time.time(), tokens))
+            callers = limits_for(asked, None, time.time)
+            claims = callers.claims(asked, None, tokens)
+            callers.named(claims)
+            hold = limits.take(claims)
+            if hold is None:
+                hold = await limits.reserve(claims)
         except LimitExceededError:
             return
-        rate_limit_headers(hold.standings)
+        hold.headers()
         if hold.metered:
             hold.spending(Used(input_tokens=300, output_tokens=5, bytes=500))
         tokens.learn(asked, usage, 20)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from gateway.exchange import Claim, Used
+from gateway.quota import Quota
 from tenants.ids import OrgId
 from tenants.models import LimitUnit
 
@@ -144,17 +145,19 @@ class Plan(Struct, frozen=True):
         return tuple(
             [
                 Claim(
-                    org=ORG,
-                    limit=bound.limit,
-                    scope=bound.scope,
-                    subject=bound.subject(arrival.who),
-                    unit=bound.unit,
-                    cost=bound.reserved(arrival.cost),
-                    amount=bound.amount,
-                    burst=bound.burst,
-                    period_s=bound.period_s,
-                    starts_s=until_s - DAY_S if bound.budget else 0,
-                    ends_s=until_s if bound.budget else 0,
+                    Quota(
+                        org=ORG,
+                        limit=bound.limit,
+                        scope=bound.scope,
+                        subject=bound.subject(arrival.who),
+                        unit=bound.unit,
+                        amount=bound.amount,
+                        burst=bound.burst,
+                        period_s=bound.period_s,
+                        starts_s=until_s - DAY_S if bound.budget else 0,
+                        ends_s=until_s if bound.budget else 0,
+                    ),
+                    bound.reserved(arrival.cost),
                 )
                 for bound in self.bounds
             ]

@@ -17,6 +17,7 @@ from gateway.limits.redis_open import open_slices
 from gateway.limits.slices import SlicedLimits
 from gateway.limits.store import LimitStore
 from gateway.limits_settings import LimitsSettings
+from gateway.quota import Quota
 from tests.limits.plan import Plan
 
 REDIS = "redis"
@@ -67,11 +68,14 @@ class _Split:
 
     async def reserve(self, claims: Sequence[Claim]) -> Hold:
         return await self._within.reserve(
-            [
-                structs.replace(claim, amount=claim.amount // self._parts, burst=claim.burst // self._parts)
-                for claim in claims
-            ]
+            [Claim(self._part(claim.quota), claim.cost, claim.least) for claim in claims]
         )
+
+    def take(self, claims: tuple[Claim, ...]) -> Hold | None:
+        return None
+
+    def _part(self, quota: Quota) -> Quota:
+        return structs.replace(quota, amount=quota.amount // self._parts, burst=quota.burst // self._parts)
 
 
 def _now_us() -> int:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from gateway.errors import LimitExceededError
 from gateway.exchange import Claim, Hold, Used
 from gateway.limits.memory import MemoryLimits
+from gateway.quota import Quota
 from tenants.models import LimitUnit
 from tests.limits.model import Exact, Watched
 from tests.limits.plan import ORG, SECOND_US, Bound
@@ -16,7 +17,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 3 * SECOND_US), st.integers(1, 40), st
 
 
 def claim(bound: Bound, cost: int) -> Claim:
-    return Claim(ORG, bound.limit, "org", "", bound.unit, cost, bound.amount, bound.burst, bound.period_s)
+    return Claim(Quota(ORG, bound.limit, "org", "", bound.unit, bound.amount, bound.burst, bound.period_s), cost)
 
 
 @given(st.integers(1, 500), st.integers(1, 100), st.integers(1, 90), STEPS)

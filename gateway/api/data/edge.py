@@ -17,10 +17,11 @@ from gateway.client_version import CLIENT_HEADERS, client_version
 from gateway.deadline import GRPC_TIMEOUT, TIMEOUT_MS, timeout_s
 from gateway.dpop import HEADER
 from gateway.errors import BadRequestError, TooLargeError, UnsupportedMediaError
+from gateway.exchange import Headers
 from gateway.inflight import Abort
 from gateway.lane import LANE, lane_asked
 from gateway.latest import DOCUMENT, INTENT, SESSION, document_of
-from gateway.pipeline import EVENT_STREAM, Headers
+from gateway.pipeline import EVENT_STREAM
 from policies.lanes import Lane
 from tenants.opaque import PREFIX
 

@@ -33,8 +33,9 @@ from gateway.errors import (
     UnknownModelError,
     UpstreamTimeoutError,
 )
+from gateway.exchange import Headers
 from gateway.inflight import Abort
-from gateway.pipeline import Headers, Pipeline
+from gateway.pipeline import Pipeline
 from policies.facts import Action
 from tenants.models import ModelAlias
 

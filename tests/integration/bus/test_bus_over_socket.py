@@ -25,6 +25,7 @@ from gateway.errors import UnavailableError
 from gateway.exchange import Claim, Outcome, Receipt
 from gateway.limits.accounts import LimitOwner
 from gateway.limits.slices import SlicedLimits
+from gateway.quota import Quota
 from policies.facts import Action
 from tenants.ids import PLATFORM, OrgId
 from tenants.models import LimitUnit, Org
@@ -261,9 +262,15 @@ async def test_changes_of_the_real_store_arrive_with_and_without_the_bus(control
 
 async def test_what_workers_send_up_arrives(control: Control) -> None:
     receipt = Receipt(
-        org=ACME, request_id="req_1", at_us=1, member="m", client="c", action=Action.CHAT, outcome=Outcome.SERVED,
+        org=ACME,
+        request_id="req_1",
+        at_us=1,
+        member="m",
+        client="c",
+        action=Action.CHAT,
+        outcome=Outcome.SERVED,
         status=200,
-    )  # fmt: skip
+    )
     spool = SpoolUp(boot="b", receipts=(SpooledReceipt(seq=9, receipt=receipt),))
     metrics = MetricsUp(worker="w1", boot="b", counters=(("requests", ("acme",), 3.0),))
     async with control.served(), client(control, "w1", Watcher()) as worker:
@@ -301,9 +308,18 @@ async def test_malformed_posts_are_refused_and_the_bus_lives_on(control: Control
 
 async def test_limits_are_shared_over_the_wire(control: Control) -> None:
     claim = Claim(
-        org=ACME, limit="per-minute", scope="org", subject="", unit=LimitUnit.REQUESTS, cost=1, amount=10,
-        burst=10, period_s=3600,
-    )  # fmt: skip
+        Quota(
+            org=ACME,
+            limit="per-minute",
+            scope="org",
+            subject="",
+            unit=LimitUnit.REQUESTS,
+            amount=10,
+            burst=10,
+            period_s=3600,
+        ),
+        1,
+    )
     async with (
         control.served(),
         client(control, "w1", Watcher()) as one,

@@ -17,6 +17,7 @@ from gateway.bus.client import BusClient
 from gateway.clock import SystemClock
 from gateway.exchange import Claim, Hold, Used
 from gateway.limits.slices import SlicedLimits
+from gateway.quota import Quota
 from tenants.ids import OrgId
 from tenants.models import LimitUnit, OnEnd
 
@@ -31,9 +32,13 @@ NAME = "worker-1"
 def claims() -> tuple[Claim, ...]:
     """Budgets, in which nothing comes in meanwhile, and slots."""
     return (
-        Claim(ORG, "requests", "org", "", LimitUnit.REQUESTS, 1, AMOUNT, AMOUNT, 0, 1, ENDS_S),
-        Claim(ORG, "tokens", "org", "", LimitUnit.TOKENS, COST, AMOUNT, AMOUNT, 0, 1, ENDS_S, 1, on_end=OnEnd.CUT),
-        Claim(ORG, "at-once", "org", "", LimitUnit.CONCURRENCY, 1, SLOTS, SLOTS, 0),
+        Claim(Quota(ORG, "requests", "org", "", LimitUnit.REQUESTS, AMOUNT, AMOUNT, 0, 1, ENDS_S), 1),
+        Claim(
+            Quota(ORG, "tokens", "org", "", LimitUnit.TOKENS, AMOUNT, AMOUNT, 0, 1, ENDS_S, on_end=OnEnd.CUT),
+            COST,
+            1,
+        ),
+        Claim(Quota(ORG, "at-once", "org", "", LimitUnit.CONCURRENCY, SLOTS, SLOTS, 0), 1),
     )
 
 

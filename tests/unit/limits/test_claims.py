@@ -8,19 +8,21 @@ import pytest
 from msgspec import Raw, structs
 
 from gateway.errors import PriceUnknownError
-from gateway.exchange import Call, Claim, Permit, Principal
+from gateway.exchange import LIMITS_MAX, Call, Claim, Permit, Principal
 from gateway.limits import claims as module
 from gateway.limits.claims import (
     ANSWER_BYTES,
     STREAM_BYTES,
     VECTOR_BYTES,
-    claims_for,
+    CallerLimits,
     counts_tokens,
+    limits_for,
     nanodollars,
     origin_of,
     price_of,
 )
 from gateway.limits.tokens import MOST, Tokens
+from gateway.quota import Quota
 from policies.facts import Action, Role
 from tenants.ids import PLATFORM, OrgId
 from tenants.models import (
@@ -90,7 +92,7 @@ def limit(scope: LimitScope, unit: LimitUnit = LimitUnit.REQUESTS, **more: Any) 
 
 
 def found(asked: Permit, shared: Tenant | None = None, now_s: float = NOW) -> tuple[Claim, ...]:
-    return claims_for(asked, shared, now_s, Tokens(lambda text: PROMPT))
+    return limits_for(asked, shared, lambda: now_s).claims(asked, shared, Tokens(lambda text: PROMPT))
 
 
 @pytest.mark.parametrize(
@@ -105,25 +107,25 @@ def found(asked: Permit, shared: Tenant | None = None, now_s: float = NOW) -> tu
 )
 def test_each_scope_has_its_own_bucket(scope: LimitScope, subject: str) -> None:
     assert found(permit(limit(scope, burst=25))) == (
-        Claim(ACME, f"{scope}-requests", scope, subject, LimitUnit.REQUESTS, 1, 10, 25, 60),
+        Claim(Quota(ACME, f"{scope}-requests", scope, subject, LimitUnit.REQUESTS, 10, 25, 60), 1),
     )
 
 
 def test_each_of_the_members_teams_has_a_bucket_and_others_have_not() -> None:
     every, one = limit(LimitScope.TEAM), limit(LimitScope.TEAM, subject="red")
-    assert [c.subject for c in found(permit(every, one, teams=("blue", "red")))] == ["blue", "red", "red"]
+    assert [c.quota.subject for c in found(permit(every, one, teams=("blue", "red")))] == ["blue", "red", "red"]
     assert found(permit(every, one)) == ()
-    assert [c.subject for c in found(permit(one, teams=("blue",)))] == []
+    assert [c.quota.subject for c in found(permit(one, teams=("blue",)))] == []
 
 
 def test_a_limit_about_one_subject_leaves_others_alone() -> None:
     for scope, mine in ((LimitScope.MEMBER, "mem_1"), (LimitScope.UPSTREAM, "up"), (LimitScope.MODEL, "code")):
         both = limit(scope, subject=mine), limit(scope, subject="other")
-        assert [claim.subject for claim in found(permit(*both))] == [mine]
+        assert [claim.quota.subject for claim in found(permit(*both))] == [mine]
 
 
 def test_each_unit_has_its_cost() -> None:
-    costs = {c.unit: c.cost for c in found(permit(*(limit(LimitScope.ORG, unit) for unit in LimitUnit)))}
+    costs = {c.quota.unit: c.cost for c in found(permit(*(limit(LimitScope.ORG, unit) for unit in LimitUnit)))}
     assert costs == {
         LimitUnit.REQUESTS: 1,
         LimitUnit.CONCURRENCY: 1,
@@ -159,7 +161,7 @@ def test_a_limit_that_a_call_cannot_touch_does_not_refuse_it() -> None:
     output, spend = limit(LimitScope.ORG, LimitUnit.OUTPUT_TOKENS), limit(LimitScope.ORG, LimitUnit.SPEND)
     requests = limit(LimitScope.ORG)
     asked = permit(output, requests, spend, task=Action.EMBED, prices=(free,))
-    assert [claim.unit for claim in found(asked)] == [LimitUnit.REQUESTS]
+    assert [claim.quota.unit for claim in found(asked)] == [LimitUnit.REQUESTS]
 
 
 def test_money_is_rounded_up_and_the_organizations_own_price_goes_first() -> None:
@@ -195,7 +197,7 @@ def test_a_model_without_a_price_is_not_free_where_money_is_limited() -> None:
 def test_what_must_be_left_is_what_the_limit_says(unit: LimitUnit, cut: int, cost: int) -> None:
     for on_end, enough in ((OnEnd.FINISH, cost), (OnEnd.CUT, cut), (OnEnd.DENY_NEXT, 1)):
         (claim,) = found(permit(limit(LimitScope.ORG, unit, on_end=on_end)))
-        assert (claim.enough, claim.cost, claim.on_end) == (enough, cost, on_end)
+        assert (claim.enough, claim.cost, claim.quota.on_end) == (enough, cost, on_end)
 
 
 def test_what_is_no_stream_cannot_be_cut_and_needs_all_of_it() -> None:
@@ -205,7 +207,7 @@ def test_what_is_no_stream_cannot_be_cut_and_needs_all_of_it() -> None:
 
 def test_a_limit_says_what_holds_in_an_outage() -> None:
     (claim,) = found(permit(limit(LimitScope.ORG, LimitUnit.TOKENS, on_outage=OnOutage.DENY)))
-    assert claim.on_outage is OnOutage.DENY
+    assert claim.quota.on_outage is OnOutage.DENY
 
 
 class TestBudgets:
@@ -214,37 +216,45 @@ class TestBudgets:
     def test_a_budget_is_of_the_day_that_it_is_where_the_organization_is(self) -> None:
         (claim,) = found(permit(self.BUDGET, timezone="Asia/Tokyo"))
         day = datetime.fromtimestamp(NOW, ZoneInfo("Asia/Tokyo")).replace(hour=0, minute=0, second=0)
-        assert (claim.starts_s, claim.ends_s) == (day.timestamp(), day.timestamp() + 86_400)
-        assert (claim.burst, claim.period_s, claim.notify_at) == (10, 0, 50)
+        assert (claim.quota.starts_s, claim.quota.ends_s) == (day.timestamp(), day.timestamp() + 86_400)
+        assert (claim.quota.burst, claim.quota.period_s, claim.quota.notify_at) == (10, 0, 50)
 
     def test_the_next_day_is_noticed_by_whoever_was_here_before(self) -> None:
-        asked, tokens = permit(self.BUDGET), Tokens(lambda text: PROMPT)
-        (first,) = claims_for(asked, None, NOW, tokens)
-        (same,) = claims_for(asked, None, first.ends_s - 0.001, tokens)
-        (after,) = claims_for(asked, None, first.ends_s, tokens)
+        asked = permit(self.BUDGET)
+        (first,) = found(asked)
+        (same,) = found(asked, now_s=first.quota.ends_s - 0.001)
+        (after,) = found(asked, now_s=first.quota.ends_s)
         assert same is first
-        assert after.starts_s == first.ends_s
-        assert claims_for(asked, None, first.ends_s + 1, tokens)[0] is after
+        assert after.quota.starts_s == first.quota.ends_s
+        assert found(asked, now_s=first.quota.ends_s + 1)[0] is after
 
     def test_the_first_window_to_end_counts(self) -> None:
         month = limit(LimitScope.MEMBER, window=Window.MONTH, period_s=0)
-        asked, tokens = permit(month, self.BUDGET), Tokens(lambda text: PROMPT)
-        first = claims_for(asked, None, NOW, tokens)
-        after = claims_for(asked, None, first[1].ends_s, tokens)
-        assert (after[0].starts_s, after[1].starts_s) == (first[0].starts_s, first[1].ends_s)
+        asked = permit(month, self.BUDGET)
+        first = found(asked)
+        after = found(asked, now_s=first[1].quota.ends_s)
+        assert (after[0].quota.starts_s, after[1].quota.starts_s) == (
+            first[0].quota.starts_s,
+            first[1].quota.ends_s,
+        )
 
 
 class TestThePlatform:
     def test_its_limit_on_organizations_is_in_each_ones_account_by_weight(self) -> None:
         shared = platform(structs.replace(limit(LimitScope.ORG, burst=4), org=PLATFORM, name="fair"))
         (claim,) = found(permit(weight=3), shared)
-        assert (claim.org, claim.limit, claim.scope, claim.subject) == (ACME, "platform/fair", "org", "")
-        assert (claim.amount, claim.burst) == (30, 12)
+        assert (claim.quota.org, claim.quota.limit, claim.quota.scope, claim.quota.subject) == (
+            ACME,
+            "platform/fair",
+            "org",
+            "",
+        )
+        assert (claim.quota.amount, claim.quota.burst) == (30, 12)
 
     def test_no_weight_makes_more_than_can_be_counted(self) -> None:
         most = structs.replace(limit(LimitScope.ORG), amount=MOST)
         (claim,) = found(permit(weight=1000), platform(most))
-        assert claim.amount == claim.burst == MOST
+        assert claim.quota.amount == claim.quota.burst == MOST
 
     def test_it_may_be_about_one_organization(self) -> None:
         named = limit(LimitScope.ORG, subject="globex")
@@ -254,8 +264,12 @@ class TestThePlatform:
     @pytest.mark.parametrize("subject", ["", "https://model.test", "https://model.test:443"])
     def test_its_limit_on_an_upstream_is_one_bucket_for_all(self, subject: str) -> None:
         (claim,) = found(permit(weight=3), platform(limit(LimitScope.UPSTREAM, subject=subject)))
-        assert (claim.org, claim.limit, claim.subject) == (PLATFORM, "upstream-requests", "https://model.test")
-        assert (claim.amount, claim.burst) == (10, 10)
+        assert (claim.quota.org, claim.quota.limit, claim.quota.subject) == (
+            PLATFORM,
+            "upstream-requests",
+            "https://model.test",
+        )
+        assert (claim.quota.amount, claim.quota.burst) == (10, 10)
 
     def test_another_origin_is_none_of_its_business(self) -> None:
         for subject in ("https://model.test:8443", "http://model.test"):
@@ -268,7 +282,7 @@ class TestThePlatform:
         )
         for timezone in ("Asia/Tokyo", "Asia/Kathmandu"):
             for claim in found(permit(timezone=timezone), shared):
-                assert datetime.fromtimestamp(claim.starts_s, ZoneInfo("America/New_York")).hour == 0
+                assert datetime.fromtimestamp(claim.quota.starts_s, ZoneInfo("America/New_York")).hour == 0
 
     def test_an_alias_that_leads_nowhere_has_no_origin(self) -> None:
         asked = structs.replace(permit(), alias=structs.replace(ALIAS, upstream="gone"))
@@ -278,10 +292,10 @@ class TestThePlatform:
 def test_what_changes_is_noticed_at_once() -> None:
     first = permit(limit(LimitScope.ORG))
     raised = permit(limit(LimitScope.ORG, amount=20))
-    assert [c.amount for c in found(first)] == [10]
-    assert [c.amount for c in found(raised)] == [20]
-    assert [c.amount for c in found(first)] == [10]
-    assert [c.limit for c in found(first, platform(limit(LimitScope.ORG)))] == [
+    assert [c.quota.amount for c in found(first)] == [10]
+    assert [c.quota.amount for c in found(raised)] == [20]
+    assert [c.quota.amount for c in found(first)] == [10]
+    assert [c.quota.limit for c in found(first, platform(limit(LimitScope.ORG)))] == [
         "org-requests",
         "platform/org-requests",
     ]
@@ -289,12 +303,43 @@ def test_what_changes_is_noticed_at_once() -> None:
     in_team = structs.replace(first, tenant=permit(limit(LimitScope.TEAM)).tenant)
     for teams in (("a",), ("a", "b"), ()):
         who = structs.replace(in_team.principal, teams=teams)
-        assert [c.subject for c in found(structs.replace(in_team, principal=who))] == list(teams)
+        assert [c.quota.subject for c in found(structs.replace(in_team, principal=who))] == list(teams)
 
 
 def test_what_is_ready_is_not_made_again() -> None:
-    asked, tokens = permit(limit(LimitScope.ORG), limit(LimitScope.MEMBER)), Tokens(lambda text: PROMPT)
-    assert claims_for(asked, None, NOW, tokens) is claims_for(asked, None, NOW + 1, tokens)
+    asked = permit(limit(LimitScope.ORG), limit(LimitScope.MEMBER))
+    assert found(asked) is found(asked, now_s=NOW + 1)
+
+
+def test_what_callers_share_is_one_object() -> None:
+    first = permit(limit(LimitScope.ORG), limit(LimitScope.MEMBER))
+    other = structs.replace(first, principal=structs.replace(first.principal, member="mem_2"))
+    (shared, own), (theirs_shared, theirs) = found(first), found(other)
+    assert shared.quota is theirs_shared.quota
+    assert (own.quota.subject, theirs.quota.subject) == ("mem_1", "mem_2")
+
+
+@pytest.mark.parametrize(
+    ("made", "names"),
+    [
+        ((), ()),
+        (((ACME, "a"), (ACME, "a"), (ACME, "b")), ("a", "b")),
+        (((PLATFORM, "gpu"), (ACME, "platform/all")), ("platform/gpu", "platform/all")),
+        (tuple((ACME, str(n)) for n in range(20)), tuple(map(str, range(LIMITS_MAX)))),
+    ],
+)
+def test_limits_are_named_once_and_the_platforms_as_such(
+    made: tuple[tuple[OrgId, str], ...], names: tuple[str, ...]
+) -> None:
+    quotas = [Quota(org, name, "org", "", LimitUnit.REQUESTS, 9, 9, 60) for org, name in made]
+    assert CallerLimits(quotas).names == names
+
+
+def test_limits_that_a_call_cannot_touch_are_not_named() -> None:
+    asked = permit(limit(LimitScope.ORG, LimitUnit.OUTPUT_TOKENS), limit(LimitScope.ORG), task=Action.EMBED)
+    limits = limits_for(asked, None, lambda: NOW)
+    assert limits.names == ("org-output_tokens", "org-requests")
+    assert limits.named(found(asked)) == ("org-requests",)
 
 
 def test_what_is_kept_ready_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,12 +348,13 @@ def test_what_is_kept_ready_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
     first = permit(limit(LimitScope.MEMBER))
     for number in range(10):
         who = structs.replace(first.principal, member=f"mem_{number}")
-        assert [c.subject for c in found(structs.replace(first, principal=who))] == [f"mem_{number}"]
-    assert len(module._ready[ACME].claims) <= 3
+        assert [c.quota.subject for c in found(structs.replace(first, principal=who))] == [f"mem_{number}"]
+    assert len(module._ready[ACME].callers) <= 3
+    assert len(module._ready[ACME].quotas) <= 3
     for number in range(10):
         org = OrgId(f"org-{number}")
         tenant = Tenant(TenantRecord(Org(org, "Other"), limits=first.tenant.limits))
-        assert [c.org for c in found(structs.replace(first, tenant=tenant))] == [org]
+        assert [c.quota.org for c in found(structs.replace(first, tenant=tenant))] == [org]
     assert len(module._ready) <= 3
 
 
@@ -321,7 +367,7 @@ def test_a_tokenizer_is_needed_where_a_prompts_length_counts() -> None:
 def test_the_platforms_own_people_are_not_limited_twice() -> None:
     shared = platform(limit(LimitScope.ORG))
     asked = structs.replace(permit(), tenant=shared)
-    assert [claim.limit for claim in found(asked, shared)] == ["org-requests"]
+    assert [claim.quota.limit for claim in found(asked, shared)] == ["org-requests"]
 
 
 @pytest.mark.parametrize(

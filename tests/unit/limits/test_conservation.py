@@ -90,7 +90,7 @@ class History:
             self.ended["cancelled"] += 1
         else:
             self.ended["served"] += 1
-            await self._stream(hold, {claim.limit for claim in claims})
+            await self._stream(hold, {claim.quota.limit for claim in claims})
 
     async def _stream(self, hold: Hold, limits: set[str]) -> None:
         chance, tokens, cut = self.chance, 0, False

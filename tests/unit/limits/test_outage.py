@@ -26,7 +26,7 @@ def limits(wire: Wire, clock: FakeClock) -> SlicedLimits:
 
 
 def says(mode: OnOutage, of: Claim) -> Claim:
-    return replace(of, on_outage=mode)
+    return replace(of, quota=replace(of.quota, on_outage=mode))
 
 
 def away(limits: SlicedLimits) -> float:

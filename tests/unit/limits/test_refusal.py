@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from gateway.api.data.openai import error_body, error_event
 from gateway.errors import LimitExceededError, QuotaExceededError, UnavailableError
-from gateway.exchange import Claim, Standing
-from gateway.limits.headers import rate_limit_headers, standings
+from gateway.exchange import Claim, Headers
+from gateway.limits.headers import rate_limit_headers
 from gateway.limits.refusal import ended, owner, refused, undecided
+from gateway.quota import Quota
 from tenants.ids import PLATFORM, OrgId
 from tenants.models import LimitUnit
 
@@ -30,7 +32,8 @@ def claim(**changes: Any) -> Claim:
         "burst": 60,
         "period_s": 60,
     }
-    return Claim(**{**values, **changes})
+    values |= changes
+    return Claim(cost=values.pop("cost"), least=values.pop("least", -1), quota=Quota(**values))
 
 
 def budget(**changes: Any) -> Claim:
@@ -38,6 +41,10 @@ def budget(**changes: Any) -> Claim:
     return claim(
         **{**month, "amount": 200 * 10**9, "burst": 0, "starts_s": ENDS - 86_400, "ends_s": ENDS, **changes}
     )
+
+
+def said(claims: Sequence[Claim], left: Sequence[int], now_ms: int) -> Headers:
+    return rate_limit_headers(claims, left, lambda: now_ms)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +114,7 @@ def test_retry_after_is_rounded_up_and_absent_where_waiting_is_of_no_use() -> No
 )
 def test_it_says_who_set_it(asked: Claim, by: str, words: str) -> None:
     error = refused(asked, 1)
-    assert owner(asked) == error.owner == by
+    assert owner(asked.quota) == error.owner == by
     assert error.message.endswith(words)
     assert "x.example" not in error.message
 
@@ -150,41 +157,49 @@ def test_a_limit_that_cannot_be_asked_and_denies_is_named() -> None:
 
 
 def test_a_refusal_carries_what_is_left() -> None:
-    error = refused(claim(), 1, standings([claim()], [0], 0))
+    error = refused(claim(), 1, said([claim()], [0], 0))
     assert dict(error.headers)[b"x-ratelimit-remaining-requests"] == b"0"
 
 
-def test_standings_are_of_the_strictest_of_each_unit_and_budgets_reset_when_their_window_ends() -> None:
+def test_what_is_said_is_of_the_strictest_of_each_unit_and_budgets_reset_when_their_window_ends() -> None:
     asked = [claim(), claim(limit="day", amount=9, burst=9, period_s=90), budget()]
-    said = standings(asked, [50, 3, -7], ENDS * 1_000 - 2_500)
-    assert said == (
-        Standing(LimitUnit.REQUESTS, 9, 3, 60_000),
-        Standing(LimitUnit.SPEND, 200 * 10**9, 0, 2_500),
-    )
-    assert standings([claim()], [60], 0)[0].reset_ms == 0
-    assert standings([budget()], [1], (ENDS + 5) * 1_000)[0].reset_ms == 0
+    assert said(asked, [50, 3, -7], ENDS * 1_000 - 2_500) == [
+        (b"x-ratelimit-limit-requests", b"9"),
+        (b"x-ratelimit-remaining-requests", b"3"),
+        (b"x-ratelimit-reset-requests", b"60000ms"),
+        (b"x-ratelimit-limit-spend", b"200"),
+        (b"x-ratelimit-remaining-spend", b"0"),
+        (b"x-ratelimit-reset-spend", b"2500ms"),
+    ]
+    assert said([claim()], [60], 0)[2] == (b"x-ratelimit-reset-requests", b"0ms")
+    assert said([budget()], [1], (ENDS + 5) * 1_000)[2] == (b"x-ratelimit-reset-spend", b"0ms")
+
+
+def test_of_two_limits_of_one_unit_either_may_be_the_strictest() -> None:
+    for left in ([7, 3], [3, 7]):
+        both = said([claim(), claim(limit="other", amount=90, burst=90)], left, 0)
+        assert both[1] == (b"x-ratelimit-remaining-requests", b"3")
+        assert len(both) == 3
 
 
 def test_a_budget_of_which_callers_are_told_has_a_header_of_its_own() -> None:
     asked = [budget(notify_at=80), budget(limit="week", notify_at=80)]
-    said = standings(asked, [40 * 10**9, 40 * 10**9 + 1], (ENDS - 90) * 1_000)
-    assert [standing.budget for standing in said] == ["", "monthly"]
-    assert rate_limit_headers(said[1:]) == [(b"x-orgate-budget", b"monthly;used=80;reset=90")]
+    headers = said(asked, [40 * 10**9, 40 * 10**9 + 1], (ENDS - 90) * 1_000)
+    assert [name for name, _ in headers].count(b"x-ratelimit-limit-spend") == 1
+    assert headers[3:] == [(b"x-orgate-budget", b"monthly;used=80;reset=90")]
 
 
 def test_headers_have_openais_names_and_others_made_like_them() -> None:
-    said = rate_limit_headers(
-        [
-            Standing(LimitUnit.TOKENS, 5, -2, 9),
-            Standing(LimitUnit.OUTPUT_TOKENS, 7, 7, 0),
-            Standing(LimitUnit.SPEND, 200 * 10**9, 12_500_000_001, 60_000),
-            Standing(LimitUnit.CONCURRENCY, 5, 1, 0),
-        ]
-    )
-    assert said == [
+    asked = [
+        claim(unit=LimitUnit.TOKENS, amount=5, burst=1, period_s=1),
+        claim(unit=LimitUnit.OUTPUT_TOKENS, amount=7, burst=7),
+        budget(),
+        claim(unit=LimitUnit.CONCURRENCY, amount=5, burst=5, period_s=0),
+    ]
+    assert said(asked, [-2, 7, 12_500_000_001, 1], (ENDS - 60) * 1_000) == [
         (b"x-ratelimit-limit-tokens", b"5"),
         (b"x-ratelimit-remaining-tokens", b"0"),
-        (b"x-ratelimit-reset-tokens", b"9ms"),
+        (b"x-ratelimit-reset-tokens", b"600ms"),
         (b"x-ratelimit-limit-output-tokens", b"7"),
         (b"x-ratelimit-remaining-output-tokens", b"7"),
         (b"x-ratelimit-reset-output-tokens", b"0ms"),

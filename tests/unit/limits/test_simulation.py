@@ -14,6 +14,7 @@ from gateway.exchange import Claim, Hold, Used
 from gateway.limits.memory import MemoryLimits
 from gateway.limits.simulation import LATE_MS, Report, Simulation
 from gateway.limits.windows import window_at
+from gateway.quota import Quota
 from tenants.ids import OrgId
 from tenants.models import Limit, LimitScope, LimitUnit, OnEnd, Price, Window
 
@@ -272,19 +273,21 @@ async def _refused(proposed: Limit, entries: Sequence[dict[str, Any]]) -> dict[s
 def _claim(proposed: Limit, member: str, cost: int, at_us: int) -> Claim:
     starts_s, ends_s = window_at(proposed.window, "UTC", at_us / 1e6)
     return Claim(
-        ACME,
-        "new",
-        "member",
-        member,
-        proposed.unit,
+        Quota(
+            ACME,
+            "new",
+            "member",
+            member,
+            proposed.unit,
+            proposed.amount,
+            proposed.burst or proposed.amount,
+            proposed.period_s,
+            starts_s,
+            ends_s,
+            on_end=proposed.on_end,
+        ),
         cost,
-        proposed.amount,
-        proposed.burst or proposed.amount,
-        proposed.period_s,
-        starts_s,
-        ends_s,
         min(cost, 1) if proposed.on_end is OnEnd.DENY_NEXT else -1,
-        on_end=proposed.on_end,
     )
 
 

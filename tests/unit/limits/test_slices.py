@@ -16,6 +16,7 @@ from gateway.limits.memory import MemoryLimits
 from gateway.limits.protocol import LEASE_S, SliceAnswer, SliceAsk
 from gateway.limits.session import IDLE_TICKS
 from gateway.limits.slices import UNKNOWN, SlicedLimits, _Waiter
+from gateway.quota import Quota
 from tenants.ids import PLATFORM
 from tenants.models import LimitUnit
 from tests.contract.test_limit_store import ACME, FakeClock, admitted, claim, slots, tokens
@@ -319,7 +320,10 @@ async def test_a_limit_of_tokens_that_becomes_one_of_requests_keeps_its_bucket(l
 async def test_a_new_window_is_another_bucket(limits: SlicedLimits, wire: Wire, clock: FakeClock) -> None:
     def of(window: int) -> Claim:
         return Claim(
-            ACME, "monthly", "org", "", LimitUnit.TOKENS, 10, 100, 100, 0, window * 1_000, window * 1_000 + 1_000
+            Quota(
+                ACME, "monthly", "org", "", LimitUnit.TOKENS, 100, 100, 0, window * 1_000, window * 1_000 + 1_000
+            ),
+            10,
         )
 
     held = await limits.reserve([of(1)])

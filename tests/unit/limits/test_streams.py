@@ -27,7 +27,7 @@ async def stream(hold: Hold, limits: SlicedLimits, most: int, piece: int = 10) -
         ended = hold.spending(Used(done))
         await limits.settled()
         if ended is not None:
-            assert ended.limit == "tokens"
+            assert ended.quota.limit == "tokens"
             break
     hold.settle(Used(done))
     return done

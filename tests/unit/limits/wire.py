@@ -9,6 +9,7 @@ from gateway.exchange import Claim
 from gateway.limits.accounts import LimitOwner
 from gateway.limits.protocol import Part, SliceAnswer, SliceAsk, Standings
 from gateway.limits.slices import SLOW_TICKS, SlicedLimits
+from gateway.quota import Quota
 from tenants.ids import PLATFORM, OrgId
 from tenants.models import LimitUnit, OnEnd, OnOutage
 from tests.contract.test_limit_store import ACME, FakeClock
@@ -73,20 +74,22 @@ def budget(
     org: OrgId = ACME,
 ) -> Claim:
     return Claim(
-        org=org,
-        limit=limit,
-        scope="org",
-        subject="",
-        unit=unit,
-        cost=cost,
-        amount=amount,
-        burst=amount,
-        period_s=0,
-        starts_s=WINDOW[0],
-        ends_s=WINDOW[1],
-        least=least,
-        on_end=on_end,
-        on_outage=on_outage,
+        Quota(
+            org=org,
+            limit=limit,
+            scope="org",
+            subject="",
+            unit=unit,
+            amount=amount,
+            burst=amount,
+            period_s=0,
+            starts_s=WINDOW[0],
+            ends_s=WINDOW[1],
+            on_end=on_end,
+            on_outage=on_outage,
+        ),
+        cost,
+        least,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -11,6 +12,7 @@ from gateway.api.data.openai import decoder, error_event
 from gateway.errors import GatewayError, LimitExceededError, QuotaExceededError
 from gateway.exchange import Claim, Outcome, Used
 from gateway.inflight import Abort
+from gateway.quota import Quota
 from gateway.upstream.relay import METER_BYTES, METER_EVENTS
 from policies.facts import Action
 from tenants.models import LimitUnit, OnEnd, Price
@@ -32,20 +34,18 @@ from tests.unit.pipeline.world import (
 )
 
 BUDGET = Claim(
-    ACME,
-    "monthly",
-    "org",
-    "",
-    LimitUnit.TOKENS,
+    Quota(
+        ACME, "monthly", "org", "", LimitUnit.TOKENS, 1_000, 1_000, 0, starts_s=0, ends_s=2_000, on_end=OnEnd.CUT
+    ),
     100,
-    1_000,
-    1_000,
-    0,
-    starts_s=0,
-    ends_s=2_000,
-    least=1,
-    on_end=OnEnd.CUT,
+    1,
 )
+
+
+def changed(**changes: Any) -> Claim:
+    return structs.replace(BUDGET, quota=structs.replace(BUDGET.quota, **changes))
+
+
 EVENT = b'data: {"choices":[{"text":"word"}]}\n\n'
 DONE = b"data: [DONE]\n\n"
 
@@ -70,7 +70,7 @@ class MeteredHold(FakeHold):
             assert used.bytes >= last.bytes
             assert used.nanodollars >= last.nanodollars
         self.told.append(used)
-        return self.claim if used.of(self.claim.unit) > self.left else None
+        return self.claim if used.of(self.claim.quota.unit) > self.left else None
 
     def settle(self, used: Used) -> None:
         self.settled = used
@@ -133,7 +133,7 @@ async def test_the_last_event_names_the_limit_and_tells_an_sdk_to_raise() -> Non
 
 async def test_a_rate_that_ends_a_stream_is_no_quota() -> None:
     stream = FakeStream(*[EVENT] * 100)
-    world = world_with(MeteredHold(0, structs.replace(BUDGET, starts_s=0, ends_s=0, period_s=60)))
+    world = world_with(MeteredHold(0, changed(starts_s=0, ends_s=0, period_s=60)))
     world.answers(200, stream)
     _, error = await cut(world, stream)
     assert (error.code, error.limit) == ("rate_limit_exceeded", "monthly")
@@ -197,7 +197,7 @@ async def test_what_the_provider_has_said_so_far_goes_before_what_is_counted() -
 
 async def test_money_is_counted_as_it_is_spent() -> None:
     price = Price(ACME, "real-code", 2_000_000, 10_000_000)
-    hold = MeteredHold(PROMPT * 2 + 300, structs.replace(BUDGET, unit=LimitUnit.SPEND))
+    hold = MeteredHold(PROMPT * 2 + 300, changed(unit=LimitUnit.SPEND))
     world = world_with(hold)
     world.snapshot = Snapshot(1, [structs.replace(RECORD, prices=(price,))])
     stream = world.answers(200, FakeStream(*[EVENT] * 100, DONE))

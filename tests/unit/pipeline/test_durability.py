@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from hashlib import sha256
 
 import pytest
 from msgspec import structs
 
 from gateway.errors import LimitExceededError, UnauthenticatedError, UnavailableError
-from gateway.exchange import LIMITS_MAX, Claim, Outcome
+from gateway.exchange import Outcome
 from gateway.inflight import Abort
-from gateway.limits.claims import limits_in
 from policies.facts import Action
 from policies.rules import Effect
-from tenants.ids import PLATFORM, OrgId
+from tenants.ids import PLATFORM
 from tenants.models import Durability, Limit, LimitScope, LimitUnit
 from tenants.snapshot import Snapshot, Tenant, TenantRecord
 from tests.unit.pipeline.world import ACME, RECORD, RULE, USAGE, FakeInbound, FakeStream, World, run, settled
@@ -137,23 +135,6 @@ async def test_a_receipt_names_the_limits_and_the_rules_that_judged(refused: boo
     assert receipt.limits == ("a", "b", "platform/all")
     assert receipt.policy == Tenant(RECORD).policy_digest
     assert receipt.limit == ("b" if refused else "")
-
-
-def claims(*limits: tuple[OrgId, str]) -> tuple[Claim, ...]:
-    return tuple([Claim(org, name, "org", "", LimitUnit.REQUESTS, 1, 9, 9, 60) for org, name in limits])
-
-
-@pytest.mark.parametrize(
-    ("made", "names"),
-    [
-        ((), ()),
-        (claims((ACME, "a"), (ACME, "a"), (ACME, "b")), ("a", "b")),
-        (claims((PLATFORM, "gpu"), (ACME, "platform/all")), ("platform/gpu", "platform/all")),
-        (claims(*((ACME, str(n)) for n in range(20))), tuple(map(str, range(LIMITS_MAX)))),
-    ],
-)
-def test_limits_are_named_once_and_the_platforms_as_such(made: tuple[Claim, ...], names: Sequence[str]) -> None:
-    assert limits_in(made) == names
 
 
 def test_rules_have_one_digest_whatever_else_changes() -> None:

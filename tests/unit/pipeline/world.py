@@ -15,10 +15,10 @@ from gateway.errors import (
     GatewayError,
     UnauthenticatedError,
 )
-from gateway.exchange import Claim, Credential, Intent, Principal, Receipt, Standing, Used
+from gateway.exchange import Claim, Credential, Headers, Intent, Principal, Receipt, Used
 from gateway.inflight import Abort, InFlight
 from gateway.limits.tokens import Tokens
-from gateway.pipeline import Headers, Pipeline
+from gateway.pipeline import Pipeline
 from gateway.secret import Secret
 from gateway.upstream.auth.grant import Grant
 from gateway.upstream.auth.shapes import Client
@@ -63,12 +63,17 @@ class FakeClock:
 
 
 class FakeHold:
-    standings = (Standing(LimitUnit.REQUESTS, 10, 9, 6000),)
-
     def __init__(self) -> None:
         self.ends: list[int | None] = []
 
     metered = False
+
+    def headers(self) -> Headers:
+        return [
+            (b"x-ratelimit-limit-requests", b"10"),
+            (b"x-ratelimit-remaining-requests", b"9"),
+            (b"x-ratelimit-reset-requests", b"6000ms"),
+        ]
 
     def spending(self, used: Used) -> Claim | None:
         return None
@@ -214,6 +219,9 @@ class World:
         if authorization is None:
             raise UnauthenticatedError("no token")
         return Principal(ACME, "mem_1", frozenset({Role.MEMBER}), "editor", "jti", "aud", 0, 9_999_999_999)
+
+    def take(self, claims: tuple[Claim, ...]) -> FakeHold | None:
+        return None
 
     async def reserve(self, claims: Sequence[Claim]) -> FakeHold:
         self.claims = claims
