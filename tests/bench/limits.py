@@ -1,114 +1,213 @@
 """What limits cost inside the gateway: the same load with two busy limits and with none, turn by turn.
 
-With limits half of either is used: requests and tokens of the member are counted, reserved, shown and settled, and
-the worker and Redis say to each other what they must. The baseline of the same run is the client of a gateway that
-asks Redis once a request: one EVALSHA, on the same core, as busy as the gateway.
+One gateway has three organizations. One has a limit on requests and one on tokens, of either of which half is
+used: claims are made, reserved, shown and settled, and the worker and Redis say to each other what they must. The
+second has no limits, and what the first costs more is what limits cost. The third has none either: what it seems
+to cost more is how far this may be off. Spells are short and take turns, so that each meets the same machine.
+
+The baseline of the same turns is the client of a gateway that asks Redis once a request: one EVALSHA, on the same
+core, as busy as the gateway.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import Final
 
 import redis.asyncio
 import uvloop
 
-from tests.bench.processes import pinned, tree_cpu_s
+from tests.bench.processes import pinned, tree_cpu_ns
 from tests.bench.rig import JSON, Rig
-from tests.bench.targets import Target
-
-if TYPE_CHECKING:
-    from tests.kit.gateway import Session
+from tests.bench.targets import Target, wait_served
+from tests.kit.certs import Pki
 
 BASELINE = Path(__file__).parents[1] / "limits" / "token_bucket.lua"
 CONNECTIONS = 16
-ASKED = 20_000
 LARGE = 10**12
+
 TOKENS = 800
 """More than a request of the load may use: so that of tokens too no more than half is used."""
 
-PARTS = ("requests", "tokens")
+WARM_S = 3.0
+"""A store that begins lends nothing at first: workers may have to say what they hold."""
+
+SETTLE_S = 0.1
+"""Before each spell: whatever belongs to the one before is cold, and what belongs to this one warm."""
+
+LIMITED, FREE, CONTROL = "limited", "free", "control"
 
 
 @dataclass(frozen=True)
 class LimitsCost:
-    """Microseconds of CPU a request. `busy`: the median of what two busy limits add; `control`: of what nothing
-    added, in the same turns (how far `busy` may be off); `evalsha`: of the baseline."""
+    """Microseconds of CPU a request. `busy`: the median of what two busy limits add; `spread`: with 95 % it is not
+    farther off than this; `control`: the median of what nothing added, in the same turns; `whole`: what a request
+    costs that no limit applies to; `evalsha`: of the baseline."""
 
     busy: float
+    spread: float
     control: float
+    whole: float
     evalsha: float
+
+    @property
+    def times(self) -> float:
+        """What one EVALSHA costs more."""
+        return self.evalsha / max(self.busy, 0.1)
 
 
 def measure_limits(
-    rig: Rig, gateway: Target, owner: Session, store: str, *, rate: float, rounds: int, seconds: float
+    rig: Rig, folder: Path, pki: Pki, *, rounds: int, seconds: float, done: Callable[[int], None] = lambda _: None
 ) -> LimitsCost:
-    """`rate`: requests a second that the gateway has reached. `owner` has the limits `PARTS`, and has them again
-    when this ends."""
-    busy, control = [], []
-    for _ in range(rounds):
-        _drop(owner)
-        first, second = (_spell(rig, gateway, seconds) for _ in range(2))
-        _set(owner, rate)
-        with_limits = [_spell(rig, gateway, seconds) for _ in range(2)]
-        busy.append(sum(with_limits) / 2 - (first + second) / 2)
-        control.append(second - first)
-    with pinned(rig.cores.target):
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.bench.limits", store], capture_output=True, text=True, check=False
-        )
-    if done.returncode != 0:
-        raise RuntimeError(f"one EVALSHA cannot be measured:\n{done.stderr}")
-    return LimitsCost(median(busy), median(control), json.loads(done.stdout))
+    """In `rounds` turns, with spells of `seconds`; `done` is told of each. Raises `RuntimeError`."""
+    from tests.kit.redis import redis_server
+
+    with ExitStack() as stack:
+        with pinned(rig.cores.rig):
+            store = stack.enter_context(redis_server())
+        targets = stack.enter_context(three_organizations(folder, rig, pki, store.address))
+        ask = stack.enter_context(_evalsha(rig.cores.target, store.address))
+        allowed = os.sched_getaffinity(0)
+        stack.callback(os.sched_setaffinity, 0, allowed)
+        os.sched_setaffinity(0, {rig.cores.rig})  # what starts the load must not stand in the gateway's way
+        for target in targets.values():
+            rig.run(target, JSON, seconds=WARM_S)
+        turns = []
+        for turn in range(rounds):
+            # Who goes first changes: a machine that becomes slower is not somebody's cost.
+            order = list(targets) if turn % 2 else list(reversed(targets))
+            spells = {name: _spell(rig, targets[name], seconds) for name in order}
+            turns.append(spells | {"evalsha": ask(seconds / 2)})
+            done(turn + 1)
+        return found(turns)
 
 
-def _spell(rig: Rig, gateway: Target, seconds: float) -> float:
-    rig.run(gateway, JSON, seconds=seconds / 4)  # what has just changed is known and warm
-    before = tree_cpu_s(gateway.pids)
-    figures = rig.run(gateway, JSON, seconds=seconds)
+def found(turns: list[dict[str, float]]) -> LimitsCost:
+    """`turns`: µs a request by organization, and of the baseline."""
+    added = sorted(turn[LIMITED] - (turn[FREE] + turn[CONTROL]) / 2 for turn in turns)
+    low, high = interval(len(added))
+    return LimitsCost(
+        busy=median(added),
+        spread=(added[high] - added[low]) / 2,
+        control=median(turn[CONTROL] - turn[FREE] for turn in turns),
+        whole=median(turn[FREE] for turn in turns),
+        evalsha=median(turn["evalsha"] for turn in turns),
+    )
+
+
+def interval(count: int) -> tuple[int, int]:
+    """The places, of so many in order, between which their distribution's median is with 95 %: order statistics,
+    by the normal approximation of the sign test."""
+    half = 1.96 * math.sqrt(count) / 2
+    low = max(math.floor((count - 1) / 2 - half), 0)
+    return low, count - 1 - low
+
+
+@contextmanager
+def three_organizations(folder: Path, rig: Rig, pki: Pki, store: str) -> Iterator[dict[str, Target]]:
+    """On one gateway with one worker, by name."""
+    from tests.integration.gateway.world import invite
+    from tests.kit.gateway import RunningGateway
+
+    settings = {
+        "ORGATE_UPSTREAMS__ALLOW_NETWORKS": "127.0.0.0/8",
+        "ORGATE_LIMITS__STORE": "redis",
+        "ORGATE_LIMITS__ADDRESSES": store,
+    }
+    gateway = RunningGateway(folder, workers=1, settings=settings)
+    with ExitStack() as stack:
+        stack.callback(gateway.http.close)
+        stack.callback(gateway.stop)
+        with pinned(rig.cores.target):
+            gateway.start()
+        operator = gateway.operator()
+        if gateway.process is None:
+            raise RuntimeError("the gateway ended")
+        pids = (gateway.process.pid,)
+        base_url = f"https://127.0.0.1:{rig.upstream_port}"
+        targets: dict[str, Target] = {}
+        for org in (FREE, LIMITED, CONTROL):
+            operator.admin("POST", "/admin/v1/orgs", json={"id": org, "name": org})
+            owner = invite(gateway, operator, org, "owner", "owner").session
+            owner.create("upstreams", name="rig", base_url=base_url, protocol="h2", ca_pem=pki.ca_pem)
+            owner.admin("PUT", f"/admin/v1/orgs/{org}/upstreams/rig/key", json={"key": "sk-bench-upstream"})
+            owner.create("models", name="bench", upstream="rig", model="bench")
+            owner.create("rules", name="all", effect="allow", roles=["owner"], actions=["chat"], models=["*"])
+            target = Target(org, gateway.public_port, pids, owner.access_token, gateway.ca)
+            wait_served(gateway, target.token)
+            if org == LIMITED:
+                reached = rig.run(targets[FREE], JSON, seconds=1.0)["rps"]
+                for unit, each in (("requests", 1), ("tokens", TOKENS)):
+                    amount = int(2 * reached * each)
+                    owner.create("limits", name=unit, scope="member", unit=unit, amount=amount, period_s=1)
+            targets[org] = target
+        yield targets
+
+
+def _spell(rig: Rig, target: Target, seconds: float) -> float:
+    rig.run(target, JSON, seconds=SETTLE_S)
+    before = tree_cpu_ns(target.pids)
+    figures = rig.run(target, JSON, seconds=seconds)
     if figures["bad"]:
         raise RuntimeError(f"the gateway answers {figures['bad_status']:.0f} while limits are measured")
-    return (tree_cpu_s(gateway.pids) - before) / max(figures["ok"], 1) * 1e6
+    return (tree_cpu_ns(target.pids) - before) / max(figures["ok"], 1) / 1e3
 
 
-def _drop(owner: Session) -> None:
-    for name in PARTS:
-        path = f"/admin/v1/orgs/{owner.org}/limits/{name}"
-        etag = owner.admin("GET", path).headers["etag"]
-        owner.admin("DELETE", path, headers={"if-match": etag})
+@contextmanager
+def _evalsha(core: int, store: str) -> Iterator[Callable[[float], float]]:
+    """Asked for a spell of so many seconds, it says what one cost."""
+    command = [sys.executable, "-m", "tests.bench.limits", store]
+    with (
+        pinned(core),
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client,
+    ):
+        if client.stdin is None or client.stdout is None:
+            raise RuntimeError("pipes were asked for")
+        commands, answers = client.stdin, client.stdout
+
+        def ask(seconds: float) -> float:
+            print(seconds, file=commands, flush=True)
+            line = answers.readline()
+            if not line:
+                raise RuntimeError("one EVALSHA cannot be measured: its client ended")
+            return float(json.loads(line))
+
+        yield ask
+        commands.close()
 
 
-def _set(owner: Session, rate: float) -> None:
-    for name, each in zip(PARTS, (1, TOKENS), strict=True):
-        amount = int(2 * rate * each)
-        owner.create("limits", name=name, scope="member", unit=name, amount=amount, period_s=1)
-
-
-async def evalsha(store: str) -> float:
-    """CPU microseconds of the client for one call, 16 at a time without a pause."""
-    script = BASELINE.read_text()
+async def evalsha(store: str) -> None:
+    """For each line with a number of seconds: CPU microseconds of this process for one call, 16 at a time without
+    a pause."""
     pool = redis.asyncio.BlockingConnectionPool.from_url(f"redis://{store}", max_connections=CONNECTIONS)
     async with redis.asyncio.Redis.from_pool(pool) as client:
-        sha = await client.script_load(script)
-        left = ASKED
+        sha: Final = await client.script_load(BASELINE.read_text())
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            ends = time.monotonic() + float(line)
+            count = 0
 
-        async def ask() -> None:
-            nonlocal left
-            while left > 0:
-                left -= 1
-                await client.evalsha(sha, 2, "{bench}requests", "{bench}tokens", LARGE, 1, LARGE, 400)
+            async def ask(ends: float = ends) -> None:
+                nonlocal count
+                while time.monotonic() < ends:
+                    count += 1
+                    await client.evalsha(sha, 2, "{bench}requests", "{bench}tokens", LARGE, 1, LARGE, 400)
 
-        before = time.process_time()
-        await asyncio.gather(*(ask() for _ in range(CONNECTIONS)))
-        return (time.process_time() - before) / ASKED * 1e6
+            before = time.process_time()
+            await asyncio.gather(*(ask() for _ in range(CONNECTIONS)))
+            sys.stdout.write(json.dumps((time.process_time() - before) / count * 1e6) + "\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(uvloop.run(evalsha(sys.argv[1]))))
+    uvloop.run(evalsha(sys.argv[1]))

@@ -38,11 +38,21 @@ class Size(NamedTuple):
     requests: int
     cancel_seconds: float
     cancel_rate: float
-    limit_rounds: int = 9
+    limit_rounds: int = 40
+    limit_seconds: float = 0.5
 
 
 FULL = Size(rounds=3, seconds=3, latency_rounds=9, requests=500, cancel_seconds=4, cancel_rate=100)
-SMALL = Size(3, 0.5, latency_rounds=7, requests=50, cancel_seconds=0.8, cancel_rate=100, limit_rounds=3)
+SMALL = Size(
+    rounds=3,
+    seconds=0.5,
+    latency_rounds=7,
+    requests=50,
+    cancel_seconds=0.8,
+    cancel_rate=100,
+    limit_rounds=5,
+    limit_seconds=0.2,
+)
 
 
 class CpuRow(NamedTuple):

@@ -58,6 +58,21 @@ def tree_cpu_s(roots: Iterable[int]) -> float:
     return ticks / _TICKS_PER_SECOND
 
 
+def tree_cpu_ns(roots: Iterable[int]) -> int:
+    """CPU nanoseconds of every thread of the trees under `roots` (proc(5), schedstat): finer than `tree_cpu_s`,
+    but without those that have ended."""
+    table = dict(_read_all())
+    found = 0
+    waiting = list(roots)
+    while waiting:
+        pid = waiting.pop()
+        waiting += [child for child, usage in table.items() if usage.parent == pid]
+        for entry in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found += int(entry.read_text().split()[0])
+    return found
+
+
 def threads_cpu_s(roots: Iterable[int]) -> dict[tuple[int, int], float]:
     """CPU seconds by (process, thread) of the trees under `roots`. A process' first thread has its own number."""
     table = dict(_read_all())

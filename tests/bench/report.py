@@ -67,7 +67,7 @@ def summary(results: Results) -> str:
         figures |= results.where.durability
     if results.limits is not None:
         figures |= {f"limits_{name}_us": cost for name, cost in asdict(results.limits).items()}
-        figures["limits_evalsha_x"] = results.limits.evalsha / max(results.limits.busy, 0.1)
+        figures["limits_evalsha_x"] = results.limits.times
     figures["errors"] = len(results.errors)
     return json.dumps({key: _plain(value) for key, value in figures.items()})
 
@@ -164,10 +164,18 @@ def _where_table(where: Where) -> Table:
 
 def _limits_table(cost: LimitsCost) -> Table:
     table = Table(title="What two limits add to a JSON request's CPU in the gateway, µs", title_justify="left")
-    for heading in ("half used, in Redis", "nothing added (control)", "one EVALSHA a request", "times as much"):
+    headings = (
+        "half used, in Redis",
+        "±",
+        "nothing added (control)",
+        "whole request",
+        "one EVALSHA",
+        "times as much",
+    )
+    for heading in headings:
         table.add_column(heading, justify="right")
-    ratio = _number(cost.evalsha / max(cost.busy, 0.1), 1)
-    table.add_row(_number(cost.busy, 1), _number(cost.control, 1), _number(cost.evalsha, 1), ratio)
+    figures = (cost.busy, cost.spread, cost.control, cost.whole, cost.evalsha, cost.times)
+    table.add_row(*(_number(figure, 1) for figure in figures))
     return table
 
 

@@ -22,7 +22,7 @@ from tests.bench.limits import measure_limits
 from tests.bench.measure import FULL, SMALL, Bench, Results
 from tests.bench.processes import choose_cores
 from tests.bench.report import print_tables, summary
-from tests.bench.rig import JSON, RigError, running
+from tests.bench.rig import RigError, running
 from tests.bench.targets import MissingPackageError, direct_target, gateway_target, haproxy_target
 from tests.bench.where import measure_where
 from tests.kit.certs import make_pki
@@ -74,16 +74,9 @@ def _measure(progress: Console, *, with_gateway: bool, limits: str) -> Results:
         if with_gateway:
             say("where the microseconds go")
             results.where = measure_where(rig, targets[-1], folder, pki, size.seconds)
-            gateway, rate = targets[-1], results.cpu[targets[-1].name, JSON.name].rps
-            if gateway.owner is not None and gateway.store:
-                say(f"what limits cost, {size.limit_rounds} rounds")
+            if limits == "redis":
+                say(f"what limits cost, {size.limit_rounds} turns")
                 results.limits = measure_limits(
-                    rig,
-                    gateway,
-                    gateway.owner,
-                    gateway.store,
-                    rate=rate,
-                    rounds=size.limit_rounds,
-                    seconds=size.seconds / 2,
+                    rig, folder / "limits", pki, rounds=size.limit_rounds, seconds=size.limit_seconds
                 )
         return results

@@ -24,7 +24,7 @@ from tests.kit.certs import Pki
 from tests.kit.ports import free_port
 
 if TYPE_CHECKING:
-    from tests.kit.gateway import RunningGateway, Session
+    from tests.kit.gateway import RunningGateway
 
 PATIENCE_S = 30
 TOKEN_LIFETIME_S = 3600
@@ -37,8 +37,7 @@ class MissingPackageError(Exception):
 @dataclass(frozen=True)
 class Target:
     """`pids`: roots of the process trees whose CPU counts; maybe none. `ca`: PEM, what the load trusts. `redis`:
-    process of the Redis that it asks, whose CPU is shown beside; 0: none. `store`: its address, `owner`: who
-    administers the organization; both of a gateway alone."""
+    process of the Redis that it asks, whose CPU is shown beside; 0: none."""
 
     name: str
     port: int
@@ -46,8 +45,6 @@ class Target:
     token: str
     ca: Path
     redis: int = 0
-    store: str = ""
-    owner: Session | None = None
 
 
 def direct_target(upstream_port: int, pki: Pki) -> Target:
@@ -93,12 +90,11 @@ def gateway_target(
 
     settings = {"ORGATE_UPSTREAMS__ALLOW_NETWORKS": "127.0.0.0/8"}
     with ExitStack() as stack:
-        redis, address = 0, ""
+        redis = 0
         if limits == "redis":
             with pinned(cores.rig):
                 store = stack.enter_context(redis_server())
-            address = store.address
-            settings |= {"ORGATE_LIMITS__STORE": "redis", "ORGATE_LIMITS__ADDRESSES": address}
+            settings |= {"ORGATE_LIMITS__STORE": "redis", "ORGATE_LIMITS__ADDRESSES": store.address}
             redis = store.process.pid if store.process else 0
         gateway = RunningGateway(folder, workers=1, settings=settings)
         stack.callback(gateway.http.close)
@@ -118,7 +114,7 @@ def gateway_target(
         if gateway.process is None:
             raise RuntimeError("the gateway ended")
         pids, token = (gateway.process.pid,), owner.access_token
-        yield Target("gateway", gateway.public_port, pids, token, gateway.ca, redis, address, owner)
+        yield Target("gateway", gateway.public_port, pids, token, gateway.ca, redis)
 
 
 def wait_served(gateway: RunningGateway, token: str) -> None:

@@ -110,7 +110,7 @@ def rest(screen: Console, *, small: bool) -> Iterator[tuple[str, Callable[[], Ve
 
     def costs() -> Verdict:
         say("what limits cost")
-        return cost.measure_apart(cost.SMALL if small else cost.FULL)
+        return cost.measure(cost.SMALL if small else cost.FULL, say)
 
     yield "killed", lambda: killed(buried=True)
     if not small:

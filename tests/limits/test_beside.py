@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from gateway.limits.protocol import LEASE_S, Standings
 from tenants.models import LimitUnit
+from tests.bench.limits import LimitsCost
 from tests.limits import cost, lost, neighbour
 from tests.limits.journal import ADMITTED, REFUSED, Record
 from tests.limits.judge import Verdict
@@ -60,16 +62,23 @@ def test_books_of_a_killed_worker_that_are_wrong(verdict: Verdict, words: str) -
     assert any(words in fault for fault in verdict.faults), verdict.faults
 
 
+COST = LimitsCost(busy=12.34, spread=1.0, control=-0.5, whole=120.0, evalsha=61.7)
+
+
 def test_a_cost_beyond_the_bar() -> None:
-    assert cost.judge({"control": 10, "busy": 12.34, "twice": 20, "evalsha": 61.7}).figures == {
-        "control_us": 10,
+    fair = cost.judge(COST)
+    assert fair.faults == []
+    assert fair.figures == {
         "busy_us": 12.3,
-        "twice_us": 20,
+        "spread_us": 1.0,
+        "control_us": -0.5,
+        "whole_us": 120.0,
         "evalsha_us": 61.7,
         "evalsha_x": 5.0,
     }
-    dear = cost.judge({"control": 10, "busy": 15.1, "twice": 1, "evalsha": 60})
-    assert dear.faults == ["15.1 µs a request at a busy bucket, 15 may be"]
+    dear = cost.judge(replace(COST, busy=15.1))
+    assert dear.faults == ["15.1 µs a request for two busy limits, 15 may be"]
+    assert cost.judge(replace(COST, busy=15.1), judged=False).faults == []
     assert cost.WORDS.figures.keys() == dear.figures.keys()
 
 
@@ -93,7 +102,7 @@ def test_everything_is_printed_and_in_the_last_line() -> None:
     others = {
         "killed": killed(),
         "killed_machine": killed(buried=False),
-        "cost": cost.judge({"control": 10, "busy": 12.34, "twice": 20, "evalsha": 61.7}),
+        "cost": cost.judge(COST),
         "neighbour": neighbour.judge(latencies(2.4)),
     }
     assert others.keys() == OTHERS.keys()
