@@ -19,6 +19,13 @@ for number, meaning in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, meaning)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    from tests.kit.schedule import InOrder
+
+    return InOrder(config, log)
+
+
 def pytest_collection_finish() -> None:
     """Nine thousand tests and all modules stay until the end: the collector need not look at them every time."""
     gc.collect()
