@@ -36,7 +36,19 @@ def known_format(text: str | None) -> str | None:
 OUTPUT.callback = known_format
 
 
-class _Secretive(TyperCommand):
+class _Command(TyperCommand):
+    """A command that says what is wrong with a value without the name of what found it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            left: list[str] = super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+        return left
+
+
+class _Secretive(_Command):
     """A command whose stray arguments may be a secret: they are not repeated, for stderr ends up in CI's logs."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -79,7 +91,7 @@ def command(
         run.__doc__ = function.__doc__
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        kind = _Secretive if secretive else TyperCommand
+        kind = _Secretive if secretive else _Command
         shown = name or function.__name__.rstrip("_").replace("_", "-")
         app.command(shown, epilog=epilog, cls=kind, short_help=_summary(function))(run)
         return function

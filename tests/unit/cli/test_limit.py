@@ -111,6 +111,8 @@ def test_only_what_is_given_changes(
         ),
         ((*NEW, "--amount", "5"), "add --unit"),
         (("limit", "set", "r"), "nothing to set"),
+        (("limit", "set", "r", "--scope", "memb"), "Invalid value for '--scope': 'memb' is not one of 'org', "),
+        (("limit", "top", "--by", "euros"), "Invalid value for '--by': 'euros' is not one of"),
         (("limit", "set", "r", "--unit", "spend"), "add --amount"),
         (("limit", "set", "money", "--unit", "requests"), "add --amount"),
         (("limit", "simulate", "--amount", "5"), "--scope, --unit not given"),
