@@ -5,15 +5,25 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 from msgspec import Struct
 
 from cli.credentials import CredentialStore, Login
-from cli.main import main
+from cli.main import _load, main
 from cli.profiles import Profile, ProfileStore
 from tests.fakes.control_plane import ControlPlane, serving
+
+
+@pytest.fixture(scope="package", autouse=True)
+def commands_are_made_once() -> Iterator[None]:
+    """A run of `orgate` makes the commands of one group. Here thousands run in one process: of a group made once,
+    as nothing of a run is kept in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cli.main._load", cache(_load))
+        yield
 
 
 class Outcome(Struct, frozen=True):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from docs.build.__main__ import REFERENCE, stale
+from docs.build.cli import tree
 from docs.build.commands import command_lines, fault
 from docs.build.data import FIELDS, RESPONSE_HEADERS
 from docs.build.oauth import PARAMETERS
@@ -46,9 +48,10 @@ def test_committed_pages_are_what_the_code_says() -> None:
 
 
 def test_a_page_that_differs_or_is_missing_is_stale(tmp_path: Path) -> None:
-    for name, text in pages().items():
+    made = pages()
+    for name, text in made.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    (tmp_path / "roles.md").write_text(pages()["roles.md"] + "x", encoding="utf-8")
+    (tmp_path / "roles.md").write_text(made["roles.md"] + "x", encoding="utf-8")
     (tmp_path / "cli.md").unlink()
     assert stale(tmp_path) == ["cli.md", "roles.md"]
 
@@ -83,6 +86,15 @@ UNSPOKEN = (
 """Trackers' numbers, how the work was done, and paths of one machine: none of it helps whoever reads."""
 
 
+@pytest.fixture(scope="module")
+def one_tree() -> Iterator[None]:
+    """The commands, made once for every line of every document: nothing of a line is kept in them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("docs.build.commands.tree", cache(tree))
+        yield
+
+
+@pytest.mark.usefixtures("one_tree")
 def test_commands_exist(document: Path) -> None:
     faults = [said for rest, complete in _commands(document) if (said := fault(rest, complete=complete))]
     assert faults == []

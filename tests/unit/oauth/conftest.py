@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self, cast
 
 import pytest
 from argon2 import PasswordHasher
+from joserfc.jwk import RSAKey
 from msgspec.structs import replace
 
+from gateway.oauth import signing
 from gateway.oauth.caller import Caller
 from gateway.oauth.clients import GrantType
 from gateway.oauth.service import OAuthService
@@ -49,6 +51,26 @@ class Shelf:
         self.held[name] = secret
         if name.startswith("signing/") and Shelf.keys is None:
             Shelf.keys = secret
+
+
+class _ReadOnce(RSAKey):
+    """Reading a private key has its factors proven prime: 40 ms, for every test the same key's."""
+
+    known: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def import_key(cls, value: Any, *args: Any, **more: Any) -> Self:
+        whole = repr(sorted(value.items()))
+        if whole not in cls.known:
+            cls.known[whole] = super().import_key(value, *args, **more)
+        return cast(Self, cls.known[whole])
+
+
+@pytest.fixture(scope="package", autouse=True)
+def keys_are_read_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signing, "RSAKey", _ReadOnce)
+        yield
 
 
 class Bench:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,13 +26,24 @@ ACME = OrgId("acme")
 PHRASE = "correct horse battery staple"
 
 
-@pytest.fixture
-async def sealed(tmp_path: Path) -> Path:
-    path = tmp_path / "secrets.sealed"
-    store = SealedFile(path, Passphrase(PHRASE))
-    await store.put(ACME, "openai", Secret("sk-1"))
-    await store.store("signing/keys", Secret("signing"))
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Written once: argon2id takes 64 MiB and its time."""
+    path = tmp_path_factory.mktemp("passphrase") / "secrets.sealed"
+
+    async def write() -> None:
+        store = SealedFile(path, Passphrase(PHRASE))
+        await store.put(ACME, "openai", Secret("sk-1"))
+        await store.store("signing/keys", Secret("signing"))
+
+    asyncio.run(write())
     return path
+
+
+@pytest.fixture
+def sealed(written: Path, tmp_path: Path) -> Path:
+    """A copy of the test's own, with the mode of what it is a copy of."""
+    return Path(shutil.copy(written, tmp_path / "secrets.sealed"))
 
 
 def head(path: Path) -> Any:
