@@ -10,9 +10,9 @@ from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from gateway.api.oauth import oauth_routes
-from tests.unit.oauth.conftest import Bench, bench, furnished
+from tests.unit.oauth.conftest import Bench, bench, furnished, keys_are_read_once
 
-__all__ = ["bench", "furnished"]
+__all__ = ["bench", "furnished", "keys_are_read_once"]
 
 
 @pytest.fixture
