@@ -14,6 +14,7 @@ from msgspec import Struct
 from cli.credentials import CredentialStore, Login
 from cli.main import _load, main
 from cli.profiles import Profile, ProfileStore
+from gateway.install import initialize
 from tests.fakes.control_plane import ControlPlane, serving
 
 
@@ -24,6 +25,14 @@ def commands_are_made_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cli.main._load", cache(_load))
         yield
+
+
+@pytest.fixture(scope="package")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `orgate init` leaves, made once: to be copied, never changed."""
+    folder = tmp_path_factory.mktemp("installed") / "home"
+    initialize(folder, operator_email="ops@orgate.test", org="acme", owner_email="ann@acme.test")
+    return folder
 
 
 class Outcome(Struct, frozen=True):

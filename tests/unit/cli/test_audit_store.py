@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import pytest
 from gateway.audit.files import FileLogs
 from gateway.audit.orglog import OrgLog
 from gateway.audit.signer import Signer, load_signer
-from gateway.install import initialize
 from gateway.secrets.masterkey import read_master_key
 from gateway.secrets.sealed import SealedFile
 from tests.fakes.audit import ACME
@@ -53,9 +53,8 @@ def test_a_dry_run_sets_nothing(signed_in: Cli, plane: ControlPlane) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "home"
-    initialize(folder, operator_email="ops@orgate.test", org="acme", owner_email="ann@acme.test")
+def home(installed: Path, tmp_path: Path) -> Iterator[Path]:
+    folder = shutil.copytree(installed, tmp_path / "home")
     with fake_s3() as s3:
         for name, text in (("pg.dsn", empty_database().dsn), ("s3.key", f"{KEY_ID}:{SECRET}")):
             (folder / name).write_text(text)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from gateway.install import initialize
 from tests.unit.cli.conftest import Cli
 
 
@@ -17,10 +17,8 @@ def findings(cli: Cli, home: Path) -> dict[str, tuple[str, str]]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    folder = tmp_path / "home"
-    initialize(folder, operator_email="ops@orgate.test", org="acme", owner_email="ann@acme.test")
-    return folder
+def home(installed: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(installed, tmp_path / "home")
 
 
 def choose(home: Path, *lines: str) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.install import initialize
 from gateway.secret import Secret
 from gateway.secrets.masterkey import read_master_key
 from gateway.secrets.sealed import SealedFile
@@ -28,10 +28,9 @@ UPSTREAMS = ((ACME, "openai"), (ACME, "vllm"), (GLOBEX, "vllm"))
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[VaultPlace]:
+def place(installed: Path, tmp_path: Path) -> Iterator[VaultPlace]:
     """A server that stands, with three upstreams; all but acme's second one have a key in the sealed file."""
-    home = tmp_path / "home"
-    initialize(home, operator_email="ops@orgate.test", org="acme", owner_email="ann@acme.test")
+    home = shutil.copytree(installed, tmp_path / "home")
     with vault_place("fake", home) as made:
         vault = made.prepare(ACME, GLOBEX)
         with (home / "orgate.toml").open("a", encoding="utf-8") as file:

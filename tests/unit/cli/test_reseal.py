@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.install import initialize
 from gateway.secret import Secret
 from gateway.secrets.envelope import EnvelopeSecrets, is_envelope
 from gateway.secrets.masterkey import read_master_key
@@ -24,9 +24,8 @@ ACME = OrgId("acme")
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    folder = tmp_path / "home"
-    initialize(folder, operator_email="ops@orgate.test", org="acme", owner_email="ann@acme.test")
+def home(installed: Path, tmp_path: Path) -> Path:
+    folder = shutil.copytree(installed, tmp_path / "home")
     asyncio.run(sealed(folder, "master.key").put(ACME, "openai", Secret("sk-planted")))
     return folder
 
