@@ -320,6 +320,7 @@ async def test_a_sequencer_that_was_away_gets_all_in_order_from_disk_and_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.audit.spool.RECENT_BYTES", 8 * 200)
+    monkeypatch.setattr("gateway.audit.spool.RETRY_S", (0.01,))
     spool, there = Spool(tmp_path, "boot", SIZE, 1), Sequencer()
     there.away = UnavailableError("not yet")
     running = asyncio.create_task(spool.run(there.send))
