@@ -141,6 +141,10 @@ class Hold(Protocol):
     def metered(self) -> bool:
         """Whether `spending` wants to be told what the stream uses as it goes."""
 
+    @property
+    def tight(self) -> bool:
+        """Whether `OnEnd.CUT` may end it, and there is less left than was claimed: to be told at each event."""
+
     def spending(self, used: Used) -> Claim | None:
         """So much has been used so far (each figure never falls). More than was granted is taken from what is
         left. Returns the limit that has ended and wants the stream ended (`OnEnd.CUT`), None to go on."""

@@ -279,6 +279,10 @@ class Ledger:
         """What looks at the stream as it passes, for limits that may end it; None when there is none."""
         return self._metered if self._hold is not None and self._hold.metered else None
 
+    def close_up(self) -> bool:
+        """Whether `meter` is to look at each event."""
+        return self._hold is not None and self._hold.tight
+
     def _metered(self) -> GatewayError | None:
         claim = self._hold.spending(self._used(self._so_far())) if self._hold is not None else None
         if claim is None:

@@ -22,7 +22,7 @@ from gateway.limits.claims import limits_for, price_of
 from gateway.limits.store import LimitStore
 from gateway.limits.tokens import Tokens
 from gateway.upstream.auth.authorizer import NO_KEY
-from gateway.upstream.relay import Relay, UpstreamRefusalError, is_event_stream, pass_on, read_answer
+from gateway.upstream.relay import METER_EVENTS, Relay, UpstreamRefusalError, is_event_stream, pass_on, read_answer
 from policies.facts import Action
 from policies.holds import hold_ms
 from policies.lanes import Lane
@@ -302,7 +302,8 @@ class Pipeline:
             if call.stream and is_event_stream(response):
                 await answer.start(200, self._head(inbound, ledger, route, EVENT_STREAM))
                 send, meter = ledger.counting(answer.send), ledger.meter()
-                return await pass_on(response, call, ledger.progress, send, meter), None
+                every = 1 if meter is not None and ledger.close_up() else METER_EVENTS
+                return await pass_on(response, call, ledger.progress, send, meter, every=every), None
             body = await read_answer(response, ledger.progress)
             ledger.body_arrived(len(body))
             return body, self._head(inbound, ledger, route, JSON)

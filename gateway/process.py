@@ -6,8 +6,23 @@ import gc
 import logging
 import os
 import resource
+import sys
+from pathlib import Path
 
 log = logging.getLogger("orgate")
+
+
+def python(*arguments: str) -> list[str]:
+    """The command of a child that takes no code from the folder it happens to be in (-P): a file
+    `gateway/app.py` there would be the gateway."""
+    return [sys.executable, "-P", *arguments]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Of such a child: this process's and `more`, and it runs the same code."""
+    here = str(Path(__file__).parents[1])
+    path = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{path}" if path else here, **more}
 
 
 def settle_heap() -> None:

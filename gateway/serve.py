@@ -23,6 +23,7 @@ from types import FrameType
 from typing import IO
 
 from gateway.hardening import keep_memory_private
+from gateway.process import environment, python
 from gateway.secrets.masterkey import MasterKeyError, read_master_key
 from gateway.secrets.passphrase import inherited
 from gateway.settings import Listener, Settings, SettingsError, load
@@ -180,11 +181,10 @@ class _Child:
             self._next = now + RESTART_S[min(self._deaths, len(RESTART_S) - 1)]
             self.process = None
         if self.process is None and now >= self._next:
-            environment = {**os.environ, SETTINGS_VARIABLE: str(self._settings_path.resolve())}
             # A session of its own: Ctrl-C in a terminal reaches the supervisor, which decides the order.
             self.process = subprocess.Popen(  # noqa: S603  # our own interpreter and module, no shell
-                [sys.executable, "-m", "gateway.app", self._part, str(os.getpid())],
-                env=environment,
+                python("-m", "gateway.app", self._part, str(os.getpid())),
+                env=environment(**{SETTINGS_VARIABLE: str(self._settings_path.resolve())}),
                 start_new_session=True,
                 pass_fds=inherited(),
             )

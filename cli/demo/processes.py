@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from types import FrameType, TracebackType
 import httpx
 
 from cli.errors import RefusedError
+from gateway.process import environment, python
 
 START_S = 30.0
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -74,12 +74,12 @@ class Processes:
         """Run `python <arguments>`; what it prints goes to `<folder>/<name>.log`."""
         with (self._folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603  # our own interpreter and modules, no shell
-                [sys.executable, *arguments],
+                python(*arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env=environment(PYTHONUNBUFFERED="1"),
             )
         self._running.append((name, process))
 

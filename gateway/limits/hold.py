@@ -63,6 +63,13 @@ class SlicedHold(Struct, eq=False):
         return False
 
     @property
+    def tight(self) -> bool:
+        units = self._units
+        return units is not None and any(
+            claim.quota.on_end is _CUT and units[place] < claim.cost for place, claim in enumerate(self._claims)
+        )
+
+    @property
     def open(self) -> bool:
         """Neither settled nor refunded."""
         return self._open

@@ -106,6 +106,13 @@ class _MemoryHold:
     def metered(self) -> bool:
         return any(claim.quota.metered for claim in self._claims)
 
+    @property
+    def tight(self) -> bool:
+        return any(
+            claim.quota.on_end is OnEnd.CUT and units < claim.cost
+            for claim, units in zip(self._claims, self._units, strict=True)
+        )
+
     def spending(self, used: Used) -> Claim | None:
         cut: Claim | None = None
         for place, (claim, bucket) in enumerate(zip(self._claims, self._at, strict=True)):

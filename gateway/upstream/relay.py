@@ -40,7 +40,8 @@ ERROR_LIMIT = 64 * 1024
 
 METER_EVENTS = 16
 """How many events of a stream pass between two looks at the limits that count it, each of which takes 5 µs. So
-many may outrun a limit, and what came together with the last of them: a debt."""
+many may outrun a limit that had all that was asked for, and what came together with the last of them: a debt.
+Where it had less, each event is looked at."""
 METER_BYTES = 8 * 1024
 SAMPLE_AFTER = 2
 """Events of a stream after which one piece of it tells how much of it is text: the first are like no other."""
@@ -285,17 +286,19 @@ async def pass_on(
     progress: Progress,
     send: Callable[[bytes], Awaitable[None]],
     meter: Callable[[], GatewayError | None] | None = None,
+    *,
+    every: int = METER_EVENTS,
 ) -> bytes:
     """Send the answer's events on as they arrive; returns what is left to send last.
 
-    `meter` looks at `progress` now and then and gives what ends the stream, if anything does: the upstream's is
-    reset at once, what has come is sent, and that is raised. Else this closes nothing: the caller does, whatever
-    happens here.
+    `meter` looks at `progress` once in `every` so many events, long ones sooner, and gives what ends the stream,
+    if anything does: the upstream's is reset at once, what has come is sent, and that is raised. Else this closes
+    nothing: the caller does, whatever happens here.
     """
     tap = UsageTap(keep=call.include_usage)
     read, now_us = answer.stream.read, progress.now_us
     opening: bytes | None = b""
-    due_events, due_size = METER_EVENTS, METER_BYTES
+    due_events, due_size = every, METER_BYTES
     sampled = False
     try:
         while data := await read():
@@ -311,7 +314,7 @@ async def pass_on(
                     sampled = True
                     progress.note_sample(passed)
                 if meter is not None and not done and (events >= due_events or size >= due_size):
-                    due_events, due_size = events + METER_EVENTS, size + METER_BYTES
+                    due_events, due_size = events + every, size + METER_BYTES
                     progress.usage = tap.usage
                     if (ended := meter()) is not None:
                         answer.cancel()

@@ -422,6 +422,7 @@ async def test_a_stream_is_cut_when_its_budget_ends(store: LimitStore) -> None:
     await settled(store)
     hold = await store.reserve([wanted])
     assert hold.metered
+    assert hold.tight
     assert hold.spending(Used(100)) is None
     cut = None
     for used in range(110, 1_000, 10):
@@ -441,6 +442,7 @@ async def test_a_stream_is_cut_when_its_budget_ends(store: LimitStore) -> None:
 async def test_a_stream_that_would_be_cut_goes_on_while_there_is_more(store: LimitStore) -> None:
     wanted = budget(100, 1_000, on_end=OnEnd.CUT)
     hold = await store.reserve([wanted])
+    assert not hold.tight
     for used in range(10, 1_000, 10):
         assert hold.spending(Used(used)) is None
         await settled(store)

@@ -118,12 +118,26 @@ async def reset(caller: CallerDependency, key: FromPath[str], subject: Subject =
 async def all_usage(
     *, caller: CallerDependency, unit: Unit = None, subject: Subject = None, top: Rows = 100
 ) -> LimitUse:
-    """Those that the platform's operators set for this organization among them (`platform/…`)."""
+    """Those that the platform's operators set for this organization among them (`platform/…`). A limit that is not
+    there any more is not in it, though a bucket of its name may be remembered until it would be full."""
+    names = await _names(caller)
     found = await asked(caller.deps.limits.usage(caller.org))
     rows = [*found, *(await _platform(caller, None, subject) if caller.org == PLATFORM else ())]
+    rows = [one for one in rows if one.limit in names]
     return in_use(
         caller, (one for one in rows if unit in (None, one.unit) and subject in (None, one.subject)), top
     )
+
+
+async def _names(caller: Caller) -> set[str]:
+    """Of the limits that apply here."""
+    own = set[str]()
+    after: str | None = None
+    while after != "":
+        page, after = await caller.store.limits.page(after=after or "")
+        own |= {limit.name for limit in page}
+    platform = caller.deps.streams.snapshot.tenants.get(PLATFORM)
+    return own | {OF_PLATFORM + limit.name for limit in (platform.limits if platform else ())}
 
 
 async def asked(question: Awaitable[T]) -> T:
@@ -132,7 +146,7 @@ async def asked(question: Awaitable[T]) -> T:
         return await question
     except UnavailableError as error:
         raise UnavailableError(
-            f"The store of limits cannot be asked now: {error.message}.",
+            f"No figures of limits can be had now: {error.message}.",
             retry_after_s=error.retry_after_s or RETRY_S,
         ) from None
 

@@ -200,12 +200,27 @@ async def test_usage_tells_each_bucket_and_the_fullest_use_first(world: World) -
 
 async def test_buckets_that_are_full_again_are_not_in_use(world: World) -> None:
     await fill(world)
+    made = await world.ask("POST", LIMITS, json={**LIMIT, "name": "slots", "unit": "concurrency", "amount": 100})
+    assert made.status_code == 201
     await draw(world, "fair", "mem_a", 1, amount=6_000, burst=6_000)
     await draw(world, "slots", "mem_a", 1, unit=LimitUnit.CONCURRENCY, period_s=0)
     used = (await world.ask("GET", "/orgs/acme/limits-usage")).json()["items"]
     assert [(item["limit"], item["lent"]) for item in used] == [("slots", 1), ("fair", 1)]
     world.clock.seconds += 3
     assert (await world.ask("GET", "/orgs/acme/limits-usage")).json() == {"items": [], "buckets": 0}
+
+
+async def test_a_limit_that_is_gone_is_not_in_use(world: World) -> None:
+    await fill(world)
+    await world.publisher.sync()
+    await draw(world, "fair", "mem_a", 10)
+    await draw(world, "platform/gone", "", 10)
+    made = await world.ask("POST", LIMITS, json={**LIMIT, "name": "kept"})
+    assert made.status_code == 201
+    await draw(world, "kept", "mem_a", 10)
+    assert (await world.ask("DELETE", f"{LIMITS}/fair", headers={"if-match": "*"})).status_code == 204
+    used = (await world.ask("GET", "/orgs/acme/limits-usage")).json()["items"]
+    assert [item["limit"] for item in used] == ["kept"]
 
 
 async def test_a_budget_tells_what_is_used_and_when_it_begins_anew(world: World) -> None:
@@ -226,6 +241,8 @@ async def test_a_budget_tells_what_is_used_and_when_it_begins_anew(world: World)
 
 async def test_all_usage_has_what_the_platform_set_and_nobody_elses(world: World) -> None:
     await fill(world)
+    body = {"name": "fair-use", "scope": "org", "unit": "requests", "amount": 100}
+    assert (await world.ask("POST", "/orgs/platform/limits", Role.OPERATOR, json=body)).status_code == 201
     await world.publisher.sync()
     await draw(world, "fair", "mem_a", 10)
     await draw(world, "platform/fair-use", "", 50)

@@ -159,6 +159,17 @@ async def test_a_stream_is_not_looked_at_more_often_than_it_need_be() -> None:
     assert [used.output_tokens for used in hold.told] == list(range(METER_EVENTS, 100, METER_EVENTS))
 
 
+async def test_a_stream_that_was_given_less_than_it_claimed_is_looked_at_at_each_event() -> None:
+    hold = MeteredHold(PROMPT + 3)
+    hold.tight = True
+    stream = FakeStream(*[EVENT] * 100)
+    world = world_with(hold)
+    world.answers(200, stream)
+    answer, _ = await cut(world, stream)
+    assert [used.output_tokens for used in hold.told] == [1, 2, 3, 4]
+    assert answer.body.count(EVENT) == 4
+
+
 async def test_long_events_are_looked_at_sooner() -> None:
     hold = MeteredHold(10**9)
     world = world_with(hold)

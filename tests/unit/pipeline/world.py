@@ -67,6 +67,7 @@ class FakeHold:
         self.ends: list[int | None] = []
 
     metered = False
+    tight = False
 
     def headers(self) -> Headers:
         return [
