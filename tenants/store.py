@@ -59,6 +59,10 @@ class InUseError(StoreError):
     """Something still refers to it (an upstream that an alias names), or the platform needs it."""
 
 
+class TooManyError(StoreError):
+    """An organization has as many of a kind as it may. The message says how many, and what to do."""
+
+
 class InvalidReferenceError(StoreError):
     """It names something that does not exist in this organization (an alias's upstream)."""
 

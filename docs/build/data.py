@@ -48,7 +48,8 @@ RESPONSE_HEADERS = {
     "x-ratelimit-reset-requests": "In how long it is full again or, of a budget, begins anew: e.g. `1000ms`. The"
     " same units without `-concurrency`.",
     "x-orgate-budget": "Once a budget has reached the first of its thresholds (`--notify-at`): its name, the"
-    " percent used and the seconds until it begins anew: `monthly;used=83;reset=86400` (RFC 9651). One for each.",
+    " percent used and the seconds until it begins anew: `monthly;used=83;reset=86400` (RFC 9651),"
+    ' or `"9lives";used=…`: a name that begins with a digit is a string. One for each.',
     "retry-after": "Seconds, rounded up. With 429 and 503; a 429 without it is not helped by waiting.",
     "x-should-retry": "`false`, with 409, and with 429 when waiting does not help or takes longer than a minute:"
     " OpenAI's SDKs then do not send it again by themselves.",

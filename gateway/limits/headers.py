@@ -82,4 +82,6 @@ def _reset_ms(quota: Quota, units: int, now_ms: Callable[[], int]) -> int:
 def _budget(quota: Quota, units: int, now_ms: int) -> tuple[bytes, bytes]:
     used = (quota.amount - max(units, 0)) * 100 // max(quota.amount, 1)
     reset_s = -(-max(quota.ends_s * 1_000 - now_ms, 0) // 1_000)
-    return BUDGET, b"%b;used=%d;reset=%d" % (quota.limit.encode(), used, reset_s)
+    # A token begins with a letter (RFC 9651 section 3.3.4), and a limit's name may begin with a digit.
+    name = quota.limit if quota.limit[:1].isalpha() else f'"{quota.limit}"'
+    return BUDGET, b"%b;used=%d;reset=%d" % (name.encode(), used, reset_s)

@@ -12,7 +12,7 @@ from tenants.sql.client_tables import client_secrets, clients, services
 from tenants.sql.database import Transaction, uninterrupted
 from tenants.sql.naming import refuse_named
 from tenants.sql.repository import Kind, ScopedRepository
-from tenants.store import Actor, InUseError, InvalidItemError, InvalidReferenceError
+from tenants.store import Actor, InvalidItemError, InvalidReferenceError, TooManyError
 
 
 class Clients(ScopedRepository[OAuthClient]):
@@ -73,7 +73,7 @@ class Clients(ScopedRepository[OAuthClient]):
         if old is None:
             count = select(func.count()).select_from(clients).where(*self._mine())
             if int((await connection.execute(count)).scalar_one()) >= MOST_CLIENTS:
-                raise InUseError(f"an organization has {MOST_CLIENTS} clients at most: delete one first")
+                raise TooManyError(f"an organization has {MOST_CLIENTS} clients at most: delete one first")
         elif new.auth_method not in SECRET_METHODS:
             # A client that is public now, or proves itself with a key, must not come back to an old secret.
             await connection.execute(delete(client_secrets).where(*self._of(new.name)))

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from msgspec import structs
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
 from tenants.idprules import top_role
 from tenants.ids import MemberId
+from tenants.manylimits import MOST_AT_ONCE, MOST_LIMITS, TEAMS, at_once
 from tenants.models import Limit, LimitScope, Member, ModelAlias, OrgRule, State, Upstream
 from tenants.revocations import revoke_tokens
 from tenants.sql import rows, statickeys, tables
 from tenants.sql.database import Transaction, uninterrupted
 from tenants.sql.naming import refuse_named
 from tenants.sql.repository import Kind, ScopedRepository
-from tenants.store import AlreadyExistsError, InUseError, InvalidReferenceError
+from tenants.store import AlreadyExistsError, InUseError, InvalidReferenceError, TooManyError
 
 
 class Members(ScopedRepository[Member]):
@@ -119,6 +120,29 @@ class Models(ScopedRepository[ModelAlias]):
 
 class Limits(ScopedRepository[Limit]):
     kind = Kind("limit", Limit, tables.limits)
+
+    async def _admit(self, transaction: Transaction, old: Limit | None, new: Limit) -> Limit:
+        if old is None or (old.scope, old.subject) != (new.scope, new.subject):
+            await self._bounded(transaction, old, new)
+        return new
+
+    async def _bounded(self, transaction: Transaction, old: Limit | None, new: Limit) -> None:
+        # Writers come one after the other, so that what is counted here is what stands when this is written.
+        table = tables.limits.c
+        found = await transaction.connection.execute(
+            select(table.scope, table.subject, func.count())
+            .where(*self._mine(table.name != new.name))
+            .group_by(table.scope, table.subject)
+        )
+        others = [(LimitScope(scope), str(subject), int(count)) for scope, subject, count in found]
+        if old is None and sum(count for *_, count in others) >= MOST_LIMITS:
+            raise TooManyError(f"an organization has {MOST_LIMITS} limits at most: delete one first")
+        before = at_once(others if old is None else [*others, (old.scope, old.subject, 1)])
+        if before < (after := at_once([*others, (new.scope, new.subject, 1)])) > MOST_AT_ONCE:
+            raise TooManyError(
+                f"at most {MOST_AT_ONCE} limits may apply to one request, and with this one {after} would (one of"
+                f" each team counts as {TEAMS}): delete one first, or give this one another subject than theirs"
+            )
 
 
 class Rules(ScopedRepository[OrgRule]):

@@ -19,6 +19,7 @@ from tenants.store import (
     InvalidItemError,
     InvalidReferenceError,
     NotFoundError,
+    TooManyError,
 )
 from tests.contract.control_store import NOW, OPERATOR, Clock, client, limit, org, service
 
@@ -161,7 +162,7 @@ async def test_a_client_that_a_limit_names_stays(acme: SqlOrgStore, store: SqlCo
 async def test_an_organization_has_so_many_clients(acme: SqlOrgStore) -> None:
     for number in range(MOST_CLIENTS):
         await acme.clients.create(client("acme", f"c{number}"), OPERATOR)
-    with pytest.raises(InUseError):
+    with pytest.raises(TooManyError, match="delete one first"):
         await acme.clients.create(client("acme", "one-more"), OPERATOR)
 
 

@@ -30,6 +30,7 @@ from tenants.store import (
     NotFoundError,
     StoreError,
     StoreUnavailableError,
+    TooManyError,
     VersionMismatchError,
 )
 
@@ -80,6 +81,7 @@ _STORE: Final[Mapping[type[StoreError], tuple[int, str]]] = {
     NotFoundError: (404, "not-found"),
     AlreadyExistsError: (409, "already-exists"),
     InUseError: (409, "in-use"),
+    TooManyError: (409, "too-many"),
     LastOneError: (409, "last-one"),
     KeysOffError: (409, "personal-tokens-off"),
     VersionMismatchError: (412, "version-mismatch"),

@@ -24,7 +24,7 @@ _BODY: Final = {
     413: "The body is too large.",
     415: "The body is not application/json.",
 }
-_CONFLICT: Final = {409: "It exists already, or something still needs it."}
+_CONFLICT: Final = {409: "It exists already, something still needs it, or there are as many as there may be."}
 _CONDITIONAL: Final = {**_CONFLICT, 412: "It was changed meanwhile.", 428: "If-Match is missing."}
 
 

@@ -103,6 +103,19 @@ async def test_absurd_and_contradicting_limits_are_refused(
     assert field in [fault["field"] for fault in answer.json()["errors"]], answer.text
 
 
+async def test_one_limit_too_many_is_refused_with_what_to_do(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(world)
+    have = len((await world.ask("GET", LIMITS)).json()["items"])
+    monkeypatch.setattr("tenants.sql.kinds.MOST_AT_ONCE", have + 1)
+    assert (await world.ask("POST", LIMITS, json={**LIMIT, "name": "last"})).status_code == 201
+    no = await world.ask("POST", LIMITS, json={**LIMIT, "name": "more"})
+    assert (no.status_code, no.json()["type"]) == (409, "urn:orgate:problem:too-many")
+    assert f"at most {have + 1} limits may apply to one request" in no.json()["detail"]
+    assert "delete one first" in no.json()["detail"]
+
+
 async def test_whoever_sets_a_limit_hears_which_never_decides(world: World) -> None:
     await fill(world)
     ann = world.members[ACME, Role.MEMBER].id

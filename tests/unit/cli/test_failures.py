@@ -50,6 +50,13 @@ def test_each_status_has_its_exit_code_and_words(
     assert said.out == ""
 
 
+def test_one_too_many_is_said_in_the_servers_words(signed_in: Cli, plane: ControlPlane) -> None:
+    refused = _problem(409, type="urn:orgate:problem:too-many", detail="12 are the most: delete one first")
+    plane.script("POST", "/admin/v1/orgs/acme/limits", refused)
+    said = signed_in("limit", "set", "x", "--scope", "org", "--unit", "requests", "--amount", "9")
+    assert (said.code, said.err) == (1, "orgate: limit 'x' was refused: 12 are the most: delete one first\n")
+
+
 def test_an_output_that_is_full_is_one_line_and_exit_code_1() -> None:
     with open("/dev/full", "wb") as full:
         said = subprocess.run(

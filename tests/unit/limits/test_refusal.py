@@ -189,6 +189,20 @@ def test_a_budget_of_which_callers_are_told_has_a_header_of_its_own() -> None:
     assert headers[3:] == [(b"x-orgate-budget", b"monthly;used=80;reset=90")]
 
 
+@pytest.mark.parametrize(
+    ("name", "item"),
+    [
+        ("monthly", b"monthly"),
+        ("platform/monthly-2.x_y", b"platform/monthly-2.x_y"),
+        ("9lives", b'"9lives"'),
+        ("platform/9lives", b"platform/9lives"),
+    ],
+)
+def test_a_name_that_is_no_token_is_a_string_in_the_header(name: str, item: bytes) -> None:
+    told = said([budget(limit=name, notify_at=80)], [0], (ENDS - 90) * 1_000)[-1]
+    assert told == (b"x-orgate-budget", item + b";used=100;reset=90")
+
+
 def test_headers_have_openais_names_and_others_made_like_them() -> None:
     asked = [
         claim(unit=LimitUnit.TOKENS, amount=5, burst=1, period_s=1),
