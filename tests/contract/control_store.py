@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,16 +53,16 @@ class Backend(Protocol):
 
 
 _made: dict[float, bytes] = {}
-"""New databases by the time at which they were made."""
+"""New databases by the time at which they were made; 0: at some time of this run."""
 
 
-async def new_store(path: Path, clock: Callable[[], float]) -> SqlControlStore:
+async def new_store(path: Path, clock: Callable[[], float] = time.time) -> SqlControlStore:
     """The SQLite database at `path`, which is new unless it is there.
 
     Its forty tables are made once for each time that a clock stands at, and copied: that is most of what a test of
     the store would wait for. `tests/unit/tenants/sql/test_sqlite.py` has them made where they are.
     """
-    now = clock()
+    now = 0.0 if clock is time.time else clock()
     if not path.exists() and (known := _made.get(now)) is not None:
         path.touch(mode=0o600)
         path.write_bytes(known)

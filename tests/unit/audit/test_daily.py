@@ -28,6 +28,7 @@ from tenants.models import LimitUnit, Org
 from tenants.sql.auditdays import day_text
 from tenants.sql.store import SqlControlStore, open_store, sqlite_url
 from tenants.store import Actor
+from tests.contract.control_store import new_store
 from tests.fakes.audit import ACME, GLOBEX, SIGNER, receipt
 
 DAY = 20_412
@@ -117,7 +118,7 @@ class Bed:
 @pytest.fixture
 async def bed(tmp_path: Path) -> AsyncIterator[Bed]:
     clock = Clock()
-    store = await open_store(sqlite_url(tmp_path / "control.db"), clock=clock.now)
+    store = await new_store(tmp_path / "control.db", clock.now)
     for org in (ACME, GLOBEX):
         await store.orgs.create(Org(id=org, name=org), BY)
     await store.outbox_done(10**6)

@@ -18,8 +18,9 @@ from policies.facts import Role
 from tenants.ids import PLATFORM, MemberId, OrgId
 from tenants.models import Member, Org
 from tenants.persons import WaitingError
-from tenants.sql.store import SqlControlStore, open_store
+from tenants.sql.store import SqlControlStore
 from tenants.store import Actor, InUseError, StoreUnavailableError
+from tests.contract.control_store import new_store
 
 ACME = OrgId("acme")
 ANN = MemberId("mem_0annannannannannanna")
@@ -76,7 +77,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    store = await open_store(f"sqlite:{tmp_path}/control.db", clock=lambda: 1_800_000_000.0)
+    store = await new_store(tmp_path / "control.db", lambda: 1_800_000_000.0)
     people = Persons(store.persons, DataKeys(store.persons, Secret(b"w" * 32), lambda: 0.0), lambda: 0.0)
     made = World(store, people)
     await store.orgs.create(Org(id=ACME, name="Acme"), BY)

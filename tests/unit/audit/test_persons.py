@@ -27,8 +27,9 @@ from gateway.secrets.datakeys import DataKeys
 from tenants.ids import PLATFORM, OrgId
 from tenants.persons import Person
 from tenants.sql import tables
-from tenants.sql.store import SqlControlStore, open_store
+from tenants.sql.store import SqlControlStore
 from tenants.store import Actor, Change, NotFoundError, StoreUnavailableError
+from tests.contract.control_store import new_store
 from tests.fakes.audit import SIGNER, receipt
 
 ACME, GLOBEX = OrgId("acme"), OrgId("globex")
@@ -42,7 +43,7 @@ def now() -> float:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqlControlStore]:
-    opened = await open_store(f"sqlite:{tmp_path}/control.db")
+    opened = await new_store(tmp_path / "control.db")
     await opened.outbox_done(10**9)
     yield opened
     await opened.close()

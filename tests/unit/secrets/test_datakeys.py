@@ -17,7 +17,8 @@ from gateway.secrets.store import StoreUnavailableError
 from tenants.ids import OrgId
 from tenants.persons import WrappedDataKey
 from tenants.sql import tables
-from tenants.sql.store import SqlControlStore, open_store
+from tenants.sql.store import SqlControlStore
+from tests.contract.control_store import new_store
 from tests.unit.secrets.test_envelope import Key
 
 ACME, GLOBEX = OrgId("acme"), OrgId("globex")
@@ -31,7 +32,7 @@ def now() -> float:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqlControlStore]:
-    opened = await open_store(f"sqlite:{tmp_path}/control.db")
+    opened = await new_store(tmp_path / "control.db")
     yield opened
     await opened.close()
 

@@ -21,9 +21,10 @@ from gateway.streaming.parts import Senders
 from gateway.streaming.streams import Streams
 from tenants.ids import OrgId
 from tenants.models import Org
-from tenants.sql.store import SqlControlStore, open_store, sqlite_url
+from tenants.sql.store import SqlControlStore
 from tenants.store import Actor
 from tenants.streams import FORMATS, AuditStream, StreamKind, StreamPlace
+from tests.contract.control_store import new_store
 from tests.fakes.audit import ACME, GLOBEX, SIGNER, up
 from tests.kit.wait import eventually
 
@@ -151,7 +152,7 @@ class Bed:
 
 @asynccontextmanager
 async def open_bed(folder: Path) -> AsyncIterator[Bed]:
-    store = await open_store(sqlite_url(folder / "control.db"))
+    store = await new_store(folder / "control.db")
     for org in (ACME, GLOBEX):
         await store.orgs.create(Org(id=org, name=org), BY)
     bed = Bed(store, folder)
