@@ -185,9 +185,12 @@ class SlicedLimits:
         if more > 0:
             bucket.avail -= more - inside
         else:
-            # Through the store, and not to be spent here: the bucket may have refilled since.
-            bucket.back -= more
-            bucket.refused_until_us = 0
+            if bucket.stand is None:
+                # Through the store, and not to be spent here: the bucket may have refilled since.
+                bucket.back -= more
+                bucket.refused_until_us = 0
+            else:
+                bucket.give(-more)  # of this worker's share first, which is all there is meanwhile
             self._owe(bucket)
 
     def release(self, bucket: Bucket, units: int) -> None:
@@ -216,8 +219,9 @@ class SlicedLimits:
         org = claims[0].quota.org
         if all(claim.quota.org == org for claim in claims):
             return await self._wait_for(claims)
-        # One message is about one account. What organizations share first: it is the scarcer.
-        orgs = sorted({claim.quota.org for claim in claims}, key=lambda each: each != PLATFORM)
+        # One message is about one account. What organizations share comes last: of that, whoever is refused by its
+        # own limits takes nothing, not even for the time of a message.
+        orgs = sorted({claim.quota.org for claim in claims}, key=lambda each: each == PLATFORM)
         taken: dict[Claim, tuple[Bucket, int]] = {}
         try:
             for each in orgs:

@@ -83,8 +83,8 @@ def budget(
     return Claim(quota, cost, least)
 
 
-def slots(amount: int) -> Claim:
-    return claim(limit="at-once", unit=LimitUnit.CONCURRENCY, amount=amount, period_s=0)
+def slots(amount: int, *, org: OrgId = ACME, limit: str = "at-once") -> Claim:
+    return claim(org=org, limit=limit, unit=LimitUnit.CONCURRENCY, amount=amount, period_s=0)
 
 
 def tokens(cost: int, amount: int = 1_000, limit: str = "tokens") -> Claim:

@@ -19,7 +19,7 @@ from gateway.limits.slices import UNKNOWN, SlicedLimits, _Waiter
 from gateway.quota import Quota
 from tenants.ids import PLATFORM
 from tenants.models import LimitUnit
-from tests.contract.test_limit_store import ACME, FakeClock, admitted, claim, slots, tokens
+from tests.contract.test_limit_store import ACME, OTHER, FakeClock, Turns, admitted, claim, slots, tokens
 from tests.unit.limits.wire import Wire, budget, standing, ticks, used
 
 
@@ -253,15 +253,53 @@ async def test_a_caller_that_goes_away_between_two_accounts_gives_the_first_back
     await limits.reserve([claim(amount=2), shared])
 
 
-async def test_shared_buckets_are_asked_apart_and_given_back_when_the_own_refuse(
-    limits: SlicedLimits, wire: Wire, clock: FakeClock
+async def test_shared_buckets_are_asked_apart_and_the_own_given_back_when_they_refuse(
+    limits: SlicedLimits, wire: Wire
 ) -> None:
-    shared = budget(1, 10, limit="origin", unit=LimitUnit.REQUESTS, org=PLATFORM)
-    assert await admitted(limits, [claim(amount=2), shared], 5) == 2
+    own, shared = budget(1, 10, unit=LimitUnit.REQUESTS), slots(2, org=PLATFORM, limit="gpu")
+    held = [await limits.reserve([own, shared]) for _ in range(2)]
+    with pytest.raises(LimitExceededError) as refusal:
+        await limits.reserve([own, shared])
+    assert refusal.value.limit == "gpu"
     assert {message.org for message in wire.messages} == {ACME, PLATFORM}
+    for hold in held:
+        hold.settle(Used(0))
     await ticks(limits)
     await limits.close()
-    assert await used(wire.owner, "origin", PLATFORM) == 2
+    assert await used(wire.owner, "tokens") == 2
+
+
+async def test_who_is_refused_by_its_own_limit_takes_nothing_of_what_is_shared(
+    wire: Wire, clock: FakeClock
+) -> None:
+    """Others have the shared slots to themselves, and who is refused is told of the limit that refuses."""
+    workers = Turns([SlicedLimits(f"w{number}", wire, workers=2, clock=clock) for number in range(2)])
+    gpu = slots(2, org=PLATFORM, limit="gpu")
+    acme, globex = claim(amount=1, limit="acme"), claim(amount=1_000, limit="globex", org=OTHER)
+    assert await admitted(workers, [acme], 3) == 1
+
+    async def ask() -> set[str]:
+        told = set()
+        for _ in range(20):
+            clock.advance(0.03)  # what is known of a refusal here is too old
+            with pytest.raises(LimitExceededError) as refusal:
+                await workers.reserve([acme, gpu])
+            told.add(refusal.value.limit)
+        return told
+
+    async def serve() -> int:
+        passed = 0
+        for _ in range(60):
+            hold = await workers.reserve([globex, gpu])
+            await asyncio.sleep(0)
+            hold.settle(Used(0))
+            passed += 1
+        return passed
+
+    assert await asyncio.gather(*(ask() for _ in range(6))) == [{"acme"}] * 6
+    assert {message.org for message in wire.messages} == {ACME}
+    *told, passed = await asyncio.gather(*(ask() for _ in range(6)), serve())
+    assert (told, passed) == ([{"acme"}] * 6, 60)
 
 
 async def test_a_fault_of_the_store_leaves_nobody_waiting(
