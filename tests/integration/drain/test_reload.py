@@ -45,7 +45,7 @@ def leaving(client: H2Client) -> bool:
     return client.closed or client.goaway_last_stream_id is not None
 
 
-async def ask_on(stopping: Stopping, stop: asyncio.Event) -> tuple[int, int]:
+async def ask_on(stopping: Stopping, begun: asyncio.Event, stop: asyncio.Event) -> tuple[int, int]:
     """A well-behaved HTTP/2 client: one request after the other, a new connection after GOAWAY.
 
     A request the server never took (above GOAWAY's last stream id) is sent again, as RFC 9113 section 6.8 has it.
@@ -64,6 +64,7 @@ async def ask_on(stopping: Stopping, stop: asyncio.Event) -> tuple[int, int]:
                 assert stream.ended, (stream.id, last, stream.reset_code, stream.lost)
                 assert stream.status == 200, stream.body
                 served += 1
+                begun.set()
     return served, connections
 
 
@@ -89,8 +90,11 @@ async def test_no_request_fails_while_workers_are_swapped(start: Start, count: i
         stream = await stopping.open(client)
         before = workers(stopping)
         stop = asyncio.Event()
-        clients = [asyncio.create_task(ask_on(stopping, stop)) for _ in range(4)]
+        begun = [asyncio.Event() for _ in range(4)]
+        clients = [asyncio.create_task(ask_on(stopping, each, stop)) for each in begun]
         newcomers = [asyncio.create_task(connect_on(stopping, stop)) for _ in range(2)]
+        for each in begun:  # who came later would never have met an old worker
+            await each.wait()
         stopping.signal(signal.SIGHUP)
         await client.went_away()  # the old worker retires: it has said so on our connection
         await stream.say("on the old worker")
