@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from msgspec import DecodeError, Struct, json
+from msgspec import Struct, json
 
 from cli.audit_log import Action, Actor, Client, Model, Outcome, Since, Until, bounds, is_ago, path, size_of
 from cli.audit_part import Part, SpoiledError, State
 from cli.audit_transfer import entries, leaves
 from cli.command import command
-from cli.errors import CliError, InterruptedExportError, RefusedError, UsageError
+from cli.errors import NOT_READABLE, CliError, InterruptedExportError, RefusedError, UsageError, unreadable
 from cli.examples import examples
 from cli.progress import progress
 from cli.session import Session
@@ -324,8 +324,8 @@ def _records(module: Any, form: str, lines: list[bytes], ctx: Any) -> bytes:
 def _decoded(line: bytes) -> dict[str, Any]:
     try:
         found = json.decode(line)
-    except DecodeError as error:
-        raise RefusedError(f"what the server sent is no entry: {error}") from None
+    except NOT_READABLE as error:
+        raise RefusedError(f"what the server sent is no entry: {unreadable(error)}") from None
     return found if isinstance(found, dict) else {}
 
 

@@ -33,7 +33,7 @@ def moment(text: str, now: float) -> int:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            f"{text!r} is no time", "write 2026-01-31, 2026-01-31T12:00:00Z, or 30m, 2h, 7d"
+            f"{text[:40]!r} is no time", "write 2026-01-31, 2026-01-31T12:00:00Z, or 30m, 2h, 7d"
         ) from None
     return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
 

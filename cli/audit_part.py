@@ -22,9 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from msgspec import DecodeError, Struct, ValidationError, json, structs
+from msgspec import Struct, json, structs
 
-from cli.errors import RefusedError, UsageError
+from cli.errors import NOT_READABLE, RefusedError, UsageError
 
 SAVE_BYTES: Final = 8 * 1024 * 1024
 _FLAGS: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -85,7 +85,7 @@ class Part:
         try:
             state = json.decode(_read(_beside(target, ".part.json")), type=State)
             descriptor = os.open(_beside(target, ".part"), _FLAGS)
-        except (DecodeError, ValidationError, FileNotFoundError):
+        except (*NOT_READABLE, FileNotFoundError):
             raise SpoiledError(f"how far the export to {target} came cannot be read", anew) from None
         part = cls(target, state, descriptor)
         try:

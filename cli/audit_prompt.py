@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from msgspec import DecodeError, Struct, json
+from msgspec import Struct, json
 
 from cli.command import command
-from cli.errors import UsageError
+from cli.errors import NOT_READABLE, UsageError
 from cli.examples import examples
 from cli.session import Session
 
@@ -61,7 +61,7 @@ def _read(file: Path) -> bytes:
 def _request(data: bytes) -> dict[str, Any]:
     try:
         found = json.decode(data, type=dict[str, Any])
-    except DecodeError:
+    except NOT_READABLE:
         raise UsageError("this is no JSON object", "give a request's body, or --text for a prompt") from None
     asked = {name: found[name] for name in _MEMBERS if name in found}
     if not asked:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from msgspec import DecodeError, Struct, ValidationError, json
+from msgspec import Struct, json
 
-from cli.errors import CliError, RefusedError
+from cli.errors import NOT_READABLE, CliError, RefusedError, UsageError, unreadable
 from cli.output import printable
 from cli.problems import refusal
 from gateway.secret import Secret
@@ -31,9 +31,9 @@ class Answer(Struct, frozen=True):
     def decode(self, kind: type[T]) -> T:
         try:
             return json.decode(self.body or b"null", type=kind)
-        except (ValidationError, DecodeError) as error:
+        except NOT_READABLE as error:
             raise RefusedError(
-                f"the server's answer cannot be understood: {error}",
+                f"the server's answer cannot be understood: {unreadable(error)}",
                 "compare `orgate --version` with the server's in `orgate status`",
             ) from None
 
@@ -85,7 +85,7 @@ class AdminClient:
         headers = {} if version is None else {"if-match": f'"{version}"'}
         content = None
         if body is not None:
-            content = json.encode(body, enc_hook=_reveal)
+            content = encoded(body, _reveal)
             headers["content-type"] = "application/json"
         return self._answer(method, path, what=what, headers=headers, content=content)
 
@@ -93,7 +93,7 @@ class AdminClient:
         return self._pieces("GET", path, what=what, params=params)
 
     def stream(self, method: str, path: str, body: Any, *, what: str) -> Iterator[bytes]:
-        return self._pieces(method, path, what=what, params={}, content=json.encode(body))
+        return self._pieces(method, path, what=what, params={}, content=encoded(body))
 
     def _pieces(
         self, method: str, path: str, *, what: str, params: Mapping[str, str | int], content: bytes | None = None
@@ -143,6 +143,14 @@ class AdminClient:
         return refusal(answer.status_code, body, what=what, origin=self.origin, path=path, retry_after=again)
 
 
+def encoded(body: Any, hook: Callable[[Any], Any] | None = None) -> bytes:
+    """`body` as JSON. Raises `UsageError` for a number of thousands of digits, which no server reads."""
+    try:
+        return json.encode(body, enc_hook=hook)
+    except ValueError as error:
+        raise UsageError(f"this cannot be sent: {unreadable(error)}", "write a smaller number") from None
+
+
 def _reveal(value: Any) -> str:
     # The one way out for a secret that is a field of a body: into the bytes of the request.
     if isinstance(value, Secret):
@@ -152,4 +160,4 @@ def _reveal(value: Any) -> str:
 
 def _version(etag: str) -> int:
     text = etag.removeprefix("W/").strip('"')
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) < 19 else 0

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from msgspec import DecodeError, Struct, ValidationError, json
+from msgspec import Struct, json
 
-from cli.errors import NotAllowedError, RefusedError, UsageError
+from cli.errors import NOT_READABLE, NotAllowedError, RefusedError, UsageError
 from cli.files import locked, write_private
 
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -71,7 +71,7 @@ class CredentialStore:
             )
         try:
             return json.decode(raw, type=Login)
-        except (ValidationError, DecodeError):
+        except NOT_READABLE:
             raise RefusedError(
                 f"{path} is damaged", f"remove it and run `orgate login --profile {profile}`"
             ) from None

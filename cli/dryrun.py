@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, json
 
-from cli.client import Answer, Client
+from cli.client import Answer, Client, encoded
 from cli.output import Column, Format, Printer
 from gateway.secret import Secret
 
@@ -33,7 +33,7 @@ class DryRunClient:
         return self._reader.read(path, what=what, params=params)
 
     def write(self, method: str, path: str, body: Any = None, *, what: str, version: int | None = None) -> None:
-        shown = None if body is None else json.decode(json.encode(body, enc_hook=_hide))
+        shown = None if body is None else json.decode(encoded(body, _hide))
         self.planned.append(
             PlannedWrite(method, self._origin + path, "" if version is None else f'"{version}"', shown)
         )

@@ -21,6 +21,18 @@ class ExitCode(IntEnum):
     """Ctrl-C, where something was left that can be gone on with."""
 
 
+NOT_READABLE = (ValueError, RecursionError)
+"""What readers of JSON, TOML and YAML raise: faults of theirs, bytes that are no text, numbers of more digits than
+Python reads, dates that there are not, and what is nested deeper than Python goes."""
+
+
+def unreadable(error: Exception) -> str:
+    """What is wrong with a text, by what its reader raised, one of `NOT_READABLE`."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return "a number in it is too long" if "integer string conversion" in str(error) else str(error)
+
+
 class CliError(Exception):
     """`message` says what is wrong, `fix` what to do. Both are shown: neither ever holds a secret."""
 

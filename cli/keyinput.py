@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 import typer
-from msgspec import DecodeError, Struct, json
+from msgspec import Struct, json
 
-from cli.errors import UsageError
+from cli.errors import NOT_READABLE, UsageError
 from gateway.secret import Secret
 from tenants.models import CredentialKind, Upstream
 
@@ -86,7 +86,7 @@ def _line(text: str) -> str:
 def _object(text: str, kind: CredentialKind, fields: tuple[_Field, ...]) -> str:
     try:
         found = json.decode(text) if len(text) <= 2 * LONGEST else None
-    except DecodeError:
+    except NOT_READABLE:
         found = None
     if not isinstance(found, dict):
         needed = ", ".join(field.name for field in fields if field.default is None)

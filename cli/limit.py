@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import isnan
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from msgspec import Struct
@@ -241,13 +243,11 @@ def reset(session: Session, name: Name, subject: Whose = None, yes: Yes = False)
     from cli.limit_use import LimitReset
 
     limits = _limits(session)
-    of = f" of '{subject}'" if subject else ""
-    session.confirm(f"Set limit '{name}'{of} back, as if nothing had been used?", yes=yes)
     path = limits.at(name, "reset")
-    if subject:
-        from urllib.parse import quote
-
-        path += f"?subject={quote(_subject(session, subject) or '', safe='')}"
+    if (whose := _subject(session, subject)) is not None:
+        path += f"?subject={quote(whose, safe='')}"
+    of = "" if subject is None else f" of '{subject}'"
+    session.confirm(f"Set limit '{name}'{of} back, as if nothing had been used?", yes=yes)
     answer = session.client.write("POST", path, what=limits.what(name))
     if answer is not None:
         made = answer.decode(LimitReset)
@@ -272,6 +272,8 @@ def top(
     from cli.limit_use import LimitUse, names_of, read, rows, watch
     from cli.limit_use import show as show_use
 
+    if isnan(every):  # not less than 0.5 either, and no time to sleep for
+        raise UsageError("--every is no number of seconds", "leave it out, or write 0.5 to 3600")
     path = f"/admin/v1/orgs/{session.org}/limits-usage"
 
     def look() -> LimitUse:
@@ -382,4 +384,6 @@ def acl(
 
 
 def _subject(session: Session, given: str | None) -> str | None:
+    if given == "":
+        raise UsageError("--subject is empty", "name whose bucket; leave it out for all of them")
     return member_id_of(session, given) if given and "@" in given else given

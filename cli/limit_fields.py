@@ -137,6 +137,12 @@ class Fields(Struct, frozen=True):
             raise UsageError(f"an amount of {was.unit} says nothing of {unit}", "add --amount")
         window, period_s, burst = was.window, was.period_s, was.burst
         if unit is LimitUnit.CONCURRENCY:
+            if self.per is not None or self.window is not None:
+                option = "--per" if self.per is not None else "--window"
+                raise UsageError(
+                    f"limit '{was.name}' counts concurrency, at one moment and not per time",
+                    f"leave out {option}, or add --unit and --amount to count something else",
+                )
             window, period_s, burst = Window.NONE, 0, 0
         elif self.window is not None:
             window, period_s, burst = Window(self.window.value), 0, 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from msgspec import DecodeError, Struct, ValidationError, json
+from msgspec import Struct, json
 
-from cli.errors import RefusedError
+from cli.errors import NOT_READABLE, RefusedError, unreadable
 from cli.output import Column, Format, instant
 from cli.progress import progress
 from cli.resources import body_of
@@ -108,9 +108,9 @@ def _lines(pieces: Iterator[bytes]) -> Iterator[Line]:
         for line in whole:
             try:
                 yield json.decode(line, type=Line)
-            except (DecodeError, ValidationError) as error:
+            except NOT_READABLE as error:
                 raise RefusedError(
-                    f"the server's answer cannot be understood: {error}",
+                    f"the server's answer cannot be understood: {unreadable(error)}",
                     "compare `orgate --version` with the server's in `orgate status`",
                 ) from None
 

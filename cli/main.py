@@ -154,12 +154,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cli.errors import CliError, ExitCode
 
     try:
+        _only_text(sys.argv[1:] if argv is None else argv)
         outcome = typer.main.get_command(app)(args=argv, prog_name="orgate", standalone_mode=True)
     except CliError as error:
         _say(f"orgate: {error.message}")
         if error.fix:
             _say(f"  → {error.fix}")
         return int(error.code)
+    except UnicodeError as error:  # a folder's name, what was typed in, or what a terminal has no letters for
+        _say(
+            f"orgate: something that was read or is to be shown is no text in {error.encoding.upper()}"
+            if isinstance(error, UnicodeEncodeError | UnicodeDecodeError)
+            else f"orgate: no text: {error}"
+        )
+        return int(ExitCode.USAGE)
     except OSError as error:
         if error.errno not in _FULL:
             raise
@@ -171,6 +179,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ExitCode.REFUSED)
     return outcome if isinstance(outcome, int) else int(ExitCode.DONE)
+
+
+def _only_text(argv: Sequence[str]) -> None:
+    """Refuse bytes that are no UTF-8 (surrogates, PEP 383): nothing here has such a name, and no request could say
+    it. They are not repeated: they may be a secret."""
+    from cli.errors import UsageError
+
+    given = [(f"argument {place}", text) for place, text in enumerate(argv, 1)]
+    given += [(name, text) for name, text in os.environ.items() if name.startswith("ORGATE_")]
+    for where, text in given:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{where} is no text in UTF-8") from None
 
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})

@@ -132,7 +132,8 @@ def set_(
         raise UsageError("nothing to change", "give --name or --role")
 
     def edit(was: Member) -> Member:
-        return structs.replace(was, name=name or was.name, roles=tuple(role) if role else was.roles)
+        called = was.name if name is None else name
+        return structs.replace(was, name=called, roles=tuple(role) if role else was.roles)
 
     members = _members(session)
     session.wrote(members.change(_id(members, member), edit), f"member '{member}' changed")

@@ -102,10 +102,10 @@ def set_(
     def edit(was: ModelAlias) -> ModelAlias:
         return structs.replace(
             was,
-            upstream=upstream or was.upstream,
-            model=model or was.model,
+            upstream=was.upstream if upstream is None else upstream,
+            model=was.model if model is None else model,
             tasks=tuple(task) if task else was.tasks,
-            max_tokens=max_tokens or was.max_tokens,
+            max_tokens=was.max_tokens if max_tokens is None else max_tokens,
         )
 
     session.wrote(_models(session).change(name, edit), f"model '{name}' changed")

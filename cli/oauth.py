@@ -11,9 +11,17 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
-from msgspec import DecodeError, Struct, ValidationError, json
+from msgspec import Struct, json
 
-from cli.errors import CliError, ExitCode, NotAllowedError, RefusedError, UnreachableError
+from cli.errors import (
+    NOT_READABLE,
+    CliError,
+    ExitCode,
+    NotAllowedError,
+    RefusedError,
+    UnreachableError,
+    unreadable,
+)
 from cli.output import printable
 from cli.proof import HEADER, ProofKey
 
@@ -230,14 +238,14 @@ class AuthorizationServer:
 def _decode(body: bytes, kind: type[T]) -> T:
     try:
         return json.decode(body, type=kind)
-    except (ValidationError, DecodeError) as error:
-        raise RefusedError(f"the server's answer cannot be understood: {error}") from None
+    except NOT_READABLE as error:
+        raise RefusedError(f"the server's answer cannot be understood: {unreadable(error)}") from None
 
 
 def _error_of(answer: httpx.Response) -> str:
     try:
         return json.decode(answer.content, type=_ErrorBody).error
-    except (ValidationError, DecodeError):
+    except NOT_READABLE:
         return ""
 
 
@@ -245,7 +253,7 @@ def oauth_error(answer: httpx.Response) -> CliError:
     """What an answer that is no success says."""
     try:
         said: Any = json.decode(answer.content, type=_ErrorBody)
-    except (ValidationError, DecodeError):
+    except NOT_READABLE:
         said = _ErrorBody()
     if not said.error:
         return RefusedError(

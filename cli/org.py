@@ -43,7 +43,7 @@ def _orgs(session: Session) -> Resource[Org]:
 
 
 def _id(session: Session, given: str | None) -> str:
-    if not given:
+    if given is None:
         return session.org
     try:
         return org_id(given)
@@ -235,12 +235,12 @@ def set_(
     def edit(was: Org) -> Org:
         return structs.replace(
             was,
-            name=name or was.name,
+            name=was.name if name is None else name,
             hosts=() if no_hosts else tuple(host) if host else was.hosts,
             supersede=was.supersede if supersede is None else supersede,
             deadline_ms=was.deadline_ms if deadline_ms is None else deadline_ms,
             holds=() if no_holds else tuple(hold) if hold else was.holds,
-            timezone=timezone or was.timezone,
+            timezone=was.timezone if timezone is None else timezone,
             weight=weight or was.weight,
             durability=durability or was.durability,
             dpop=dpop or was.dpop,

@@ -9,7 +9,7 @@ import typer
 from msgspec import Struct, ValidationError, convert
 
 from cli.command import command
-from cli.errors import UsageError
+from cli.errors import NOT_READABLE, UsageError, unreadable
 from cli.examples import examples
 from cli.output import Column, printable
 from cli.resources import Resource, body_of, describe, differences
@@ -110,8 +110,8 @@ def read_rules(file: Path, org: OrgId) -> list[OrgRule]:
         found: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is neither YAML nor JSON: {error}") from None
+    except (yaml.YAMLError, *NOT_READABLE) as error:
+        raise UsageError(f"{file} is neither YAML nor JSON: {unreadable(error)}") from None
     if isinstance(found, dict) and list(found) == ["rules"]:
         found = found["rules"]
     if not isinstance(found, list):

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from cli.errors import UsageError
+from cli.errors import NOT_READABLE, UsageError, unreadable
 from cli.output import printable
 from tenants.prices import MAX_PRICES, PriceError, nanodollars
 
@@ -133,15 +133,15 @@ def _heads(head: list[str]) -> None:
 def _toml(text: str) -> Found:
     try:
         return _listed(tomllib.loads(text, parse_float=_exactly))
-    except tomllib.TOMLDecodeError as error:
-        raise _FileError(f"it is no TOML: {error}") from None
+    except NOT_READABLE as error:
+        raise _FileError(f"it is no TOML: {unreadable(error)}") from None
 
 
 def _json(text: str) -> Found:
     try:
         return _listed(json.loads(text, parse_float=_exactly, object_pairs_hook=_once, parse_constant=str))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise _FileError(f"it is no JSON: {error}") from None
+    except NOT_READABLE as error:
+        raise _FileError(f"it is no JSON: {unreadable(error)}") from None
 
 
 def _listed(found: Any) -> Found:

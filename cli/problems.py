@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from msgspec import DecodeError, Struct, ValidationError, json
+from msgspec import Struct, json
 
-from cli.errors import CliError, NotAllowedError, NotFoundError, RefusedError, StaleVersionError
+from cli.errors import NOT_READABLE, CliError, NotAllowedError, NotFoundError, RefusedError, StaleVersionError
 from cli.output import printable
 
 
@@ -30,7 +30,7 @@ def problem_of(status: int, body: bytes) -> Problem:
     """What `body` says; an answer that is no problem document (a proxy's page) becomes one of few words."""
     try:
         return json.decode(body, type=Problem)
-    except (ValidationError, DecodeError):
+    except NOT_READABLE:
         return Problem(title=f"HTTP {status}", detail="the answer is not Orgate's: is a proxy in between?")
 
 

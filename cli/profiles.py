@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from msgspec import Struct, ValidationError, convert, structs
+from msgspec import Struct, convert, structs
 
-from cli.errors import RefusedError, UsageError
+from cli.errors import NOT_READABLE, RefusedError, UsageError, unreadable
 from cli.files import locked, private_folder, write_private
 
 DEFAULT_PROFILE = "default"
@@ -124,9 +124,10 @@ class ProfileStore:
             return _Config()
         except OSError as error:
             raise RefusedError(f"{self.path} cannot be read: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
+        except NOT_READABLE as error:  # msgspec's among them
             raise RefusedError(
-                f"{self.path} is damaged: {error}", "mend that line, or remove the file and run `orgate login`"
+                f"{self.path} is damaged: {unreadable(error)}",
+                "mend that line, or remove the file and run `orgate login`",
             ) from None
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from msgspec import Struct, convert, structs, to_builtins
 
 from cli.client import Answer, Client
-from cli.errors import StaleVersionError
+from cli.errors import StaleVersionError, UsageError
 from cli.output import Printer, cell
 
 T = TypeVar("T", bound=Struct)
@@ -21,6 +21,10 @@ SERVER_SET = frozenset(
 
 PAGE = 500
 ATTEMPTS = 3
+
+
+_NO_NAMES = frozenset({"", ".", ".."})
+"""In a path they are another one (RFC 3986 section 5.2.4): that of everything, or of the organization."""
 
 
 class Page(Struct, frozen=True):
@@ -48,6 +52,8 @@ class Resource(Generic[T]):
         return f"{self._noun} '{key}'"
 
     def at(self, key: str, *rest: str) -> str:
+        if key in _NO_NAMES or not _NO_NAMES.isdisjoint(rest):
+            raise UsageError(f"'{key}' names no {self._noun}" if key else f"which {self._noun}?", "give its name")
         return "/".join([self.path, quote(key, safe=""), *rest])
 
     def list(self, **filters: str) -> list[T]:

@@ -93,7 +93,8 @@ def set_(
         raise UsageError("nothing to change", "give --name or --role")
 
     def edit(was: Service) -> Service:
-        return structs.replace(was, name=name or was.name, roles=tuple(role) if role else was.roles)
+        called = was.name if name is None else name
+        return structs.replace(was, name=called, roles=tuple(role) if role else was.roles)
 
     key = service_id_of(session, service)
     session.wrote(_services(session).change(key, edit), f"service '{service}' changed")

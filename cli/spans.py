@@ -15,7 +15,7 @@ def seconds(text: str) -> int:
     """Raises `UsageError`."""
     found = _SPAN(text.strip())
     if found is None:
-        raise UsageError(f"{text!r} is no span of time", "write 30s, 10m, 36h or 90d")
+        raise UsageError(f"{text[:40]!r} is no span of time", "write 30s, 10m, 36h or 90d")
     return int(found[1]) * _UNITS[found[2]]
 
 

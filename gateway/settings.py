@@ -318,7 +318,7 @@ def load(file: Path, environment: dict[str, str] | None = None) -> Settings:
         found: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError([(str(file), f"cannot be read ({error.strerror})", "run `orgate init`")]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers too long, arrays too deep
         raise SettingsError([(str(file), f"is not TOML ({error})", "mend that line")]) from None
     faults = [(key, "is not known", "remove it or mend its name") for key in _override(found, environ)]
     if "home" in found:
