@@ -10,7 +10,7 @@ from gateway.api.admin.bodies import TeamBody, to_item
 from gateway.api.admin.caller import Caller, CallerDependency
 from gateway.api.admin.resource import After, Kind, Page, PageLimit, collection
 from gateway.api.admin.routing import operation
-from gateway.api.admin.usage import LimitUse, Rows, asked, in_use
+from gateway.api.admin.usage import LimitUse, Rows, asked, in_use, is_of
 from tenants.ids import InvalidIdError, MemberId, OrgId, member_id
 from tenants.models import Limit, LimitScope, Team, TeamMember
 from tenants.roles import Operation
@@ -110,9 +110,9 @@ async def team_usage(caller: CallerDependency, key: FromPath[str], top: Rows = 1
         limits += [limit for limit in found if limit.subject in ("", key)]
         if not after:
             break
-    names = {limit.name for limit in limits}
+    known = {limit.name: limit for limit in limits}
     used = await asked(caller.deps.limits.usage(caller.org))
-    mine = (one for one in used if one.limit in names and one.subject == key)
+    mine = (one for one in used if one.subject == key and one.limit in known and is_of(one, known[one.limit]))
     return TeamUse(tuple(limits), in_use(caller, mine, top))
 
 

@@ -72,7 +72,7 @@ class LimitUse(Struct, frozen=True):
 
 
 class LimitReset(Struct, frozen=True):
-    """How many buckets were set back."""
+    """How many buckets were set back: those of which something was used, as the limit is now."""
 
     buckets: int
 
@@ -86,8 +86,7 @@ async def usage(
 ) -> LimitUse:
     """Buckets that nobody has drawn from, or that are full again, are not in it."""
     limit = await caller.store.limits.get(key)
-    found = await _of_limit(caller, limit, subject)
-    return in_use(caller, (one for one in found if subject in (None, one.subject)), top)
+    return in_use(caller, await _of_limit(caller, limit, subject), top)
 
 
 @post(
@@ -101,13 +100,14 @@ async def reset(caller: CallerDependency, key: FromPath[str], subject: Subject =
     limit = await caller.store.limits.get(key)
     # Written down before anything is set back: nobody spends twice without an entry that says who let them.
     await caller.store.note("limit.reset", key, caller.actor, {} if subject is None else {"subject": subject})
+    # Whoever keeps them counts those that are full too, and those of a limit that had this name before.
+    buckets = in_use(caller, await _of_limit(caller, limit, subject), 0).buckets
     if caller.org != PLATFORM or limit.scope is LimitScope.UPSTREAM:
-        count = await asked(caller.deps.limits.reset(caller.org, key, subject))
+        await asked(caller.deps.limits.reset(caller.org, key, subject))
     else:
-        count = 0
         for org in _orgs(caller, subject):
-            count += await asked(caller.deps.limits.reset(org, OF_PLATFORM + key))
-    return LimitReset(count)
+            await asked(caller.deps.limits.reset(org, OF_PLATFORM + key))
+    return LimitReset(buckets)
 
 
 @get(
@@ -120,24 +120,30 @@ async def all_usage(
 ) -> LimitUse:
     """Those that the platform's operators set for this organization among them (`platform/…`). A limit that is not
     there any more is not in it, though a bucket of its name may be remembered until it would be full."""
-    names = await _names(caller)
+    limits = await _limits(caller)
     found = await asked(caller.deps.limits.usage(caller.org))
     rows = [*found, *(await _platform(caller, None, subject) if caller.org == PLATFORM else ())]
-    rows = [one for one in rows if one.limit in names]
+    rows = [one for one in rows if (limit := limits.get(one.limit)) is not None and is_of(one, limit)]
     return in_use(
         caller, (one for one in rows if unit in (None, one.unit) and subject in (None, one.subject)), top
     )
 
 
-async def _names(caller: Caller) -> set[str]:
-    """Of the limits that apply here."""
-    own = set[str]()
+async def _limits(caller: Caller) -> dict[str, Limit]:
+    """Those that apply here, by the names of their buckets."""
+    own: dict[str, Limit] = {}
     after: str | None = None
     while after != "":
         page, after = await caller.store.limits.page(after=after or "")
-        own |= {limit.name for limit in page}
+        own |= {limit.name: limit for limit in page}
     platform = caller.deps.streams.snapshot.tenants.get(PLATFORM)
-    return own | {OF_PLATFORM + limit.name for limit in (platform.limits if platform else ())}
+    return own | {OF_PLATFORM + limit.name: limit for limit in (platform.limits if platform else ())}
+
+
+def is_of(one: Standings, limit: Limit) -> bool:
+    """Whether it is a bucket of the limit as that is now: of one that counted something else under this name, what
+    was used is remembered until it would be full."""
+    return one.unit is limit.unit and bool(one.ends_s) == bool(limit.window)
 
 
 async def asked(question: Awaitable[T]) -> T:
@@ -153,9 +159,11 @@ async def asked(question: Awaitable[T]) -> T:
 
 async def _of_limit(caller: Caller, limit: Limit, subject: str | None) -> list[Standings]:
     if caller.org == PLATFORM and limit.scope is LimitScope.ORG:
-        return await _platform(caller, limit.name, subject)
-    names = {limit.name, OF_PLATFORM + limit.name} if caller.org == PLATFORM else {limit.name}
-    return [one for one in await asked(caller.deps.limits.usage(caller.org)) if one.limit in names]
+        found: Iterable[Standings] = await _platform(caller, limit.name, subject)
+    else:
+        names = {limit.name, OF_PLATFORM + limit.name} if caller.org == PLATFORM else {limit.name}
+        found = (one for one in await asked(caller.deps.limits.usage(caller.org)) if one.limit in names)
+    return [one for one in found if is_of(one, limit) and subject in (None, one.subject)]
 
 
 async def _platform(caller: Caller, name: str | None, subject: str | None) -> list[Standings]:

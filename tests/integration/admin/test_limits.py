@@ -246,8 +246,10 @@ async def test_a_budget_tells_what_is_used_and_when_it_begins_anew(world: World)
         "starts_s": now - 5,
         "ends_s": now + 7,
     }
-    await draw(world, "fair", "", 31, **window)
-    (item,) = (await world.ask("GET", f"{LIMITS}/fair/usage")).json()["items"]
+    body = {"name": "day", "scope": "org", "unit": "tokens", "amount": 100, "window": "day"}
+    assert (await world.ask("POST", LIMITS, json=body)).status_code == 201
+    await draw(world, "day", "", 31, **window)
+    (item,) = (await world.ask("GET", f"{LIMITS}/day/usage")).json()["items"]
     told = {key: item[key] for key in ("left", "used", "lent", "starts_at", "resets_at")}
     assert told == {"left": 69, "used": 30, "lent": 1, "starts_at": now - 5, "resets_at": now + 7}
 
@@ -286,6 +288,19 @@ async def test_a_reset_fills_the_bucket_and_is_written_down_first(world: World) 
     assert left == {"mem_a": 99, "mem_b": 90}
     assert (await world.ask("POST", f"{LIMITS}/fair/reset")).json() == {"buckets": 2}
     assert (await world.ask("POST", f"{LIMITS}/none/reset")).status_code == 404
+
+
+async def test_what_was_counted_otherwise_under_this_name_is_neither_used_nor_set_back(world: World) -> None:
+    await fill(world)
+    await world.publisher.sync()
+    now = int(world.clock.seconds)
+    await draw(world, "fair", "mem_a", 10, unit=LimitUnit.TOKENS)
+    await draw(world, "fair", "mem_b", 10, period_s=0, starts_s=now - 5, ends_s=now + 7)
+    for path in (f"{LIMITS}/fair/usage", "/orgs/acme/limits-usage"):
+        assert (await world.ask("GET", path)).json() == {"items": [], "buckets": 0}
+    assert (await world.ask("POST", f"{LIMITS}/fair/reset")).json() == {"buckets": 0}
+    await draw(world, "fair", "mem_c", 10)
+    assert (await world.ask("POST", f"{LIMITS}/fair/reset")).json() == {"buckets": 1}
 
 
 async def test_operators_see_and_reset_the_platforms_limit_of_each_organization(world: World) -> None:
