@@ -7,9 +7,11 @@ on a rule of thumb. Why not every prompt is counted: docs/design/0018-counting-t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
-from msgspec import Raw
+import msgspec
+from msgspec import Raw, Struct
 
 from gateway.exchange import Call, Permit, Usage
 from gateway.limits.tokenizer import ours
@@ -25,7 +27,7 @@ MOST = 9 * 10**15
 """No estimate is larger, and no limit: a double still tells each whole number from the next."""
 
 IMAGE_TOKENS = 1_000
-"""One image given as a data URL: OpenAI's take from 85 to about 1,500, whatever their bytes."""
+"""One image, in a data URL or by its address: OpenAI's take from 85 to about 1,500, whatever their bytes."""
 
 MOST_IMAGES = 1_000
 """Looked for in one request; what more there are count by their bytes. To look for all that fit into 8 MB would
@@ -47,8 +49,19 @@ the rest. A tokenizer takes 0.1 ms for so many, and 2 ms for the worst that some
 MEMORY = 1_000_000
 """Bytes after which what was seen before counts half."""
 
+LOOKED_INTO = 65_536
+"""Bytes of messages up to which it is looked whether they have parts at all: 1 ms for the worst that fits into so
+many. In more than that images are looked for at once."""
+
+SHARE = 64
+"""No report stands for more than this part of `MEMORY`, 15 KB: a few long prompts do not outweigh all others."""
+
 BELIEVED = 4
 """Tokens for one byte of a prompt or one event of an answer, at most."""
+
+SPARSE = 16
+"""Bytes of a prompt, or events of an answer, for one token, at most. Code has 3 to 6, base64 under 2, Chinese as
+\\uXXXX 5 and Russian 12; more than 16 has what is long on purpose, as are spaces by the thousand."""
 
 REMEMBERED = 4_096
 """Models of which something is known, by organization, the provider's name and task."""
@@ -60,8 +73,27 @@ _TEXT = {
     Action.EMBED.value: ("input",),
 }
 _CHAT = Action.CHAT
-_DATA_URL = b";base64,"
 _LIST = ord("[")
+
+# In JSON a quote within a text has a backslash before it, so that these are the names of members and nothing else:
+# `image_url`, and `video_url` or `audio_url` of servers that have them.
+_MEDIUM = b'_url"'
+_PART = re.compile(
+    rb'_url"(?:\s{99}|\s*+:(\s{0,9}+(?:\{\s{0,9}+(?:"\w{1,32}"\s{0,9}+:\s{0,9}+"[\w./+-]{0,64}"\s{0,9}+,\s{0,9}+){0,8}+'
+    rb'"url"\s{0,9}+:\s{0,9}+)?"data:image\\?/[\w.+-]{1,64};base64,)?)'
+)
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_\\"
+
+# The same names as no program writes them, by the last of their letters that is escaped.
+_ESCAPE = b"\\u00"
+_ESCAPED = (rb'\u006c"', rb'\u006C"', rb'\u0072l"', rb'\u0075rl"', rb'\u005furl"', rb'\u005Furl"')
+
+
+class _Message(Struct, gc=False):
+    content: Raw = Raw(b"null")
+
+
+_messages = msgspec.json.Decoder(list[_Message]).decode
 
 
 class Ratio:
@@ -73,18 +105,27 @@ class Ratio:
         self.tokens = self.seen = self.times = 0
 
     def add(self, tokens: int, seen: int, memory: int = MEMORY) -> None:
-        """No report counts for more than is believed of any: whoever hides a long prompt from what is measured
-        would otherwise make everybody's dear."""
-        self.tokens += min(tokens, BELIEVED * seen)
+        """No report counts for more than is believed of any, nor for less, nor for more than its share: whoever
+        hides a long prompt from what is measured would otherwise make everybody's dear, and whoever sends what is
+        long and has no tokens would make their own cheap."""
+        share = memory // SHARE
+        if seen > share:
+            tokens, seen = -(-tokens * share // seen), share
+        self.tokens += _believed(tokens, seen)
         self.seen += seen
         self.times += 1
         if self.seen > memory:
             self.seen >>= 1
-            self.tokens = min(self.tokens >> 1, BELIEVED * self.seen)
+            self.tokens = _believed(self.tokens >> 1, self.seen)
 
     def of(self, seen: int) -> int:
-        """Rounded up, and at most `BELIEVED` for each: what an upstream reports is believed within reason."""
+        """Rounded up, at most `BELIEVED` for each and at least one for `SPARSE`: what an upstream reports is
+        believed within reason."""
         return -(-seen * self.tokens // self.seen) if self.seen else 0
+
+
+def _believed(tokens: int, seen: int) -> int:
+    return max(min(tokens, BELIEVED * seen), -(-seen // SPARSE))
 
 
 class _Model:
@@ -164,7 +205,7 @@ class Tokens:
     def _counted(self, call: Call, octets: int) -> int | None:
         text, part = _text(call)
         counted = self._count(text)
-        return None if counted is None or not part else -(-counted * octets // part)
+        return None if counted is None or not part else _believed(-(-counted * octets // part), octets)
 
 
 def _key(permit: Permit) -> tuple[OrgId, str, str]:
@@ -182,7 +223,7 @@ def _measured(call: Call) -> tuple[int, int]:
         raw = fields[name]
         size = len(raw)
         if chat:
-            if size > SAMPLE:  # an image is seldom smaller, and looking for one costs more than it may
+            if name == "messages" and (size > LOOKED_INTO or _in_parts(raw)):
                 data, images = _images(bytes(raw))
                 size -= data
                 known += images * IMAGE_TOKENS
@@ -193,16 +234,43 @@ def _measured(call: Call) -> tuple[int, int]:
     return octets, known
 
 
-def _images(raw: bytes) -> tuple[int, int]:
-    """Bytes in data URLs, and how many there are."""
-    octets = number = 0
-    at = raw.find(_DATA_URL)
-    while at >= 0 and number < MOST_IMAGES:
-        end = raw.find(b'"', at)
-        octets += (end if end >= 0 else len(raw)) - at
-        number += 1
-        at = raw.find(_DATA_URL, end) if end >= 0 else -1
-    return octets, number
+def _in_parts(messages: Raw) -> bool:
+    """Whether one of them is a list of parts, which it has to be to have an image."""
+    for one in _messages(messages):  # noqa: SIM110 (a generator takes as long as all the rest)
+        if memoryview(one.content)[0] == _LIST:
+            return True
+    return False
+
+
+def _images(messages: bytes) -> tuple[int, int]:
+    """Bytes of messages that are the data of images, and how many images there are.
+
+    Data is what a provider reads as such, and nothing else: from its beginning to its end the value of a member
+    that is named for it.
+    """
+    number = start = octets = 0
+    rest = []
+    at = messages.find(_MEDIUM)
+    for _ in range(2 * MOST_IMAGES):  # each has its type, and its member of the same name
+        if at < 0:
+            break
+        found = _PART.match(messages, at)
+        if found is not None:
+            number += 1
+            at = found.end()
+            if found[1] and number <= MOST_IMAGES:
+                end = messages.find(b'"', at)
+                if not messages[at:end].translate(None, _BASE64):
+                    rest.append(messages[start:at])
+                    octets += end - at
+                    at = start = end
+        at = messages.find(_MEDIUM, at + 1)
+    else:
+        number = MOST_IMAGES  # rather than to look further
+    text = b"".join([*rest, messages[start:]])
+    if _ESCAPE in text:
+        number += sum(map(text.count, _ESCAPED))
+    return octets, min(number, MOST_IMAGES)
 
 
 def _numbers(raw: Raw) -> int | None:

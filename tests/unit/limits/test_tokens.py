@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from gateway.api.data.openai import decode_call
 from gateway.exchange import Permit, Principal, Usage
 from gateway.limits import tokens as module
-from gateway.limits.tokens import EVERY, EXACT, HEARD, IMAGE_TOKENS, MOST_IMAGES, SAMPLE, Ratio, Tokens
+from gateway.limits.tokens import (
+    BELIEVED,
+    EVERY,
+    EXACT,
+    HEARD,
+    IMAGE_TOKENS,
+    MOST_IMAGES,
+    SAMPLE,
+    SPARSE,
+    Ratio,
+    Tokens,
+)
 from policies.facts import Action, Role
 from tenants.ids import OrgId
 from tenants.models import ModelAlias, Org
@@ -150,9 +161,15 @@ def test_an_image_is_not_as_many_tokens_as_it_has_bytes() -> None:
 
 def test_images_beyond_number_count_by_their_bytes() -> None:
     tokens = Tokens(lambda text: None)
-    content = [";base64,"] * (MOST_IMAGES + 4_000)
+    content = [{"image_url": "data:image/png;base64,AAAA"}] * (MOST_IMAGES + 4_000)
     found = tokens.of_prompt(permit(Action.CHAT, messages=[{"role": "user", "content": content}]))
-    assert MOST_IMAGES * IMAGE_TOKENS < found < MOST_IMAGES * IMAGE_TOKENS + 20_000
+    assert MOST_IMAGES * IMAGE_TOKENS + 40_000 < found < MOST_IMAGES * IMAGE_TOKENS + 80_000
+    data = [{"image_url": "data:image/png;base64," + "A" * 400}] * (MOST_IMAGES + 1_000)
+    found = tokens.of_prompt(permit(Action.CHAT, messages=[{"role": "user", "content": data}]))
+    assert MOST_IMAGES * IMAGE_TOKENS + 100_000 < found < MOST_IMAGES * IMAGE_TOKENS + 150_000
+    names = ["_url"] * (2 * MOST_IMAGES)  # what there is behind so many is not looked at
+    hidden = permit(Action.CHAT, messages=[{"role": "user", "content": names + content}])
+    assert tokens.of_prompt(hidden) > MOST_IMAGES * IMAGE_TOKENS
 
 
 @pytest.mark.parametrize(
@@ -223,7 +240,8 @@ def test_a_ratio_never_leaves_its_bounds(pairs: list[tuple[int, int]], asked: in
     ratio = Ratio()
     for one, other in pairs:
         ratio.add(one, other)
-    assert 0 <= ratio.of(asked) <= 4 * asked
+    assert asked <= SPARSE * ratio.of(asked)
+    assert ratio.of(asked) <= BELIEVED * asked
     assert ratio.seen <= 2 * 10**6
 
 
