@@ -169,6 +169,19 @@ class UnavailableError(GatewayError):
     code = "unavailable"
 
 
+class LimitUnavailableError(UnavailableError):
+    """A limit cannot be asked now, and lets nothing pass until it can (`on_outage: deny`). `limit`, `scope` and
+    `owner` as of one that said no."""
+
+    def __init__(
+        self, message: str, *, limit: str, scope: str, retry_after_s: int | None, owner: str = "organization"
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.limit = limit
+        self.scope = scope
+        self.owner = owner
+
+
 class PriceUnknownError(UnavailableError):
     """A limit counts money, and the model has no price: an admin must set one, if need be of 0."""
 

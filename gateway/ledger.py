@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from gateway.clock import Clock
-from gateway.errors import ForbiddenError, GatewayError, LimitExceededError
+from gateway.errors import ForbiddenError, GatewayError, LimitExceededError, LimitUnavailableError
 from gateway.exchange import (
     Call,
     Hold,
@@ -240,6 +240,8 @@ class Ledger:
             self._limit = error.limit
             if self._cut:
                 self._outcome = Outcome.CUT
+        elif isinstance(error, LimitUnavailableError):
+            self._limit = error.limit
 
     def aborted(self, reason: Abort | None) -> None:
         """`None`: the server itself is going down and took the request along.

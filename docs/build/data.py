@@ -9,7 +9,13 @@ from typing import Any
 from docs.build.markdown import code, page, table, words
 from gateway.api.data.openai import REQUIRED, error_body
 from gateway.api.data.routes import ROUTES, openapi_paths
-from gateway.errors import ForbiddenError, GatewayError, LimitExceededError, MethodNotAllowedError
+from gateway.errors import (
+    ForbiddenError,
+    GatewayError,
+    LimitExceededError,
+    LimitUnavailableError,
+    MethodNotAllowedError,
+)
 from gateway.version import VERSION
 from policies.facts import Action
 
@@ -207,7 +213,7 @@ def _type(kind: type[GatewayError]) -> str:
     """OpenAI's `type` of an error, from the dialect itself."""
     if issubclass(kind, ForbiddenError):
         error: GatewayError = kind("", rule="")
-    elif issubclass(kind, LimitExceededError):
+    elif issubclass(kind, LimitExceededError | LimitUnavailableError):
         error = kind("", limit="", scope="", retry_after_s=1)
     elif issubclass(kind, MethodNotAllowedError):
         error = kind("")

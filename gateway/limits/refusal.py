@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from gateway.errors import LimitExceededError, QuotaExceededError, UnavailableError
+from gateway.errors import LimitExceededError, LimitUnavailableError, QuotaExceededError
 from gateway.exchange import Claim, Headers
 from gateway.quota import Quota
 from tenants.amounts import dollars
@@ -59,12 +59,15 @@ def ended(claim: Claim) -> LimitExceededError:
     return _error(claim, said, retry_after_s=None)
 
 
-def undecided(claim: Claim) -> UnavailableError:
+def undecided(claim: Claim) -> LimitUnavailableError:
     """Nobody can tell whether `claim` is covered, and the limit says `OnOutage.DENY`."""
-    return UnavailableError(
-        f"{_named(claim)} cannot be asked now, and lets nothing pass until it can;"
-        f" set by {_SET_BY[owner(claim.quota)]}",
+    by = owner(claim.quota)
+    return LimitUnavailableError(
+        f"{_named(claim)} cannot be asked now, and lets nothing pass until it can; set by {_SET_BY[by]}",
+        limit=claim.quota.limit,
+        scope=claim.quota.scope,
         retry_after_s=1,
+        owner=by,
     )
 
 

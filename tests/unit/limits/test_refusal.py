@@ -154,6 +154,9 @@ def test_a_limit_that_cannot_be_asked_and_denies_is_named() -> None:
     assert isinstance(error, UnavailableError)
     assert (error.status, error.retry_after_s) == (503, 1)
     assert "'typing'" in error.message
+    said = json.loads(error_body(error))["error"]
+    assert (said["type"], said["code"]) == ("server_error", "unavailable")
+    assert (said["limit"], said["scope"], said["owner"]) == ("typing", "member", "organization")
 
 
 def test_a_refusal_carries_what_is_left() -> None:
