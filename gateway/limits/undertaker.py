@@ -1,4 +1,5 @@
-"""Says for a worker that was killed what it had spent, and gives back the rest.
+"""Says for a worker that could not what it had spent, and gives back the rest: it was killed, or was stopped while
+the store could not be told.
 
 Runs in the control process. A worker's book whose lock can be taken has no worker any more.
 """
@@ -80,7 +81,7 @@ async def bury(folder: Path, store: SliceStore) -> int:
             os.close(held)
         count += 1
         if any(settled):
-            log.warning("limits: settled for worker %s, which died: %d accounts", path.name, sum(settled))
+            log.warning("limits: settled for worker %s, which ended unheard: %d accounts", path.name, sum(settled))
     return count
 
 

@@ -211,15 +211,17 @@ async def test_a_living_workers_book_is_left_alone(limits: SlicedLimits, wire: W
 
 
 async def test_a_worker_that_could_not_say_goodbye_leaves_its_book(
-    limits: SlicedLimits, wire: Wire, tmp_path: Path
+    limits: SlicedLimits, wire: Wire, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hold = await limits.reserve([budget(10, 10_000)])
     hold.settle(Used(8))
     wire.down = True
     await limits.close()
     assert [path.name for path in tmp_path.iterdir()] == ["w1"]
+    caplog.clear()
     assert await bury(tmp_path, wire.owner) == 1
     assert await used(wire.owner, "tokens") == 8
+    assert caplog.messages == ["limits: settled for worker w1, which ended unheard: 1 accounts"]  # it did not die
 
 
 async def test_a_book_waits_for_a_store_that_is_away(limits: SlicedLimits, wire: Wire, tmp_path: Path) -> None:
