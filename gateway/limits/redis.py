@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from gateway.errors import UnavailableError
+from gateway.limits.awaylog import AwayLog
 from gateway.limits.protocol import Part, SliceAnswer, SliceAsk, Standings
 from gateway.limits.redis_library import Library, library
 from gateway.limits.redis_route import Route
@@ -68,6 +69,7 @@ class RedisSlices:
         self._prefix = prefix
         self._clock_us = clock_us
         self._failing: dict[str, tuple[str, float]] = {}
+        self._outages = AwayLog(log, "limits: Redis cannot be used: %s", "limits: Redis answers again")
         self.text = text or library()
 
     @property
@@ -148,26 +150,24 @@ class RedisSlices:
         except (ReplyError, WireError) as error:
             self._failed(org if self._route.apart else "", error)
             raise UnavailableError("limits cannot be asked", retry_after_s=1) from None
-        if self._failing:
+        if self._failing or self._outages.away:
             self._worked(org if self._route.apart else "")
         return answer
 
     def _failed(self, where: str, error: ReplyError | WireError) -> None:
-        """One line for each change of state, however many requests see it, and however many organizations."""
+        """However many requests see it, and however many organizations, and for whatever causes: see `AwayLog`."""
         why, now = reason(error), time.monotonic()
         self._forget(now)
-        known = any(why == other for other, _ in self._failing.values())
-        self._failing.pop(where, None)
+        more = self._failing.pop(where, None) is None
         self._failing[where] = why, now
-        if not known:
-            log.warning("limits: Redis cannot be used: %s", why)
+        self._outages.failed(why, more=more)
 
     def _worked(self, where: str) -> None:
         self._forget(time.monotonic())
         self._failing.pop("", None)
         self._failing.pop(where, None)
         if not self._failing:
-            log.warning("limits: Redis answers again")
+            self._outages.worked()
 
     def _forget(self, now: float) -> None:
         """Who has not asked for long may not ask again."""

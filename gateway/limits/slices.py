@@ -12,6 +12,7 @@ from gateway.clock import Clock, SystemClock
 from gateway.errors import UnavailableError
 from gateway.exchange import Claim, Hold
 from gateway.limits.asking import Asker, Message, Refuser
+from gateway.limits.awaylog import AwayLog
 from gateway.limits.book import Book
 from gateway.limits.headers import rate_limit_headers
 from gateway.limits.hold import SlicedHold
@@ -86,6 +87,13 @@ class SlicedLimits:
         self._sessions: dict[OrgId, Session] = {}
         self._asking: dict[Session, asyncio.Task[None]] = {}
         self._away: dict[Session, None] = {}
+        self._outages = AwayLog(
+            log,
+            "limits: the store cannot be asked (%s); each limit's on_outage holds",
+            "limits: the store answers again",
+            lambda: self._clock.monotonic_us() / 1_000_000,
+            logging.INFO,
+        )
         self._soon: asyncio.TimerHandle | None = None
         self._counted: dict[tuple[str, tuple[str, ...]], float] = {}
         self._ticks = 0
@@ -379,8 +387,7 @@ class SlicedLimits:
         return True
 
     def _gone(self, session: Session, message: Message, reason: str) -> None:
-        if not self._away:
-            log.warning("limits: the store cannot be asked (%s); each limit's on_outage holds", reason)
+        self._outages.failed(reason)
         session.away = True
         self._away[session] = None
         for asker in session.failed(message):
@@ -390,7 +397,7 @@ class SlicedLimits:
         session.away = False
         del self._away[session]
         if not self._away:
-            log.info("limits: the store answers again")
+            self._outages.worked()
         for other in list(self._away):  # one has found it answering: the others need not wait for their turn
             if other not in self._asking:
                 self._send(other)

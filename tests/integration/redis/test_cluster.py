@@ -107,11 +107,11 @@ async def test_a_node_that_is_gone_takes_its_own_organizations_along_only(
             for _ in range(5):
                 await unavailable(slices, ACME)
                 assert await there.left() == 993
-            assert "limits: Redis answers again" not in warnings(caplog)
+            assert not any("answers again" in line for line in warnings(caplog))
         finally:
             lost.start()
         await again(Caller(slices, name="w2"))
-        assert warnings(caplog)[-1] == "limits: Redis answers again"
+        assert warnings(caplog)[-1].startswith("limits: Redis answers again, after ")
         assert not slices.failing
 
 

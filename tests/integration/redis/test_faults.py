@@ -59,7 +59,9 @@ async def test_it_says_so_in_time_and_comes_back(
     await again(caller)
     assert await caller.left() == 990
     assert not slices.failing
-    assert warnings(caplog)[-1] == "limits: Redis answers again"
+    lost, back = warnings(caplog)
+    assert lost.startswith("limits: Redis cannot be used: ")
+    assert back.startswith("limits: Redis answers again, after ")
 
 
 async def test_a_message_whose_answer_was_lost_counts_once(slices: RedisSlices, proxy: FaultProxy) -> None:
@@ -89,7 +91,7 @@ async def test_nobody_listening_costs_few_attempts_and_few_lines(
     await proxy.set(Fault.REFUSE)
     for _ in range(500):
         await unavailable(slices)
-    assert 1 <= len(warnings(caplog)) <= 3
+    assert len(warnings(caplog)) == 1
     await proxy.set(Fault.NONE)
     await again(Caller(slices))
     assert proxy.accepted <= accepted + 3

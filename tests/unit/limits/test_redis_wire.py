@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -15,11 +17,15 @@ from gateway.limits.redis_route import Single
 from gateway.limits.redis_server import Server, Times
 from gateway.limits.redis_wire import Address, Login, ReplyError, Wire, WireError, connect
 from gateway.secret import Secret
+from tenants.ids import OrgId
 from tests.integration.redis.place import Caller, unavailable
 from tests.kit.wait import eventually
 
 HELLO = b"*6\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$4\r\nrole\r\n$6\r\nmaster\r\n"
 HOST = "127.0.0.1"
+
+STANDINGS = b"$4\r\n\x92\xa10\x90\r\n"
+"""The last page of what is used: nothing."""
 
 Answers = Callable[[list[bytes]], bytes]
 
@@ -76,6 +82,27 @@ async def test_each_error_is_an_outage_that_says_what_it_is(code: str) -> None:
         slices = slices_at(port)
         assert await unavailable(slices) == f"{WORDS[code]} ({code} and so on)"
         await slices.aclose()
+
+
+async def test_whatever_the_causes_do_an_outage_is_one_line_and_its_end_another(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    well: list[bool] = []
+    answers = itertools.cycle((b"-OOM\r\n", b"-LOADING\r\n", b"-BUSY\r\n"))
+
+    def answer(said: list[bytes]) -> bytes:
+        return STANDINGS if well else next(answers)
+
+    async with serving(greeting(answer)) as port:
+        slices = slices_at(port)
+        for _ in range(30):
+            await unavailable(slices)
+        well.append(True)
+        assert await slices.usage(OrgId("acme")) == ()
+        await slices.aclose()
+    lost, back = caplog.messages
+    assert lost.startswith("limits: Redis cannot be used: ")
+    assert re.fullmatch(r"limits: Redis answers again, after \d+\.\d s, for 3 different causes", back)
 
 
 async def test_an_error_that_nobody_foresaw_is_said_as_it_is() -> None:
