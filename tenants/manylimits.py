@@ -12,8 +12,9 @@ from typing import Final
 
 from tenants.models import LimitScope
 
-MOST_LIMITS: Final = 1_000
-"""Of one organization, and of the platform's own: all are looked through when a caller is seen first (2 ms)."""
+MOST_LIMITS: Final = 250
+"""Of one organization, and of the platform's own: a worker looks through all of them when it sees a caller first,
+and again after each change of the organization (14 µs each, 3.5 ms), and serves nobody else meanwhile."""
 
 MOST_AT_ONCE: Final = 100
 """Of those, for one request. With as many of the platform's beside them it asks for 200 buckets: Redis takes
