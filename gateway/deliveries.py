@@ -129,7 +129,9 @@ class Deliveries:
 
 def message_id(notice: Notice) -> str:
     """The same for the same notice, however often it is sent."""
-    key = "\0".join((notice.org, notice.limit, notice.subject, str(notice.starts_s), str(notice.percent)))
+    key = "\0".join(
+        (notice.org, notice.limit, notice.subject, str(notice.starts_s), str(notice.percent), notice.unit)
+    )
     return f"msg_{hashlib.sha256(key.encode()).hexdigest()[:24]}"
 
 

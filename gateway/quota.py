@@ -12,8 +12,9 @@ from tenants.amounts import dollars
 from tenants.ids import OrgId
 from tenants.models import LimitUnit, OnEnd, OnOutage
 
-Key = tuple[OrgId, str, str, int]
-"""A bucket's: organization, limit, subject, begin of its window."""
+Key = tuple[OrgId, str, str, int, str]
+"""A bucket's: organization, limit, subject, begin of its window, unit. (Its value: an enum's member is hashed by a
+function in Python.)"""
 
 
 class Words(Struct, frozen=True):
@@ -56,21 +57,21 @@ class Quota(Struct, frozen=True):
     on_outage: OnOutage = OnOutage.LOCAL
     on_end: OnEnd = OnEnd.FINISH
     notify_at: int = 0
-    key: Key = ("", "", "", 0)  # type: ignore[assignment]
+    key: Key = ("", "", "", 0, "")  # type: ignore[assignment]
     metered: bool = False
     words: Words = _UNSAID
 
     def __post_init__(self) -> None:
         unit = self.unit
-        force_setattr(self, "key", (self.org, self.limit, self.subject, self.starts_s))
+        force_setattr(self, "key", (self.org, self.limit, self.subject, self.starts_s, unit.value))
         force_setattr(self, "metered", unit is not LimitUnit.REQUESTS and unit is not LimitUnit.CONCURRENCY)
         force_setattr(self, "words", _words(self))
 
     def same(self, other: Quota) -> bool:
-        """Whether both say the same of their bucket; a changed limit is asked about before it is spent from."""
+        """Of one key: whether both say the same of their bucket; a changed limit is asked about before it is spent
+        from."""
         return self is other or (
             self.amount == other.amount
-            and self.unit is other.unit
             and self.burst == other.burst
             and self.period_s == other.period_s
             and self.ends_s == other.ends_s

@@ -31,10 +31,10 @@ class BudgetUse(Struct, frozen=True):
 
     @property
     def key(self) -> BudgetKey:
-        return self.org, self.limit, self.subject, self.starts_s
+        return self.org, self.limit, self.subject, self.starts_s, self.unit
 
 
-BudgetKey = tuple[OrgId, str, str, int]
+BudgetKey = tuple[OrgId, str, str, int, LimitUnit]
 
 
 class NoticeState(StrEnum):

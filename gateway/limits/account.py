@@ -39,11 +39,12 @@ KEPT_US = 60_000_000
 """Nothing of a store that began less than so long ago is forgotten: workers that come late compare what they
 know with what others said."""
 
-Key = tuple[str, str, str, int]
+Key = tuple[str, str, str, int, str]
 
 
 def key_of(part: Part) -> Key:
-    return kind_of(part), part.limit, part.subject, part.starts_s
+    """With the unit: what has been used of one says nothing of another."""
+    return kind_of(part), part.limit, part.subject, part.starts_s, part.unit.value
 
 
 class _Session:
@@ -117,7 +118,7 @@ class Account:
         now = self._at(clock_us)
         self._end_silent(now)
         count = 0
-        for (_, name, whose, _), found in self._buckets.items():
+        for (_, name, whose, _, _), found in self._buckets.items():
             if name == limit and subject in (None, whose):
                 found.refill(now)
                 found.reset()

@@ -10,7 +10,6 @@ from gateway.limits.book import Book
 from gateway.limits.local import NEVER, Bucket
 from gateway.quota import Key, Quota
 from tenants.ids import OrgId
-from tenants.models import LimitUnit
 
 REST_US = 60_000_000
 MOST_RESTING = 4_096
@@ -33,13 +32,11 @@ class Holdings:
 
     def bucket(self, quota: Quota) -> Bucket:
         key = quota.key
-        slots = quota.unit is LimitUnit.CONCURRENCY
         bucket = self.buckets.get(key)
         if bucket is None and key in self.resting:
             self.wake(self.resting[key][0])
             bucket = self.buckets.get(key)
-        # A limit of the same name that counted something else has another bucket, which ends by itself.
-        if bucket is None or bucket.slots is not slots:
+        if bucket is None:
             bucket = self.buckets[key] = Bucket(quota)
             self._take_up(bucket)
         return bucket

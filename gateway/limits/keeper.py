@@ -22,7 +22,7 @@ from gateway.limits.store import SliceAdmin
 from tenants.amounts import number, quantity
 from tenants.budgets import BudgetKey, BudgetUse, Notice
 from tenants.ids import PLATFORM, OrgId, is_member_id
-from tenants.models import Limit, LimitScope
+from tenants.models import Limit, LimitScope, LimitUnit
 from tenants.snapshot import Snapshot
 from tenants.store import BudgetBook, StoreError
 
@@ -68,6 +68,7 @@ class BudgetKeeper:
         self._clock = clock
         self._told = told
         self._known: dict[OrgId, dict[BudgetKey, BudgetUse]] = {}
+        self._written: dict[tuple[OrgId, str], LimitUnit] = {}  # of each limit, the unit that was written down
         self._said: set[tuple[BudgetKey, int]] = set()
         self._turn = asyncio.Lock()
         self._next_us: dict[OrgId, int] = {}
@@ -96,6 +97,7 @@ class BudgetKeeper:
         async with self._turn:
             for use in await self._book.current(int(self._clock.now())):
                 self._known.setdefault(use.org, {})[use.key] = use
+                self._written[use.org, use.limit] = use.unit
             _, failure = await self._look(list(self._known))
             self._failed(failure)
 
@@ -168,12 +170,14 @@ class BudgetKeeper:
     async def _write(self, found: Sequence[BudgetUse]) -> None:
         known = {use: self._known.get(use.org, {}).get(use.key) for use in found}
         # What nobody has used is not worth a row; and that of a person who was erased must not come back.
-        changed = [use for use in found if not _same(use, known[use]) and (use.used > 0 or known[use] is not None)]
+        used = [use for use in self._counting(found) if use.used > 0 or known[use] is not None]
+        changed = [use for use in used if not _same(use, known[use]) or self._turned(use)]
         crossed = [notice for notice in self._crossings(found) if _saying(notice) not in self._said]
         made: Sequence[Notice] = ()
         if changed or crossed:
             made = await self._book.write(changed, crossed)
         # Only what is durable is known: a write that failed is made again by the next round.
+        self._written.update({(use.org, use.limit): use.unit for use in changed})
         fresh: dict[OrgId, dict[BudgetKey, BudgetUse]] = {}
         for use in found:
             fresh.setdefault(use.org, {})[use.key] = use
@@ -191,11 +195,24 @@ class BudgetKeeper:
             )
             self._told(notice)
 
+    def _counting(self, found: Sequence[BudgetUse]) -> Iterator[BudgetUse]:
+        """Those in the units that their limits have now. There is one row for a limit's window: what was used in
+        the unit before a change is known as long as a store or this process does, and not written any more."""
+        world = self._world()
+        for use in found:
+            limit = limit_of(world, use.org, use.limit)
+            if limit is None or limit.unit is use.unit:
+                yield use
+
+    def _turned(self, use: BudgetUse) -> bool:
+        """Whether what was written down is of another unit."""
+        return self._written.get((use.org, use.limit), use.unit) is not use.unit
+
     def _crossings(self, found: Sequence[BudgetUse]) -> Iterator[Notice]:
         world = self._world()
         for use in found:
             limit = limit_of(world, use.org, use.limit)
-            if limit is None or use.amount <= 0:
+            if limit is None or limit.unit is not use.unit or use.amount <= 0:
                 continue
             for percent in sorted(limit.notify_at):
                 if use.used * 100 >= percent * use.amount:
@@ -223,6 +240,8 @@ class BudgetKeeper:
             for key in [key for key, use in mine.items() if use.ends_s < now - 86_400]:
                 del mine[key]
         current = {key for mine in self._known.values() for key in mine}
+        limits = {key[:2] for key in current}
+        self._written = {limit: unit for limit, unit in self._written.items() if limit in limits}
         self._said = {said for said in self._said if said[0] in current}
 
     def _failed(self, why: str) -> None:
@@ -261,7 +280,7 @@ def _whose(subject: str) -> str:
 
 
 def _saying(notice: Notice) -> tuple[BudgetKey, int]:
-    return (notice.org, notice.limit, notice.subject, notice.starts_s), notice.percent
+    return (notice.org, notice.limit, notice.subject, notice.starts_s, notice.unit), notice.percent
 
 
 def _use(org: OrgId, standing: Standings, now_us: int) -> BudgetUse:

@@ -176,7 +176,9 @@ class RedisSlices:
 
 
 def bucket_name(part: Part | Standings) -> str:
-    """As `name_of` in redis_library.lua. A limit's name has no ':' in it."""
+    """As `name_of` in redis_buckets.lua. A limit's name has no ':' in it. Where this one counts another unit the
+    library has one more, which is not named: it is hardly ever there, and while a slot is on its way, a key that
+    is named and not there keeps all others from being used."""
     kind = "s" if part.unit is LimitUnit.CONCURRENCY else "b" if part.ends_s > 0 else "r"
     return f"{kind}:{part.limit}:{part.starts_s}:{part.subject}"
 

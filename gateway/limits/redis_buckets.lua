@@ -35,6 +35,12 @@ local function name_of(unit, limit, subject, starts, ends)
   return kind_of(unit, ends) .. ':' .. limit .. ':' .. string.format('%.0f', starts) .. ':' .. subject
 end
 
+-- Of the bucket of a limit whose unit was changed, while the one of before is remembered under the other name.
+local function name_of_unit(name, unit)
+  local head, subject = string.match(name, '^(.:[^:]*:[^:]*)(:.*)$')
+  return head .. '~' .. unit .. subject
+end
+
 local function unpacked(name, packed)
   local b = packed and cmsgpack.unpack(packed)
   if not b or b[B_FORMAT] ~= FORMAT then

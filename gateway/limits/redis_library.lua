@@ -10,7 +10,8 @@
 --   index        sorted set: bucket by when it is forgotten (ms)
 --   s:<session>  its last message's number and answer, packed
 --   h:<session>  hash: bucket = what is in its hands and what of that is reserved, packed
---   b:<bucket>   packed, see B_*; <bucket> is <kind>:<limit>:<starts_s>:<subject>
+--   b:<bucket>   packed, see B_*; <bucket> is <kind>:<limit>:<starts_s>:<subject>, and where that one counts another
+--                unit, as its limit did before it was changed, <kind>:<limit>:<starts_s>~<unit>:<subject>
 
 local LEASE_US, REBUILD_US = 3000000, 1000000
 local STEP_US = 1000000 -- a clock that goes back by no more has jittered; by more, it has been set
@@ -129,6 +130,22 @@ local function judge(request, parts, refused, now)
   return { granted, -1, 0 }
 end
 
+-- The name of the bucket for `unit`, and the bucket if it is remembered. `b` is what stands under the plain `name`. As
+-- long as that counts another unit, this one has a name of its own; and keeps it as long as it is remembered, so that
+-- nothing is looked for in two places but what is not there. (Names had no unit once, and during a rollout those
+-- who know no other are to find the same buckets.)
+local function of_unit(account, name, b, unit, found)
+  if b and b[B_UNIT] == unit or string.sub(name, 1, 1) == 's' then
+    return name, b
+  end
+  local other = name_of_unit(name, unit)
+  local known = found[other] or unpacked(other, redis.call('GET', account.base .. 'b:' .. other))
+  if b or known then
+    return other, known
+  end
+  return name, nil
+end
+
 local function parts_of(account, session, said, rebuilding, now)
   local names, keys, parts, found = {}, {}, {}, {}
   for i, p in ipairs(said) do
@@ -138,30 +155,39 @@ local function parts_of(account, session, said, rebuilding, now)
   local packed, hands = {}, {}
   for first = 1, #names, SLICE do
     local last = math.min(first + SLICE - 1, #names)
-    local found_b = redis.call('MGET', unpack(keys, first, last))
-    local found_h = redis.call('HMGET', account.base .. 'h:' .. session, unpack(names, first, last))
-    for i = first, last do
-      packed[i], hands[i] = found_b[i - first + 1], found_h[i - first + 1]
+    for i, one in ipairs(redis.call('MGET', unpack(keys, first, last))) do
+      packed[first + i - 1] = one
     end
   end
   for i, p in ipairs(said) do
-    local b = found[names[i]]
-    if not b then
-      b = unpacked(names[i], packed[i])
+    local b = found[names[i]] or unpacked(names[i], packed[i])
+    names[i], b = of_unit(account, names[i], b, p[P_UNIT], found)
+    if not found[names[i]] then
       if b then
         refill(b, now)
         change(b, p)
       else
         b = made(names[i], p, now)
       end
+      found[names[i]] = b
+    end
+    parts[i] = b
+  end
+  for first = 1, #names, SLICE do
+    local last = math.min(first + SLICE - 1, #names)
+    for i, one in ipairs(redis.call('HMGET', account.base .. 'h:' .. session, unpack(names, first, last))) do
+      hands[first + i - 1] = one
+    end
+  end
+  for i, p in ipairs(said) do
+    local b = parts[i]
+    if not b.held_before then
       b.held, b.open = 0, 0
       if hands[i] then
         b.held, b.open = cmsgpack.unpack(hands[i])
       end
       b.held_before, b.open_before = b.held, b.open
-      found[names[i]] = b
     end
-    parts[i] = b
     if rebuilding then
       learn(b, p[P_LEFT], p[P_LEFT_AT], now)
       if p[P_HELD] > 0 then
@@ -373,7 +399,9 @@ local function seed(keys, args)
     -- One that is of this epoch is what the bucket itself said, perhaps of what has been lent since. (What is said
     -- of the future was said before the clock was set back.)
     if string.sub(name, 1, 1) == 'b' and (u[13] < account.born or u[13] > now) then
-      local b = unpacked(name, redis.call('GET', account.base .. 'b:' .. name)) or made(name, u, now)
+      local b = unpacked(name, redis.call('GET', account.base .. 'b:' .. name))
+      name, b = of_unit(account, name, b, u[3], {})
+      b = b or made(name, u, now)
       refill(b, now)
       change(b, u)
       learn(b, u[9], u[13], now)

@@ -154,11 +154,14 @@ def _one(notice: Notice) -> ColumnElement[bool]:
 
 
 async def _first(transaction: Transaction, notice: Notice) -> Notice | None:
-    """Write it and its audit entry, unless somebody was told already. The webhook follows from the row: a crash
-    after the commit leaves it PENDING, and it is sent at the next start."""
+    """Write it and its audit entry, unless somebody was told already of the same unit. The webhook follows from
+    the row: a crash after the commit leaves it PENDING, and it is sent at the next start."""
     connection = transaction.connection
-    if (await connection.execute(select(_NOTICES.c.at).where(_one(notice)))).first() is not None:
+    told = (await connection.execute(select(_NOTICES.c.unit).where(_one(notice)))).scalar()
+    if told == notice.unit:
         return None
+    if told is not None:  # the limit counted something else then
+        await connection.execute(delete(_NOTICES).where(_one(notice)))
     hooked = await connection.execute(select(_WEBHOOKS.c.org).where(_WEBHOOKS.c.org == notice.org))
     state = NoticeState.NONE if hooked.first() is None else NoticeState.PENDING
     made = structs.replace(notice, at=transaction.at, state=state, attempts=0, next_at=transaction.at)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
+from gateway.deliveries import message_id
 from tenants.budgets import NoticeState, Webhook
 from tenants.ids import OrgId
+from tenants.models import LimitUnit
 from tenants.sql.store import SqlControlStore
 from tenants.store import InvalidItemError, NotFoundError
 from tests.contract.control_store import NOW, OPERATOR, Backend, Clock, notice, org, use
@@ -59,6 +61,16 @@ async def test_a_threshold_is_said_once(two: SqlControlStore, backend: Backend, 
     ]
     assert entries[0].detail["percent"] == 80
     await again.close()
+
+
+async def test_a_threshold_of_another_unit_is_said_anew(two: SqlControlStore) -> None:
+    """The limit counts tokens, then spend: what was said of tokens says nothing of it."""
+    await two.webhooks.put(HOOK, OPERATOR)
+    await two.budgets.write([], [notice("acme")])
+    (made,) = await two.budgets.write([], [notice("acme", unit=LimitUnit.SPEND)])
+    assert await two.budgets.write([], [notice("acme", unit=LimitUnit.SPEND)]) == ()
+    assert await two.budgets.due(int(NOW)) == (made,)
+    assert message_id(made) != message_id(notice("acme"))
 
 
 async def test_a_notice_waits_for_the_webhook_until_it_is_settled(two: SqlControlStore, clock: Clock) -> None:

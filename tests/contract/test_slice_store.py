@@ -13,6 +13,7 @@ from gateway.limits.protocol import LEASE_S, REBUILD_S, Part, SliceAnswer, Slice
 from gateway.limits.store import SliceAdmin, SliceStore
 from tenants.models import LimitUnit
 from tests.contract.slice_store import ACME, NOON, OTHER, PLACES, SECOND, Backend, Worker, budget, rate, slots
+from tests.contract.slice_store_redis import FakeTime, on_one
 
 Advance = Callable[[float], None]
 
@@ -547,6 +548,56 @@ async def test_usage_is_of_one_organization(store: SliceStore, admin: SliceAdmin
     assert (found.level, found.lent, found.open) == (4, 1, 0)
     assert told["slots", ""].lent == 1
     assert told["budget", ""].starts_s == NOON - 3_600
+
+
+@pytest.mark.parametrize("window", [(0, 0), (NOON - 3_600, NOON + 3_600)])
+async def test_another_unit_is_another_bucket(
+    store: SliceStore, admin: SliceAdmin, advance: Advance, window: tuple[int, int]
+) -> None:
+    """A limit whose unit was changed, or that was deleted and made again."""
+    size = Part("same", "mem:1", LimitUnit.BYTES, 3_000, 3_000, 60, *window)
+    spend, tokens = replace(size, unit=LimitUnit.SPEND), replace(size, unit=LimitUnit.TOKENS)
+    one, two = Worker(store), Worker(store, "w2")
+    assert await one.take(size, 1_000) == 1_000
+    assert await one.use(size, 1_500) == 500
+    assert await two.left(tokens) == 3_000  # the worker that knows of the change begins with a full one
+    assert await two.use(tokens, 1_600) == 1_400
+    answer = await one.say(replace(size, spent=700), replace(tokens, spent=100), spend, tokens)
+    assert [found.left for found in answer.slices] == [500, 1_300, 3_000, 1_300]
+    await one.say(close=True)  # what was open comes back to where it was taken
+    told = {found.unit: (found.limit, found.subject, found.level, found.lent) for found in await admin.usage(ACME)}
+    assert told[LimitUnit.BYTES] == ("same", "mem:1", 800, 0)
+    assert told[LimitUnit.TOKENS] == ("same", "mem:1", 1_300, 0)
+    if not window[1]:
+        advance(50)
+        assert await two.use(tokens, 3_000) == 0
+        advance(20)  # the bytes' bucket is as good as new, and may be forgotten
+        assert await two.left(tokens) == 1_000
+        assert await two.left(size) == 3_000
+    await two.use(size, 10)
+    assert await admin.reset(ACME, "same", "mem:1") >= 2
+    assert [await two.left(tokens), await two.left(size)] == [3_000, 3_000]
+
+
+async def test_a_budget_is_seeded_by_its_unit(admin: SliceAdmin, worker: Worker) -> None:
+    spend = budget(1_000)
+    tokens = replace(spend, unit=LimitUnit.TOKENS)
+    await worker.use(spend, 300)
+    await worker.use(tokens, 20)
+    known = [replace(one, at_us=one.at_us - 60 * SECOND, level=one.level - 5) for one in await admin.usage(ACME)]
+    assert len(known) == 2
+    await admin.seed(ACME, known)
+    told = {one.unit: one.used for one in await admin.usage(ACME)}
+    assert told == {LimitUnit.SPEND: 605, LimitUnit.TOKENS: 45}  # on top: it was another epoch's
+
+
+async def test_gateways_of_before_and_of_now_find_the_same_buckets() -> None:
+    """The text that knew no unit in names goes on beside this one during a rollout."""
+    async with on_one("redis", FakeTime(NOON * SECOND)) as (store, [server]):
+        await Worker(store).use(budget(1_000), 300)
+        with server.client() as client:
+            names = {name.decode() for name in client.scan_iter(match=f"{store.prefix}:*:b:*")}
+        assert names == {f"{store.prefix}:{{acme}}:b:b:budget:{NOON - 3_600}:"}
 
 
 async def test_a_reset_bucket_is_full_but_for_what_is_lent(

@@ -61,7 +61,9 @@ def parts(draw: st.DrawFn) -> tuple[Part, ...]:
     """Each bucket once."""
     chosen = draw(
         st.lists(
-            st.sampled_from(PARTS), max_size=4, unique_by=lambda part: (part.limit, part.subject, part.starts_s)
+            st.sampled_from(PARTS),
+            max_size=4,
+            unique_by=lambda part: (part.limit, part.subject, part.unit, part.starts_s),
         )
     )
     found = []
@@ -236,7 +238,7 @@ class Both:
 def _worth_knowing(told: list[Standings]) -> list[Standings]:
     """Without what may have been forgotten: full or letting nothing pass, and in nobody's hands."""
     kept = [one for one in told if one.lent or (one.level != one.burst and one.amount)]
-    return sorted(kept, key=lambda one: (one.limit, one.subject, one.starts_s))
+    return sorted(kept, key=lambda one: (one.limit, one.subject, one.unit, one.starts_s))
 
 
 @pytest.fixture(scope="module")

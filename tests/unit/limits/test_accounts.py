@@ -109,8 +109,8 @@ def test_a_session_that_was_closed_leaves_those_of_others(place: Place) -> None:
     assert place.say("w4", SLOTS).slices[0].left == 5
 
 
-@pytest.mark.parametrize("again", [RATE, replace(RATE, unit=LimitUnit.BYTES)])
-def test_a_limit_that_counts_something_else_keeps_its_bucket_within_a_kind(place: Place, again: Part) -> None:
+@pytest.mark.parametrize("unit", [LimitUnit.BYTES, LimitUnit.CONCURRENCY])
+def test_a_limit_that_counts_something_else_has_another_bucket(place: Place, unit: LimitUnit) -> None:
     place.say("w1", replace(RATE, spent=20))
-    assert place.say("w2", again).slices[0].left == 40
-    assert place.say("w3", replace(again, unit=LimitUnit.CONCURRENCY)).slices[0].left == 60
+    assert place.say("w2", RATE).slices[0].left == 40
+    assert place.say("w3", replace(RATE, unit=unit)).slices[0].left == 60

@@ -162,6 +162,20 @@ async def test_a_dead_worker_is_charged_what_it_spent_and_the_rest_returns(
     assert not list(tmp_path.iterdir())
 
 
+async def test_a_dead_worker_is_charged_in_the_units_it_spent(
+    limits: SlicedLimits, wire: Wire, tmp_path: Path
+) -> None:
+    """The limit was one of bytes, and is one of tokens now."""
+    before, now = (budget(100, 1_000, limit="same", unit=unit) for unit in (LimitUnit.BYTES, LimitUnit.TOKENS))
+    held = await limits.reserve([before])
+    (await limits.reserve([now])).settle(Used(70))
+    held.settle(Used(bytes=30))
+    kill(limits, tmp_path)
+    assert await bury(tmp_path, wire.owner) == 1
+    found = {one.unit: one.used for one in await wire.owner.usage(ACME) if one.limit == "same"}
+    assert found == {LimitUnit.BYTES: 30, LimitUnit.TOKENS: 70}
+
+
 @pytest.mark.parametrize("counted", [False, True])
 async def test_a_message_that_was_under_way_counts_once(
     limits: SlicedLimits, wire: Wire, tmp_path: Path, counted: bool

@@ -218,6 +218,46 @@ async def test_each_threshold_is_told_once_in_a_window(place: Place, caplog: pyt
     assert actions.count("limit.threshold") == 4
 
 
+async def test_a_limit_that_counts_another_unit_begins_anew_and_tells_anew(place: Place) -> None:
+    """And what still comes in of the unit before is not written over it."""
+    money = structs.replace(MONTH, unit=LimitUnit.SPEND)
+    await spend(place, part(spent=900))
+    await place.keeper.round()
+    place.limits[ACME] = (money,)
+    await spend(place, part(money, spent=850), part(spent=99))
+    await place.keeper.round()
+    await spend(place, part(spent=1))
+    await place.keeper.round()
+    assert [(n.unit, n.percent) for n in place.told] == [(LimitUnit.TOKENS, 80), (LimitUnit.SPEND, 80)]
+    await place.restart()
+    await place.keeper.round()
+    assert [(one.unit, one.used) for one in await place.owner.usage(ACME)] == [(LimitUnit.SPEND, 850)]
+    assert len(place.told) == 2
+
+
+async def test_a_unit_that_is_changed_back_is_written_down_again(place: Place) -> None:
+    await spend(place, part(spent=300))
+    await place.keeper.round()
+    place.limits[ACME] = (structs.replace(MONTH, unit=LimitUnit.SPEND),)
+    await spend(place, part(place.limits[ACME][0], spent=40))
+    await place.keeper.round()
+    place.limits[ACME] = (MONTH,)
+    await place.keeper.round()
+    await place.restart()
+    assert [(one.unit, one.used) for one in await place.owner.usage(ACME)] == [(LimitUnit.TOKENS, 300)]
+
+
+async def test_a_store_that_came_back_empty_is_told_of_each_unit(place: Place) -> None:
+    money = structs.replace(MONTH, unit=LimitUnit.SPEND)
+    await spend(place, part(spent=300), part(money, spent=40))
+    await place.keeper.round()
+    place.keeper._store = place.owner = Owner(place.time)
+    place.time.seconds += 1
+    await place.keeper.round()
+    found = {one.unit: one.used for one in await place.owner.usage(ACME)}
+    assert found == {LimitUnit.TOKENS: 300, LimitUnit.SPEND: 40}
+
+
 async def test_a_limit_that_says_nothing_or_is_gone_tells_nobody(place: Place) -> None:
     place.limits[ACME] = (structs.replace(MONTH, notify_at=()),)
     await spend(place, part(spent=900))

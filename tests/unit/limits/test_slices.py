@@ -347,12 +347,20 @@ async def test_a_limit_that_becomes_one_of_another_unit_begins_anew(limits: Slic
     assert await admitted(limits, [before], 9) == 2
 
 
-async def test_a_limit_of_tokens_that_becomes_one_of_requests_keeps_its_bucket(limits: SlicedLimits) -> None:
-    held = await limits.reserve([tokens(400, amount=1_000, limit="same")])
-    assert await admitted(limits, [claim(limit="same", amount=1_000)], 700) == 600
-    held.settle(Used(100))
+async def test_what_is_open_of_the_unit_before_settles_into_the_bucket_of_that_unit(
+    limits: SlicedLimits, wire: Wire
+) -> None:
+    held = [await limits.reserve([budget(400, 1_000, limit="same", unit=LimitUnit.BYTES)]) for _ in range(2)]
+    assert await admitted(limits, [budget(1, 1_000, limit="same", unit=LimitUnit.REQUESTS)], 700) == 700
+    held[0].settle(Used(bytes=900))
     await ticks(limits)
-    assert await admitted(limits, [claim(limit="same", amount=1_000)], 700) == 300
+    await ticks(limits)
+    held[1].settle(Used(bytes=50))
+    await ticks(limits)
+    assert await admitted(limits, [budget(1, 1_000, limit="same", unit=LimitUnit.REQUESTS)], 700) == 300
+    await limits.close()
+    found = {one.unit: one.used for one in await wire.owner.usage(ACME) if one.limit == "same"}
+    assert found == {LimitUnit.BYTES: 950, LimitUnit.REQUESTS: 1_000}
 
 
 async def test_a_new_window_is_another_bucket(limits: SlicedLimits, wire: Wire, clock: FakeClock) -> None:
