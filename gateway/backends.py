@@ -19,7 +19,7 @@ from gateway.limits.accounts import LimitOwner
 from gateway.limits.counter import SliceCounter
 from gateway.limits.keeper import BudgetKeeper
 from gateway.limits.redis import RedisSlices
-from gateway.limits.store import SliceAdmin, SliceStore
+from gateway.limits.store import SlicePlace, SliceStore
 from gateway.limits.undertaker import Undertaker
 from gateway.oauth.service import OAuthService
 from gateway.oauth.sql import SqlOAuthStore
@@ -71,7 +71,7 @@ async def budgets(
     store: SqlControlStore,
     hub: Hub,
     *,
-    owner: SliceAdmin,
+    owner: SlicePlace,
     metrics: ControlMetrics,
     webhooks: Webhooks,
     clock: Clock,

@@ -112,7 +112,8 @@ class Account:
         self._end_silent(now)
         for found in self._buckets.values():
             found.refill(now)
-        return [found.standings(len(self._sessions), now) for found in self._buckets.values()]
+        sessions, began = len(self._sessions), self._began_us
+        return [found.standings(sessions, now, began) for found in self._buckets.values()]
 
     def reset(self, limit: str, subject: str | None, clock_us: int) -> int:
         now = self._at(clock_us)

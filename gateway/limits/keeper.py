@@ -16,9 +16,12 @@ from typing import Final
 
 from gateway.clock import Clock
 from gateway.errors import UnavailableError
+from gateway.limits.awaylog import AwayLog
 from gateway.limits.protocol import LEASE_S, Standings
 from gateway.limits.refusal import OF_PLATFORM
-from gateway.limits.store import SliceAdmin
+from gateway.limits.store import SlicePlace
+from gateway.limits.windows import window_at
+from gateway.limits.zones import messages, to_carry
 from tenants.amounts import number, quantity
 from tenants.budgets import BudgetKey, BudgetUse, Notice
 from tenants.ids import PLATFORM, OrgId, is_member_id
@@ -47,7 +50,7 @@ _LEASE_US: Final = int(LEASE_S * 1_000_000)
 
 
 class BudgetKeeper:
-    """The `SliceAdmin` of the admin API, which passes questions on and remembers resets; `await restore()` before
+    """The `BudgetAdmin` of the admin API, which passes questions on and remembers resets; `await restore()` before
     any worker is served, then `run()`.
 
     `world`: the snapshot now. `told`: called once for each notice, after it is durable; it is quick and never
@@ -56,7 +59,7 @@ class BudgetKeeper:
 
     def __init__(
         self,
-        store: SliceAdmin,
+        store: SlicePlace,
         book: BudgetBook,
         world: Callable[[], Snapshot],
         clock: Clock,
@@ -72,7 +75,14 @@ class BudgetKeeper:
         self._said: set[tuple[BudgetKey, int]] = set()
         self._turn = asyncio.Lock()
         self._next_us: dict[OrgId, int] = {}
-        self._failing = ""
+        self._zones: dict[OrgId, str] = {}  # where budgets began and ended when last looked at
+        self._outages = AwayLog(
+            log,
+            "budgets are not written down for now: %s",
+            "budgets are written down again",
+            lambda: clock.monotonic_us() / 1_000_000,
+            logging.INFO,
+        )
         self._pruned_us = -1
 
     async def usage(self, org: OrgId) -> Sequence[Standings]:
@@ -91,10 +101,17 @@ class BudgetKeeper:
     async def seed(self, org: OrgId, used: Sequence[Standings]) -> None:
         await self._store.seed(org, used)
 
+    async def carry(self, owner: OrgId, was: str, timezone: str) -> None:
+        """Written down as well, when this returns. Errors: `UnavailableError`, `tenants.store.StoreError`; nothing
+        or some of it is done then, and nobody has more because of that."""
+        async with self._turn:
+            await self._carry(owner, was, timezone)
+
     async def restore(self) -> None:
         """Seed what was written down before this process began. A store that cannot be asked now is seeded by
         `run`, as soon as it can. Errors: `tenants.store.StoreUnavailableError`."""
         async with self._turn:
+            self._zones = {org: tenant.org.timezone for org, tenant in self._world().tenants.items()}
             for use in await self._book.current(int(self._clock.now())):
                 self._known.setdefault(use.org, {})[use.key] = use
                 self._written[use.org, use.limit] = use.unit
@@ -113,14 +130,51 @@ class BudgetKeeper:
         too, whose turn it is not."""
         async with self._turn:
             try:
+                failure = await self._follow()
                 now_us = self._clock.monotonic_us()
                 due = [org for org in budgeted(self._world()) if last or self._next_us.get(org, 0) <= now_us]
-                found, failure = await self._look(due)
+                found, why = await self._look(due)
+                failure = failure or why
                 await self._write(found)
                 await self._prune()
             except StoreError as error:
                 failure = str(error)
             self._failed(failure)
+
+    async def _follow(self) -> str:
+        """Time zones that were changed: at another control process, which may have other buckets; or here, and
+        more has been used meanwhile. Returns why not of all of them."""
+        zones, failure = {}, ""
+        for org, tenant in self._world().tenants.items():
+            zones[org] = timezone = tenant.org.timezone
+            if (was := self._zones.get(org, timezone)) != timezone:
+                try:
+                    await self._carry(org, was, timezone)
+                except UnavailableError as error:
+                    zones[org], failure = was, error.message
+        self._zones = zones
+        return failure
+
+    async def _carry(self, owner: OrgId, was: str, timezone: str) -> None:
+        world = self._world()
+        found = await self._asked([org for org in budgeted(world) if owner in (org, PLATFORM)])
+        about = [
+            (use, limit)
+            for use in found
+            if owner == owner_of(use.org, use.limit) and (limit := limit_of(world, use.org, use.limit)) is not None
+        ]
+        parts = to_carry(about, was, timezone, self._clock.now())
+        for org, some in parts.items():
+            for message in messages(org, some):
+                await self._store.ask(message)
+        if parts:
+            await self._write(await self._asked(list(parts)))
+
+    async def _asked(self, orgs: Sequence[OrgId]) -> list[BudgetUse]:
+        found, failure = await self._look(orgs)
+        if failure:
+            raise UnavailableError(failure, retry_after_s=1)
+        return found
 
     async def _look(self, orgs: Sequence[OrgId]) -> tuple[list[BudgetUse], str]:
         """What is used in `orgs` now, of windows that somebody has used; and why not of all of them."""
@@ -146,13 +200,13 @@ class BudgetKeeper:
         standings = await self._store.usage(org)
         pause_s = KEEP_S * (len(standings) // MANY)
         self._next_us[org] = self._clock.monotonic_us() + int(pause_s * 1_000_000)
-        found = self._uses(org, standings)
-        # What is used of a window never falls, but by `reset`: a store that says less, or nothing, has been lost.
-        now, seen = self._clock.now(), {use.key: use.used for use in found}
+        budgets = [standing for standing in standings if standing.ends_s > 0]
+        found = self._uses(org, budgets)
+        now, seen = self._clock.now(), {use.key: standing for use, standing in zip(found, budgets, strict=True)}
         lost = [
             use
             for use in self._known.get(org, {}).values()
-            if use.ends_s > now and (use.key not in seen or seen[use.key] < use.used)
+            if use.ends_s > now and _is_lost(use, seen.get(use.key))
         ]
         if lost:
             for start in range(0, len(lost), SEEDED):
@@ -245,12 +299,10 @@ class BudgetKeeper:
         self._said = {said for said in self._said if said[0] in current}
 
     def _failed(self, why: str) -> None:
-        """One line for each change of state, not one each round."""
-        if why and not self._failing:
-            log.warning("budgets are not written down for now: %s", why)
-        elif self._failing and not why:
-            log.info("budgets are written down again")
-        self._failing = why
+        if why:
+            self._outages.failed(why)
+        else:
+            self._outages.worked()
 
 
 def budgeted(world: Snapshot) -> Iterator[OrgId]:
@@ -264,10 +316,23 @@ def budgeted(world: Snapshot) -> Iterator[OrgId]:
             yield org
 
 
+def owner_of(org: OrgId, name: str) -> OrgId:
+    """Whose limit it is that a bucket of `org` belongs to."""
+    return PLATFORM if name.startswith(OF_PLATFORM) else org
+
+
+def runs(world: Snapshot, org: OrgId, standing: Standings, now_s: float) -> bool:
+    """Whether a budget is of the window that runs now; True for what is none. The others are remembered for a
+    while: those that have ended, and those of a time zone or a window that the limit had before."""
+    limit, tenant = limit_of(world, org, standing.limit), world.tenants.get(owner_of(org, standing.limit))
+    if standing.ends_s <= 0 or limit is None or tenant is None:
+        return True
+    return standing.starts_s == window_at(limit.window, tenant.org.timezone, now_s)[0]
+
+
 def limit_of(world: Snapshot, org: OrgId, name: str) -> Limit | None:
     """The limit that a bucket belongs to, as it stands now."""
-    owner = PLATFORM if name.startswith(OF_PLATFORM) else org
-    tenant = world.tenants.get(owner)
+    tenant = world.tenants.get(owner_of(org, name))
     wanted = name.removeprefix(OF_PLATFORM)
     return next((limit for limit in tenant.limits if limit.name == wanted), None) if tenant is not None else None
 
@@ -277,6 +342,14 @@ def _whose(subject: str) -> str:
     if is_member_id(subject):
         return " of a member"
     return f" of {subject}" if subject else ""
+
+
+def _is_lost(use: BudgetUse, now: Standings | None) -> bool:
+    """A store that knows nothing of it, or less and has begun since. In the epoch that `use` is of, what is used
+    falls by `reset`, and when a stream settles below what it was charged on its way."""
+    if now is None:
+        return True
+    return now.used < use.used and not 0 < now.began_us <= use.at_us <= now.at_us
 
 
 def _saying(notice: Notice) -> tuple[BudgetKey, int]:

@@ -136,7 +136,7 @@ class Bucket(ABC):
         if back:
             self.give(back)
 
-    def standings(self, sessions: int, at_us: int) -> Standings:
+    def standings(self, sessions: int, at_us: int, began_us: int) -> Standings:
         part = self.part
         return Standings(
             limit=part.limit,
@@ -152,6 +152,7 @@ class Bucket(ABC):
             open=sum(self.open.values()),
             sessions=sessions,
             at_us=at_us,
+            began_us=began_us,
         )
 
     def _returns(self, had: int, reserved: int) -> int:

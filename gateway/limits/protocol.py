@@ -129,7 +129,8 @@ class Standings(Struct, frozen=True, array_like=True):
     """One bucket as an admin sees it. `level`: whole units left in it, lent ones not among them; negative in debt.
 
     `lent`: units in workers' hands, `open` of those reserved by requests in flight. Used of a budget: `amount` -
-    `level` - `lent`. `at_us`: when it was so, for `SliceAdmin.seed`; the store's clock, Unix microseconds.
+    `level` - `lent`. `at_us`: when it was so, for `SliceAdmin.seed`, and `began_us`: when the store's epoch began;
+    the store's clock, Unix microseconds.
     """
 
     limit: str
@@ -145,6 +146,7 @@ class Standings(Struct, frozen=True, array_like=True):
     open: int
     sessions: int
     at_us: int = 0
+    began_us: int = 0
 
     @property
     def used(self) -> int:

@@ -356,7 +356,7 @@ local function usage(keys, args)
       local limit, subject = string.match(name, '^.:([^:]*):[^:]*:(.*)$')
       standings[#standings + 1] = {
         limit, subject, b[B_UNIT], b[B_AMOUNT], b[B_BURST], b[B_PERIOD], b[B_STARTS], b[B_ENDS],
-        level_of(b), b[B_LENT], b[B_OPEN], sessions, now,
+        level_of(b), b[B_LENT], b[B_OPEN], sessions, now, account.born,
       }
     end
   end

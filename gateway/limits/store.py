@@ -65,3 +65,16 @@ class SliceAdmin(Protocol):
         first message of a session that knew another epoch, whatever epoch the store has. A budget that nobody has
         spoken of begins with its `level`; of one that has been used since, what was used before is taken too;
         where something newer is known, nothing changes. The same again changes nothing."""
+
+
+class SlicePlace(SliceStore, SliceAdmin, Protocol):
+    """Both: the control process charges buckets too."""
+
+
+class BudgetAdmin(SliceAdmin, Protocol):
+    """What the admin API asks."""
+
+    async def carry(self, owner: OrgId, was: str, timezone: str) -> None:
+        """The budgets of limits that `owner` set begin and end by `timezone` from now on: the window of each
+        that runs there has no less used than the one of `was`. What is in flight settles where it was admitted.
+        Called before it is so, and harmless when repeated."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from gateway.limits.accounts import LimitOwner
 from gateway.limits.protocol import Part, Slice, SliceAnswer, SliceAsk, Wish
-from gateway.limits.store import SliceAdmin, SliceStore
+from gateway.limits.store import SlicePlace, SliceStore
 from tenants.ids import OrgId
 from tenants.models import LimitUnit
 from tests.contract.slice_store_redis import FakeTime, forget, on_cluster, on_one
@@ -27,7 +27,7 @@ class Backend:
     """A store that knows nothing yet. `advance` moves its clock by seconds; `lose` makes it forget everything."""
 
     store: SliceStore
-    admin: SliceAdmin
+    admin: SlicePlace
     advance: Callable[[float], None]
     lose: Callable[[], Awaitable[None]]
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
+from gateway.errors import UnavailableError
 from gateway.limits.keeper import BudgetKeeper
-from gateway.limits.protocol import Part
+from gateway.limits.protocol import Part, SliceAnswer, SliceAsk
+from gateway.limits.windows import window_at
+from gateway.limits.zones import messages
 from tenants.models import Limit, LimitScope, LimitUnit, Org, Window
 from tenants.snapshot import Snapshot, TenantRecord
 from tenants.sql.store import SqlControlStore
@@ -25,6 +30,7 @@ class Place:
     backend: Backend
     book: SqlControlStore
     clock: Clock
+    zone: str = "UTC"
 
     def now(self) -> float:
         return self.clock.now
@@ -38,10 +44,30 @@ class Place:
 
     async def keeper(self) -> BudgetKeeper:
         """Of a control process that begins now."""
-        world = Snapshot(1, [TenantRecord(Org(id=ACME, name="Acme"), limits=(MONEY,))])
-        made = BudgetKeeper(self.backend.admin, self.book.budgets, lambda: world, self)
+        made = BudgetKeeper(self.backend.admin, self.book.budgets, self.world, self)
         await made.restore()
         return made
+
+    def world(self) -> Snapshot:
+        org = Org(id=ACME, name="Acme", timezone=self.zone)
+        return Snapshot(1, [TenantRecord(org, limits=(MONEY,))])
+
+    async def move(self, keeper: BudgetKeeper, zone: str) -> None:
+        await keeper.carry(ACME, self.zone, zone)
+        self.zone = zone
+
+    def part(self) -> Part:
+        """The budget that runs now, where the organization is."""
+        starts_s, ends_s = window_at(MONEY.window, self.zone, self.now())
+        return budget(1_000, starts_s=starts_s, ends_s=ends_s)
+
+    async def left(self) -> int:
+        """As a worker finds it that has nothing to do with any other."""
+        answer = await Worker(self.backend.store, f"w-{token_hex(4)}").say(self.part(), close=True)
+        return answer.slices[0].left
+
+    async def spend(self, units: int) -> None:
+        await Worker(self.backend.store, f"w-{token_hex(4)}").say(replace(self.part(), spent=units), close=True)
 
     async def used(self) -> int:
         (found,) = [standing for standing in await self.backend.admin.usage(ACME) if standing.ends_s]
@@ -126,3 +152,110 @@ async def test_a_reset_is_not_undone(place: Place) -> None:
     await keeper.round()
     await (await place.keeper()).round()
     assert await place.used() == 0
+
+
+ZONES = ("Asia/Tokyo", "America/New_York", "UTC", "Asia/Tokyo")
+"""At `NOON`, 08:00 UTC, it is 17:00 and 03:00 there: three days that run, each with an end of its own."""
+
+
+async def test_what_is_used_up_stays_so_in_every_time_zone_until_its_day_ends(place: Place) -> None:
+    keeper = await place.keeper()
+    await place.spend(1_000)
+    for zone in ZONES:
+        await place.move(keeper, zone)
+        assert await place.left() == 0, zone
+        await keeper.round()
+    ends = {}
+    for zone in ZONES[:3]:
+        await place.move(keeper, zone)
+        ends[zone] = place.part().ends_s
+        assert await place.left() == 0, zone
+    assert len(set(ends.values())) == 3
+    for zone, end in ends.items():
+        place.zone = zone
+        before, place.clock.now = place.clock.now, float(end)
+        assert await place.left() == 1_000, zone
+        place.clock.now = before
+
+
+async def test_each_move_takes_along_what_was_used_since(place: Place) -> None:
+    keeper = await place.keeper()
+    await place.spend(400)
+    for spent, zone, left in ((0, "Asia/Tokyo", 600), (300, "UTC", 300), (50, "Asia/Tokyo", 250), (0, "UTC", 250)):
+        await place.spend(spent)
+        await place.move(keeper, zone)
+        assert await place.left() == left, zone
+        await keeper.round()
+        await keeper.carry(ACME, "America/New_York", zone)  # nothing was used there
+        assert await place.left() == left, zone
+
+
+async def test_what_workers_have_been_lent_counts_as_used(place: Place) -> None:
+    worker = Worker(place.backend.store)
+    await worker.take(place.part(), 100)
+    await worker.say(replace(place.part(), spent=10, open=30))
+    await place.move(await place.keeper(), "Asia/Tokyo")
+    assert await place.left() == 1_000 - 10 - 60
+
+
+async def test_what_was_carried_survives_the_store_and_the_process(place: Place) -> None:
+    await place.spend(400)
+    await place.move(await place.keeper(), "Asia/Tokyo")
+    await place.backend.lose()
+    await place.keeper()
+    assert await place.left() == 600
+
+
+async def test_a_reset_holds_where_it_was_and_where_it_is(place: Place) -> None:
+    keeper = await place.keeper()
+    await place.spend(400)
+    await place.move(keeper, "Asia/Tokyo")
+    await keeper.reset(ACME, "budget")
+    await place.move(keeper, "UTC")
+    assert await place.left() == 1_000
+
+
+async def test_a_time_zone_that_was_changed_elsewhere_is_followed(place: Place) -> None:
+    """By another control process, which has other buckets or the same."""
+    keeper, other = await place.keeper(), await place.keeper()
+    await place.spend(400)
+    await place.move(other, "Asia/Tokyo")
+    await place.spend(1)
+    for _ in range(2):
+        await keeper.round()
+        await other.round()
+        assert await place.left() == 599
+    place.zone = "America/New_York"  # and nobody has carried anything
+    await keeper.round()
+    assert await place.left() == 599
+
+
+async def test_two_that_carry_the_same_carry_it_once(place: Place) -> None:
+    await place.spend(400)
+    place.zone = "Asia/Tokyo"
+    for _ in range(2):
+        for message in messages(ACME, [replace(place.part(), spent=400)]):
+            await place.backend.store.ask(message)
+    assert await place.left() == 600
+
+
+async def test_while_the_store_cannot_be_charged_nothing_moves_and_the_next_attempt_does_it_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer is lost: what it was asked for is done."""
+    keeper = await place.keeper()
+    await place.spend(400)
+    ask = place.backend.admin.ask
+
+    async def losing(message: SliceAsk) -> SliceAnswer:
+        await ask(message)
+        raise UnavailableError("the answer is lost")
+
+    monkeypatch.setattr(place.backend.admin, "ask", losing)
+    with pytest.raises(UnavailableError, match="the answer is lost"):
+        await keeper.carry(ACME, "UTC", "Asia/Tokyo")
+    place.zone = "Asia/Tokyo"
+    place.advance(10)  # no lease is left
+    monkeypatch.undo()
+    await keeper.carry(ACME, "UTC", "Asia/Tokyo")
+    assert await place.left() == 600

@@ -24,7 +24,7 @@ from gateway.errors import UnavailableError
 from gateway.exchange import Credential, Principal
 from gateway.identity import IdentityProviders
 from gateway.limits.protocol import Standings
-from gateway.limits.store import SliceAdmin
+from gateway.limits.store import BudgetAdmin
 from gateway.oauth.factors import Factors
 from gateway.oauth.offboard import Offboarding
 from gateway.oauth.published import SigningKey
@@ -124,7 +124,7 @@ class Probe(Protocol):
 
 
 class NoLimits:
-    """A `SliceAdmin` for a control process that keeps no buckets and knows nobody who does."""
+    """A `BudgetAdmin` for a control process that keeps no buckets and knows nobody who does."""
 
     async def usage(self, org: OrgId) -> Sequence[Standings]:
         raise UnavailableError("there is none")
@@ -133,6 +133,9 @@ class NoLimits:
         raise UnavailableError("there is none")
 
     async def seed(self, org: OrgId, used: Sequence[Standings]) -> None:
+        raise UnavailableError("there is none")
+
+    async def carry(self, owner: OrgId, was: str, timezone: str) -> None:
         raise UnavailableError("there is none")
 
 
@@ -209,7 +212,7 @@ class AdminDependencies:
     writes: Throttle
     admin_url: str = "https://127.0.0.1:8444"
     throttles: Throttles = field(default_factory=lambda: throttles(monotonic))
-    limits: SliceAdmin = field(default_factory=NoLimits)
+    limits: BudgetAdmin = field(default_factory=NoLimits)
     web: WebSessions | None = None
     identity: IdentityProviders | None = None
     limits_state: Callable[[], Awaitable[str]] = _embedded

@@ -15,6 +15,8 @@ from gateway.api.admin.preconditions import IfMatch, expected_version
 from gateway.api.admin.problems import invalid
 from gateway.api.admin.resource import After, Page, PageLimit, answer, page, with_filters
 from gateway.api.admin.routing import operation
+from gateway.api.admin.usage import RETRY_S
+from gateway.errors import UnavailableError
 from gateway.oauth.offboard import BusyError, Step
 from gateway.secrets.store import NoSuchSecretError, ReadOnlyError
 from policies.facts import Role
@@ -22,6 +24,7 @@ from tenants.ids import MemberId, OrgId
 from tenants.models import Dpop, Org, State
 from tenants.roles import Operation
 from tenants.store import VersionMismatchError
+from tenants.validate import validate
 
 
 class SuspendedOrg(Struct, frozen=True):
@@ -71,7 +74,8 @@ async def read(caller: CallerDependency) -> Response[Org]:
     ),
 )
 async def replace(caller: CallerDependency, data: RequestBody[OrgBody], if_match: IfMatch = "") -> Response[Org]:
-    """What it says of itself; by an operator, also the host names that lead to it and its weight."""
+    """What it says of itself; by an operator, also the host names that lead to it and its weight. Budgets take
+    what is used of them along to another time zone."""
     current = await caller.deps.store.orgs.get(caller.org)
     expected = expected_version(if_match, current.version)
     item = to_item(Org, data, current, key="id")
@@ -86,9 +90,22 @@ async def replace(caller: CallerDependency, data: RequestBody[OrgBody], if_match
         # Their next request would be refused, and who could take it back?
         text = "is 'required' only by who has such a token: make it optional, then `orgate login --dpop`"
         raise invalid(("dpop", text))
+    if item.timezone != current.timezone and not validate(item):
+        await _carry(caller, current.timezone, item.timezone)
     made = await caller.deps.store.orgs.replace(item, expected, caller.actor)
     await caller.live()
     return answer(made)
+
+
+async def _carry(caller: Caller, was: str, timezone: str) -> None:
+    """Before it is written: a change without it would begin all budgets anew."""
+    try:
+        await caller.deps.limits.carry(caller.org, was, timezone)
+    except UnavailableError as error:
+        raise UnavailableError(
+            f"The time zone stays as it is: what is used of budgets cannot be taken along now ({error.message}).",
+            retry_after_s=error.retry_after_s or RETRY_S,
+        ) from None
 
 
 @delete(

@@ -14,6 +14,7 @@ from gateway.api.admin.caller import Caller, CallerDependency
 from gateway.api.admin.problems import invalid
 from gateway.api.admin.routing import operation
 from gateway.errors import UnavailableError
+from gateway.limits.keeper import runs
 from gateway.limits.protocol import Standings
 from gateway.limits.refusal import OF_PLATFORM
 from tenants.ids import PLATFORM, OrgId
@@ -193,8 +194,10 @@ def _orgs(caller: Caller, subject: str | None) -> list[OrgId]:
 
 
 def in_use(caller: Caller, found: Iterable[Standings], top: int) -> LimitUse:
-    """Those of `found` of which something is used, the fullest use first, `top` of them."""
-    now = int(caller.deps.clock())
+    """Those of `found` of which something is used, the fullest use first, `top` of them. Of a budget the window
+    that runs."""
+    now, world = int(caller.deps.clock()), caller.deps.streams.snapshot
+    found = (one for one in found if runs(world, caller.org, one, now))
     buckets = [bucket for one in found if (bucket := _bucket(one, now, caller.org)).used > 0 or bucket.lent]
     buckets.sort(key=lambda one: (-_share(one), one.limit, one.subject))
     return LimitUse(tuple(buckets[:top]), len(buckets))

@@ -7,15 +7,17 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import httpx
 import pytest
 from msgspec import structs
 
 from gateway.api.admin.dependencies import NoLimits
 from gateway.exchange import Outcome, Receipt, SpooledReceipt, SpoolUp
 from gateway.limits.protocol import Part, SliceAsk, Wish
+from gateway.limits.windows import window_at
 from policies.facts import Action, Role
 from tenants.ids import PLATFORM, OrgId
-from tenants.models import LimitUnit
+from tenants.models import LimitUnit, Window
 from tests.integration.admin.world import ACME, GLOBEX, LIMIT, MODEL, World, fill
 from tests.kit.signal import PATIENCE_S
 from tests.unit.authn import tokens
@@ -238,20 +240,70 @@ async def test_a_limit_that_is_gone_is_not_in_use(world: World) -> None:
 
 async def test_a_budget_tells_what_is_used_and_when_it_begins_anew(world: World) -> None:
     await fill(world)
-    now = int(world.clock.seconds)
-    window: dict[str, Any] = {
-        "unit": LimitUnit.TOKENS,
-        "burst": 100,
-        "period_s": 0,
-        "starts_s": now - 5,
-        "ends_s": now + 7,
-    }
-    body = {"name": "day", "scope": "org", "unit": "tokens", "amount": 100, "window": "day"}
-    assert (await world.ask("POST", LIMITS, json=body)).status_code == 201
-    await draw(world, "day", "", 31, **window)
-    (item,) = (await world.ask("GET", f"{LIMITS}/day/usage")).json()["items"]
+    await with_budgets(world)
+    await draw(world, "daily", "", 31, **window(world, "UTC"))
+    (item,) = (await world.ask("GET", f"{LIMITS}/daily/usage")).json()["items"]
     told = {key: item[key] for key in ("left", "used", "lent", "starts_at", "resets_at")}
-    assert told == {"left": 69, "used": 30, "lent": 1, "starts_at": now - 5, "resets_at": now + 7}
+    starts_s, ends_s = window_at(Window.DAY, "UTC", world.clock.seconds)
+    assert told == {"left": 69, "used": 30, "lent": 1, "starts_at": starts_s, "resets_at": ends_s}
+
+
+def window(world: World, zone: str) -> dict[str, Any]:
+    """Of a `Part`: a budget of the day that runs in `zone`."""
+    starts_s, ends_s = window_at(Window.DAY, zone, world.clock.seconds)
+    return {"unit": LimitUnit.TOKENS, "burst": 100, "period_s": 0, "starts_s": starts_s, "ends_s": ends_s}
+
+
+async def with_budgets(world: World) -> None:
+    """One of the organization, and one that the platform set for each."""
+    body = {"scope": "org", "unit": "tokens", "amount": 100, "window": "day"}
+    for path, role, name in ((LIMITS, Role.OWNER, "daily"), ("/orgs/platform/limits", Role.OPERATOR, "each")):
+        assert (await world.ask("POST", path, role, json={**body, "name": name})).status_code == 201
+    await world.publisher.sync()
+
+
+async def in_zone(world: World, zone: str, org: str = "acme", role: Role = Role.OWNER) -> httpx.Response:
+    body = {"name": org.title(), "timezone": zone}
+    answer = await world.ask("PUT", f"/orgs/{org}", role, json=body, headers={"if-match": "*"})
+    await world.publisher.sync()
+    return answer
+
+
+async def test_a_budget_that_is_used_up_stays_so_in_another_time_zone(world: World) -> None:
+    await fill(world)
+    await with_budgets(world)
+    await draw(world, "daily", "", 100, **window(world, "UTC"))
+    await draw(world, "platform/each", "", 40, **window(world, "UTC"))
+    for zone in ("Asia/Tokyo", "America/New_York", "Pacific/Kiritimati"):
+        assert (await in_zone(world, zone)).status_code == 200
+        for path in (f"{LIMITS}/daily/usage", "/orgs/acme/limits-usage"):
+            said = (await world.ask("GET", path)).json()
+            daily, *others = said["items"]
+            assert (daily["limit"], daily["left"]) == ("daily", 1)  # in flight
+            assert daily["starts_at"] == window(world, zone)["starts_s"]
+            # The platform's go by its own time zone.
+            assert [(one["left"], one["starts_at"]) for one in others] == [
+                (60, window(world, "UTC")["starts_s"])
+            ] * (path == "/orgs/acme/limits-usage")
+    assert (await in_zone(world, "Asia/Tokyo", "platform", Role.OPERATOR)).status_code == 200
+    said = (await world.ask("GET", "/orgs/platform/limits/each/usage", Role.OPERATOR)).json()["items"]
+    assert [(one["subject"], one["left"], one["starts_at"]) for one in said] == [
+        ("acme", 61, window(world, "Asia/Tokyo")["starts_s"])
+    ]
+
+
+async def test_while_budgets_cannot_be_taken_along_the_time_zone_stays(world: World) -> None:
+    await fill(world)
+    app = world.replaced(limits=NoLimits())
+    async with world.client_from("127.0.0.1", app) as client:
+        for zone, status in (("Asia/Tokyo", 503), ("UTC", 200), ("Mars/Olympus", 422)):
+            body, headers = {"name": "Acme", "timezone": zone}, {**world.bearer(Role.OWNER), "if-match": "*"}
+            answer = await client.request("PUT", "/admin/v1/orgs/acme", json=body, headers=headers)
+            assert answer.status_code == status, answer.text
+            if status == 503:
+                assert answer.headers["retry-after"] == "1"
+                assert answer.json()["detail"].startswith("The time zone stays as it is: ")
+    assert (await world.store.orgs.get(ACME)).timezone == "UTC"
 
 
 async def test_all_usage_has_what_the_platform_set_and_nobody_elses(world: World) -> None:

@@ -26,6 +26,7 @@ from gateway.bus.streams import LiveStreams
 from gateway.exchange import Credential
 from gateway.identity import IdentityProviders
 from gateway.limits.accounts import LimitOwner
+from gateway.limits.keeper import BudgetKeeper
 from gateway.metrics import Metrics
 from gateway.oauth.digests import ServerKey
 from gateway.oauth.factors import Factors
@@ -227,7 +228,7 @@ class World:
             identity=IdentityProviders(store, SealedIdps(self.keys), self.providers, tokens.ISSUER),
             metrics=self.metrics.exposition,
             unready=self._unready,
-            limits=self.limits,
+            limits=BudgetKeeper(self.limits, store.budgets, lambda: self.hub.snapshot, clock),
             clock=clock.now,
         )
         self.app = Served(self.deps)
