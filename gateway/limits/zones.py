@@ -25,10 +25,10 @@ def to_carry(
     """What is to be charged where, so that no window that runs in `timezone` has less used than the one that runs
     in `was`. `found`: all that is known of those budgets, with the limits as they are now.
 
-    What workers have been lent counts as used: nobody knows yet what they have spent of it.
+    What workers have been lent counts as used, here and there: nobody knows yet what they have spent of it.
     """
     there: dict[tuple[OrgId, Bucket], int] = {
-        (use.org, (use.limit, use.subject, use.unit, use.starts_s)): use.used for use, _ in found
+        (use.org, (use.limit, use.subject, use.unit, use.starts_s)): use.used + use.lent for use, _ in found
     }
     parts: dict[OrgId, list[Part]] = {}
     for use, limit in found:

@@ -196,6 +196,9 @@ async def test_what_workers_have_been_lent_counts_as_used(place: Place) -> None:
     await worker.say(replace(place.part(), spent=10, open=30))
     await place.move(await place.keeper(), "Asia/Tokyo")
     assert await place.left() == 1_000 - 10 - 60
+    await place.move(await place.keeper(), "UTC")
+    await worker.say(replace(place.part(), spent=60, back=30))
+    assert await place.left() == 1_000 - 10 - 60
 
 
 async def test_what_was_carried_survives_the_store_and_the_process(place: Place) -> None:

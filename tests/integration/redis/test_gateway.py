@@ -71,7 +71,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             owner = gateway.owner()
             owner.create("upstreams", name="demo", base_url=model_url, ca_pem=pki.ca_pem)
             owner.admin("PUT", "/admin/v1/orgs/acme/upstreams/demo/key", json={"key": KEY})
-            for alias in ("code", "local", "denied", "allowed"):
+            for alias in ("code", "monthly", "local", "denied", "allowed"):
                 owner.create("models", name=alias, upstream="demo", model="demo-coder")
             owners.append(owner)
         yield World(redis, gateways, owners)
@@ -83,6 +83,20 @@ def test_two_gateways_share_one_limit(world: World) -> None:
     assert statuses == [200] * 6 + [429] * 2
     refusal = world.ask(0)
     assert refusal.headers["retry-after"]
+
+
+def test_a_budget_that_is_used_up_stays_so_when_its_organization_moves(world: World) -> None:
+    month = {"unit": "requests", "scope": "model", "subject": "monthly", "window": "month"}
+    world.limit(name="month", amount=5, **month)
+    assert [world.ask(number % 2, "monthly").status_code for number in range(6)] == [200] * 5 + [429]
+    owner = world.owners[0]
+    for zone in ("Asia/Tokyo", "America/New_York", "Pacific/Kiritimati", "UTC"):
+        body = {"name": "acme", "timezone": zone}
+        owner.admin("PUT", "/admin/v1/orgs/acme", json=body, headers={"if-match": "*"})
+        refusal = world.ask(0, "monthly")
+        assert (refusal.status_code, refusal.json()["error"]["limit"]) == (429, "month"), zone
+        (used,) = owner.admin("GET", "/admin/v1/orgs/acme/limits/month/usage").json()["items"]
+        assert (used["used"] + used["lent"], used["left"]) == (5, 0)
 
 
 def test_operators_see_where_limits_are_counted(world: World, tmp_path: Path) -> None:
