@@ -60,11 +60,14 @@ class _Session:
 
 
 class Account:
-    """One loop's own; never awaits. `new_id` makes what no other session or epoch is called."""
+    """One loop's own; never awaits. `new_id` makes what no other session or epoch is called. `epoch`: of whoever
+    has forgotten this account when all in it was as good as new, and so has lost nothing."""
 
-    def __init__(self, now_us: int, new_id: Callable[[], str] = lambda: secrets.token_hex(8)) -> None:
+    def __init__(
+        self, now_us: int, new_id: Callable[[], str] = lambda: secrets.token_hex(8), *, epoch: str = ""
+    ) -> None:
         self._new_id = new_id
-        self.epoch = new_id()
+        self.epoch = epoch or new_id()
         self._began_us = now_us
         self._now_us = now_us
         self._buckets: OrderedDict[Key, Bucket] = OrderedDict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
@@ -22,6 +23,7 @@ class LimitOwner:
 
     def __init__(self, clock_us: Callable[[], int]) -> None:
         self._clock_us = clock_us
+        self._epoch = secrets.token_hex(8)
         self._accounts: OrderedDict[OrgId, Account] = OrderedDict()
 
     def __len__(self) -> int:
@@ -60,7 +62,7 @@ class LimitOwner:
     def _account(self, org: OrgId, now_us: int) -> Account:
         account = self._accounts.get(org)
         if account is None:
-            account = self._accounts[org] = Account(now_us)
+            account = self._accounts[org] = Account(now_us, epoch=self._epoch)
         self._accounts.move_to_end(org)
         return account
 

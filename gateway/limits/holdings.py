@@ -12,9 +12,14 @@ from gateway.quota import Key, Quota
 from tenants.ids import OrgId
 
 REST_US = 60_000_000
+LONGEST_REST_US = 86_400_000_000
 MOST_RESTING = 4_096
-"""For so long, and so many, a bucket of which nothing is here any more is remembered for a store that loses what
-it knew: rates of a minute have refilled by then, and budgets are written down by the control process."""
+"""A bucket of which nothing is here any more is remembered for a store that loses what it knew: until it would
+have refilled, so long at least and at most. Of more than so many, those that refill soonest are not. Budgets are
+written down by the control process besides."""
+
+LOOK_US = 10_000_000
+"""They are looked through so often at most."""
 
 
 class Holdings:
@@ -25,7 +30,8 @@ class Holdings:
         self.own: dict[Bucket, None] = {}
         self.owed: dict[Bucket, None] = {}  # something is to be said of them soon
         self.low: dict[Bucket, None] = {}  # more is to be asked for, ahead
-        self.resting: dict[Key, tuple[Bucket, int]] = {}  # since when
+        self.resting: dict[Key, tuple[Bucket, int]] = {}  # until when
+        self._look_us = 0
         self.buckets = buckets
         self.book = book
         self.at = book.account(org, worker)
@@ -93,7 +99,7 @@ class Holdings:
         self._put_down(bucket)
         if self.buckets.get(key) is bucket:
             del self.buckets[key]
-        self.resting[key] = bucket, now_us
+        self.resting[key] = bucket, now_us + min(max(bucket.refills_us(now_us), REST_US), LONGEST_REST_US)
 
     def forget(self, bucket: Bucket) -> None:
         bucket.gone = True
@@ -103,12 +109,15 @@ class Holdings:
 
     def forget_old(self, now_us: int) -> None:
         """Of those that rest."""
-        while self.resting:
-            key, (bucket, since_us) = next(iter(self.resting.items()))
-            if now_us - since_us < REST_US and len(self.resting) <= MOST_RESTING:
-                break
-            bucket.gone = True
-            del self.resting[key]
+        more = len(self.resting) - MOST_RESTING
+        if not self.resting or (more <= 0 and now_us < self._look_us):
+            return
+        self._look_us = now_us + LOOK_US
+        old = [key for key, (_, until_us) in self.resting.items() if until_us <= now_us]
+        if more > len(old):  # some more than that, so that they are not all compared for each that comes
+            old = sorted(self.resting, key=lambda key: self.resting[key][1])[: more + MOST_RESTING // 8]
+        for key in old:
+            self.resting.pop(key)[0].gone = True
 
     def forget_all(self) -> None:
         for bucket in list(self.own):
@@ -120,6 +129,10 @@ class Holdings:
     def leave(self) -> None:
         """The account is used no more."""
         self.book.free(self.at)
+
+    def returned(self, worker: str) -> None:
+        """It is, after all."""
+        self.at = self.book.account(self.org, worker)
 
     def _take_up(self, bucket: Bucket) -> None:
         bucket.at = at = self.book.bucket(self.at, bucket.part())

@@ -1,10 +1,10 @@
 """What of budgets outlives the store of limits: asked for, written down, and said again when it is lost.
 
-Rates and slots are as good as new within a minute; a month's budget is not. Every `KEEP_S` seconds what is used of
-each is asked for and written into the control store, and what a store no longer knows, because it was started
-again or came back empty, is seeded. When the control process and all workers die at once, what was used since the
-last time is not counted, two seconds at most, and what workers had been lent counts as used; while either lives,
-it knows.
+Slots are said again within a second, and what is left of a rate, workers remember for a day; a month is longer.
+Every `KEEP_S` seconds what is used of each is asked for and written into the control store, and what a store no
+longer knows, because it was started again or came back empty, is seeded. When the control process and all workers
+die at once, what was used since the last time is not counted, two seconds at most, and what workers had been lent
+counts as used; while either lives, it knows.
 """
 
 from __future__ import annotations

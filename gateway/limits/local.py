@@ -186,6 +186,15 @@ class Bucket:
                 wait += -(-more * max(claim.quota.period_s, 1) * 1_000_000 // claim.quota.amount)
         return wait
 
+    def refills_us(self, now_us: int) -> int:
+        """Until a rate is full again, as far as is known; 0 of others, and of one that lets nothing pass."""
+        quota = self.quota
+        if quota.ends_s or quota.amount <= 0 or self.slots:
+            return 0
+        missing = (quota.burst or quota.amount) - self.left
+        wait = -(-missing * max(quota.period_s, 1) * 1_000_000 // quota.amount)
+        return max(self.known_us + wait - now_us, 0)
+
     def refuse(self, least: int, wait_us: int, now_us: int) -> None:
         """The store has just refused `least`."""
         self.refused_least = least

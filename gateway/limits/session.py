@@ -343,13 +343,26 @@ class Session(Holdings):
         if slow:
             self.forget_old(now_us)
             self.all = self.all or any(bucket.hands or bucket.unsaid for bucket in self.own)
-        if self.own or self.resting or self.due:
+        if self.own or self.due:
             self._idle = 0
             return True
         self._idle += 1
+        if self.resting:
+            return True
         if self.opened and self._idle >= IDLE_TICKS:
             self.closing = True
         return self.opened
+
+    @property
+    def asleep(self) -> bool:
+        """Whether nothing is here but what is remembered of buckets. Its session at the store ends by itself; the
+        next message finds out, and whether the store is still the one that was told."""
+        return bool(self.resting) and self._idle >= IDLE_TICKS and not (self.own or self.due)
+
+    def wake_up(self) -> None:
+        self._idle = 0
+        self.returned(self._worker)
+        self._write_session()
 
     def _unused(self, bucket: Bucket, now_us: int) -> None:
         if bucket.avail > 0:

@@ -44,6 +44,12 @@ the other: all that come in between share a message."""
 UNKNOWN = 3
 """After so many answers running that know no session, not even a new one, the store makes no sense."""
 
+MOST_ASLEEP = 16_384
+"""Buckets that are remembered in all accounts that are not in use, besides those of accounts that are."""
+
+LOOKED_AT = 16
+"""Of the accounts that are not in use, so many are looked at each tick."""
+
 CLOSING = 32
 """Accounts that are closed at the same time."""
 
@@ -63,7 +69,8 @@ class SlicedLimits:
     One message is under way for each account at a time; requests that wait meanwhile share the next. A slice that
     runs low is renewed while the rest of it is spent, so that at a steady rate nobody waits. Who is refused would
     have been by the store within the last 25 ms.
-    Memory: accounts and buckets that are in use, and for a few seconds after.
+    Memory: accounts and buckets that are in use, and for a few seconds after; of some thousand buckets, until they
+    have refilled, what was left of them.
     If this process dies, the undertaker says what was spent, else the store ends its sessions after a lease.
     """
 
@@ -85,6 +92,8 @@ class SlicedLimits:
         self._book = Book(folder / worker if folder is not None else None)
         self._buckets: dict[Key, Bucket] = {}
         self._sessions: dict[OrgId, Session] = {}
+        self._asleep: dict[OrgId, Session] = {}
+        self._remembered = 0  # buckets in `_asleep`
         self._asking: dict[Session, asyncio.Task[None]] = {}
         self._away: dict[Session, None] = {}
         self._outages = AwayLog(
@@ -317,9 +326,14 @@ class SlicedLimits:
     def _session(self, org: OrgId) -> Session:
         session = self._sessions.get(org)
         if session is None:
-            session = Session(
-                org, self._worker, self._workers, buckets=self._buckets, book=self._book, spend=self._spend
-            )
+            session = self._asleep.pop(org, None)
+            if session is not None:
+                self._remembered -= len(session.resting)
+                session.wake_up()
+            else:
+                session = Session(
+                    org, self._worker, self._workers, buckets=self._buckets, book=self._book, spend=self._spend
+                )
             self._sessions[org] = session
         return session
 
@@ -418,9 +432,33 @@ class SlicedLimits:
             if session.tick(now, slow=slow):
                 if session.due:
                     self._begin(session)
+                elif session.asleep and session not in self._asking:
+                    self._lay_down(session)
             elif session not in self._asking:
                 session.leave()
                 del self._sessions[session.org]
+        self._look_at_asleep(now)
+
+    def _lay_down(self, session: Session) -> None:
+        """Out of the way of those in use, until it is asked for."""
+        session.leave()
+        del self._sessions[session.org]
+        self._asleep[session.org] = session
+        self._remembered += len(session.resting)
+
+    def _look_at_asleep(self, now_us: int) -> None:
+        """Forget what has refilled, and accounts where they are too many."""
+        for _ in range(min(LOOKED_AT, len(self._asleep))):
+            session = self._asleep.pop(next(iter(self._asleep)))
+            before = len(session.resting)
+            session.forget_old(now_us)
+            self._remembered -= before - len(session.resting)
+            if session.resting:
+                self._asleep[session.org] = session
+        while self._remembered > MOST_ASLEEP:
+            session = self._asleep.pop(next(iter(self._asleep)))
+            self._remembered -= len(session.resting)
+            session.forget_all()
 
     async def _end(self, session: Session, turns: asyncio.Semaphore) -> None:
         """Close one account. A message that has not been answered yet goes first."""
