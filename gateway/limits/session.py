@@ -22,6 +22,10 @@ from tenants.models import LimitUnit
 BATCH = 256
 """Requests in one message."""
 
+WISHES = 512
+"""And about so many wishes of theirs. Redis takes 20 to 40 µs for each that has a bucket of its own, and serves
+nobody else meanwhile: 10 to 20 ms. 256 members with 20 limits each took 210 ms, twice as long as workers wait."""
+
 IDLE_TICKS = 8
 """An account without buckets is closed after so many."""
 
@@ -86,9 +90,11 @@ class Session(Holdings):
                 bucket.avail = min(bucket.avail, 0)  # comes back by itself, and is spent no more
                 bucket.low = NEVER
         asked: list[Asked] = []
-        while self.waiting and len(asked) < BATCH:
+        wishes = 0
+        while self.waiting and len(asked) < BATCH and wishes < WISHES:
             if (one := self._look(self.waiting.popleft(), now_us)) is not None:
                 asked.append(one)
+                wishes += len(one.wishes)
         wished = dict.fromkeys([one.buckets[place] for one in asked for place in one.wishes])
         for bucket in wished:
             if bucket.avail > 0:  # not enough for somebody: the store judges the whole

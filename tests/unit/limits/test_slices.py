@@ -14,7 +14,7 @@ from gateway.limits.accounts import LimitOwner
 from gateway.limits.local import Bucket
 from gateway.limits.memory import MemoryLimits
 from gateway.limits.protocol import LEASE_S, SliceAnswer, SliceAsk
-from gateway.limits.session import IDLE_TICKS
+from gateway.limits.session import IDLE_TICKS, WISHES
 from gateway.limits.slices import UNKNOWN, SlicedLimits, _Waiter
 from gateway.quota import Quota
 from tenants.ids import PLATFORM
@@ -35,6 +35,16 @@ async def test_most_requests_need_no_message(limits: SlicedLimits, wire: Wire) -
 async def test_requests_at_once_share_a_message(limits: SlicedLimits, wire: Wire) -> None:
     await asyncio.gather(*(limits.reserve([claim(amount=100)]) for _ in range(50)))
     assert len(wire.messages) == 1
+
+
+async def test_a_message_asks_for_so_much_and_the_rest_comes_in_the_next(limits: SlicedLimits, wire: Wire) -> None:
+    names = [f"l{number}" for number in range(20)]
+    asked = [[budget(1, 9, limit=f"{name}-{who}") for name in names] for who in range(60)]
+    await asyncio.gather(*(limits.reserve(claims) for claims in asked))
+    sizes = [sum(map(len, message.requests)) for message in wire.messages]
+    assert sum(sizes) == 20 * 60
+    assert max(sizes) < WISHES + 20
+    assert len(sizes) == 3
 
 
 async def test_a_full_bucket_costs_no_message_for_each_who_is_refused(
