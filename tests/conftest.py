@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from socketserver import StreamRequestHandler
 
 import pytest
 
@@ -32,6 +33,15 @@ def pytest_collection_finish() -> None:
     """Nine thousand tests and all modules stay until the end: the collector need not look at them every time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fakes_answer_at_once() -> Iterator[None]:
+    """`http.server` writes an answer's head and its body one by one. Without this, the kernel holds the body back
+    until the head is acknowledged: 40 ms of nothing for each request."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StreamRequestHandler, "disable_nagle_algorithm", True)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,9 +10,6 @@ import pytest
 from gateway.oauth.sql import SqlOAuthStore
 from tenants.sql.store import SqlControlStore
 from tests.contract.control_store import BACKENDS, Backend, Clock
-from tests.unit.conftest import fakes_answer_at_once
-
-__all__ = ["fakes_answer_at_once"]
 
 
 @pytest.fixture
