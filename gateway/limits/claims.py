@@ -95,7 +95,7 @@ class CallerLimits:
         one_each = self._one_each
         if not self._differing:
             return one_each
-        prompt = tokens.of_prompt(permit) if self._counts_prompt else 0
+        prompt = tokens.of_prompt(permit, roughly=True) if self._counts_prompt else 0
         answer = output_tokens(permit)
         claims = list(one_each)
         if self._usual and 0 < (both := prompt + answer) <= MOST:

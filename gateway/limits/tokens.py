@@ -150,10 +150,14 @@ class Tokens:
         self._count = count
         self._models: dict[tuple[OrgId, str, str], _Model] = {}
 
-    def of_prompt(self, permit: Permit) -> int:
-        """Tokens of what the call sends. Exact for a list of tokens."""
+    def of_prompt(self, permit: Permit, *, roughly: bool = False) -> int:
+        """Tokens of what the call sends. Exact for a list of tokens.
+
+        `roughly`: as is reserved. Short messages are not searched for images then, which most do not have and
+        which takes as long as all the rest: they are found when the call is charged, if nobody has reported.
+        """
         call = permit.call
-        octets, known = _measured(call)
+        octets, known = _measured(call, SAMPLE if roughly else 0)
         if not octets:
             return known
         model = self._models.get(_key(permit)) or self._model(permit)
@@ -212,8 +216,9 @@ def _key(permit: Permit) -> tuple[OrgId, str, str]:
     return permit.tenant.id, permit.alias.model, permit.call.task._value_
 
 
-def _measured(call: Call) -> tuple[int, int]:
-    """Bytes of text that the call sends, as JSON, and the tokens of what is no text: images, tokens themselves."""
+def _measured(call: Call, least: int = 0) -> tuple[int, int]:
+    """Bytes of text that the call sends, as JSON, and the tokens of what is no text: tokens themselves, images in
+    messages of more than `least` bytes."""
     octets = known = 0
     fields = call.fields
     chat = call.task is _CHAT
@@ -223,7 +228,7 @@ def _measured(call: Call) -> tuple[int, int]:
         raw = fields[name]
         size = len(raw)
         if chat:
-            if name == "messages" and (size > LOOKED_INTO or _in_parts(raw)):
+            if size > least and name == "messages" and (size > LOOKED_INTO or _in_parts(raw)):
                 data, images = _images(bytes(raw))
                 size -= data
                 known += images * IMAGE_TOKENS

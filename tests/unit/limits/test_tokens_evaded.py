@@ -50,6 +50,17 @@ def reported(tokens: Tokens, asked: Permit, found: int, times: int) -> None:
         tokens.learn(asked, Usage(found, 5, counted=False), 0)
 
 
+def test_what_is_reserved_does_not_look_for_images_in_short_messages() -> None:
+    """What is charged does: the difference is a debt."""
+    tokens = Tokens(lambda text: None)
+    part = b'{"type":"image_url","image_url":{"url":"https://images.test/1.png"}}'
+    short = written(b'[{"role":"user","content":[' + b",".join([part] * 5) + b"]}]")
+    assert tokens.of_prompt(short, roughly=True) < IMAGE_TOKENS
+    assert tokens.of_prompt(short) >= 5 * IMAGE_TOKENS
+    long = written(b'[{"role":"user","content":[' + b",".join([part] * 90) + b"]}]")
+    assert tokens.of_prompt(long, roughly=True) == tokens.of_prompt(long) >= 90 * IMAGE_TOKENS
+
+
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize(
     "start",
