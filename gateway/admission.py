@@ -12,6 +12,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from gateway.connections import asked
+
 WAITING = 500
 """Of all addresses together: a tenth of a second's work for strangers' requests, a little more for members'."""
 
@@ -59,6 +61,8 @@ class Admission:
 
         def schedule(watcher: Any) -> None:
             client = watcher.scope.get("client")
+            if client:
+                asked.add(client)
             address = self._admitted(client[0] if client else "")
             if address is None:
                 refuse(watcher.proto)

@@ -23,6 +23,10 @@ log = logging.getLogger("orgate.connections")
 Peer = tuple[str, str]
 """A client's address and port, as ASGI's `client` has them from Granian."""
 
+asked: set[Peer] = set()
+"""This process's connections that have made a request. Granian's thread adds them (`gateway.admission`), and
+`keep_house` forgets those that are gone: it holds as many as are open, and what closed within a second."""
+
 LOOK_S = 1.0
 FULL = 0.9
 """From this share of `most` on, silent connections give way."""
@@ -87,6 +91,15 @@ def cut(connections: Iterable[Connection]) -> int:
     return count
 
 
+def beginning(found: list[Connection], asked: set[Peer], *, patience_s: float) -> list[Connection]:
+    """Which connections may be on their way to a first request, handshake and all: a rule.
+
+    Those that have made one are past it, however long ago; of the others, those that are silent for `patience_s`
+    are not on their way. The kernel can't tell a client that is slow from one that has nothing to say.
+    """
+    return [c for c in found if c.peer not in asked and c.silent_s < patience_s]
+
+
 class Unlistened:
     """A listening descriptor made to accept nothing more, without Granian's accepting loop noticing.
 
@@ -145,11 +158,14 @@ async def keep_house(port: int, busy: Callable[[], set[Peer]], *, idle_s: float,
     """Look once a second, for ever. The look is taken beside the loop: thousands of them take milliseconds."""
     while True:
         await asyncio.sleep(LOOK_S)
+        before = asked.copy()
         try:
             found = await asyncio.to_thread(accepted, port)
         except OSError as error:  # out of descriptors, say: nothing can be looked at now
             log.warning("connections cannot be looked at: %s", error.strerror)
             continue
+        # Whoever asked since the look began may not have been there for it.
+        asked.difference_update(before.difference(c.peer for c in found))
         # Who is busy is asked after the look: a request that came meanwhile keeps its connection.
         if chosen := to_end(found, busy(), idle_s=idle_s, most=most):
             log.info("%d of %d connections were silent and are ended", cut(chosen), len(found))

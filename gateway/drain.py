@@ -1,9 +1,9 @@
 """A worker's way out: what SIGTERM (the gateway stops) and SIGUSR2 (a successor is ready) set going.
 
 The order is what load balancers and editors need: say no on `/readyz`; serve on for `delay_s`; take no new
-connection; let handshakes end; GOAWAY on every connection (Granian's own shutdown); let streams end; past the
-limit end them with a last event, settled and audited; then cut what is still connected. A hostile peer, whatever
-it holds open, holds nothing past that.
+connection; let those that begin come to their first request; GOAWAY on every connection (Granian's own shutdown);
+let streams end; past the limit end them with a last event, settled and audited; then cut what is still connected.
+A hostile peer, whatever it holds open, holds nothing past that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.connections import Unlistened, accepted, cut, listening
+from gateway.connections import Unlistened, accepted, asked, beginning, cut, listening
 from gateway.inflight import Abort, InFlight
 
 log = logging.getLogger("orgate.drain")
@@ -23,11 +23,16 @@ log = logging.getLogger("orgate.drain")
 RETIRE = signal.SIGUSR2
 """What the tree tells a worker that has a successor. `/readyz` does not change: the successor answers there."""
 
-HANDSHAKES_S = 1.0
-"""Granian drops the TLS handshakes that are going on when it shuts down: they get this long at most."""
+BEGINNINGS_S = 5.0
+"""When it shuts down, Granian drops the TLS handshakes that are going on, and connections whose HTTP version it
+does not know yet. They get this long at most, or a fourth of the time to drain."""
 
-QUIET_S = 0.15
-"""Nobody said anything for so long: no handshake is going on, on any network worth the name."""
+PATIENCE_S = 2.0
+"""A connection without a request that says nothing for so long is not about to make one. Less would not do: a
+handshake is silent for a round trip, and for as long as a client's or our own processor is busy with others."""
+
+LEAVE_S = 1.0
+"""For Granian to leave its accepting loop when it is told to."""
 
 REFUSE_S = 1.0
 """After GOAWAY a well-behaved client opens no stream that it has not already sent: later ones are answered 503."""
@@ -80,7 +85,7 @@ class Drain:
         end = loop.time() + self._limit_s
         last_words_s = min(LAST_WORDS_S, self._limit_s / 4)
         doors = [Unlistened(fd, self._folder) for fd in listening(self._port)]
-        await self._handshakes(min(HANDSHAKES_S, last_words_s))
+        await self._beginnings(min(BEGINNINGS_S, self._limit_s / 4))
         shut_down()
         for door in doors:
             await self._shut(door, refuse=stop)
@@ -102,18 +107,20 @@ class Drain:
             await asyncio.sleep(max(_STEP_S, last_words_s / 8))
 
     async def _shut(self, door: Unlistened, *, refuse: bool) -> None:
-        loop, end = asyncio.get_running_loop(), asyncio.get_running_loop().time() + HANDSHAKES_S
+        loop, end = asyncio.get_running_loop(), asyncio.get_running_loop().time() + LEAVE_S
         while not door.dropped and loop.time() < end:  # noqa: ASYNC110  # another thread's doing
             await asyncio.sleep(_STEP_S)
         if refuse and door.dropped:
             door.refuse()
         door.close()
 
-    async def _handshakes(self, most_s: float) -> None:
-        """Return when every connection has been quiet for a moment, or after `most_s`."""
+    async def _beginnings(self, most_s: float) -> None:
+        """Return when every connection has made a request or has nothing to say, or after `most_s`."""
         loop, end = asyncio.get_running_loop(), asyncio.get_running_loop().time() + most_s
-        while loop.time() < end and any(c.silent_s < QUIET_S for c in accepted(self._port)):  # noqa: ASYNC110  # only the kernel knows
+        while True:  # one step at least: Granian's thread may be in the midst of accepting
             await asyncio.sleep(_STEP_S)
+            if loop.time() >= end or not beginning(accepted(self._port), asked, patience_s=PATIENCE_S):
+                return
 
 
 def _granian_shuts_down() -> None:

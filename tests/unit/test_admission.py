@@ -6,6 +6,8 @@ import asyncio
 import contextvars
 from typing import Any
 
+import pytest
+
 from gateway import admission
 from gateway.admission import Admission
 
@@ -66,6 +68,17 @@ async def test_a_refusal_says_when_to_come_back() -> None:
     assert (b"retry-after", b"1") in head["headers"]
     assert b'"code":"unavailable"' in body["body"]
     assert body["more_body"] is False
+
+
+async def test_who_has_asked_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[tuple[str, str]] = set()
+    monkeypatch.setattr(admission, "asked", asked)
+    schedule = Admission(0).schedule(asyncio.get_running_loop(), contextvars.copy_context(), serve)
+    schedule(Watcher("203.0.113.9"))  # a refusal is an answer too
+    nobody = Watcher("")
+    nobody.scope.clear()  # over a Unix socket
+    schedule(nobody)
+    assert asked == {("203.0.113.9", "50000")}
 
 
 async def test_addresses_with_nobody_waiting_are_forgotten() -> None:

@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from gateway.connections import Connection, Unlistened, accepted, cut, listening, to_end
+from gateway import connections
+from gateway.connections import (
+    Connection,
+    Peer,
+    Unlistened,
+    accepted,
+    beginning,
+    cut,
+    keep_house,
+    listening,
+    to_end,
+)
 
 
 def connection(number: int, silent_s: float) -> Connection:
@@ -42,6 +53,12 @@ def test_those_that_just_spoke_and_the_busy_never_give_way() -> None:
         connection(number, 50) for number in range(11, 21)
     ]
     assert chosen(found, set(range(12, 21))) == [11]
+
+
+def test_only_those_that_never_asked_and_spoke_lately_are_on_their_way_to_a_request() -> None:
+    found = [connection(1, 0.0), connection(2, 1.9), connection(3, 2.0), connection(4, 0.1)]
+    never = {("198.51.100.1", "4"), ("198.51.100.1", "9")}
+    assert [c.fd for c in beginning(found, never, patience_s=2.0)] == [1, 2]
 
 
 @pytest.fixture
@@ -82,6 +99,39 @@ def test_a_descriptor_that_is_another_connections_by_now_is_left_alone(listener:
             assert cut([Connection(found.fd, ("127.0.0.1", "1"), 0, 0)]) == 0
             served.sendall(b"still here")
             assert client.recv(10) == b"still here"
+
+
+async def test_connections_that_are_gone_are_forgotten_among_those_that_asked(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not one that came and asked while the others were looked at."""
+    port = port_of(listener)
+    gone, late = ("198.51.100.1", "1"), ("198.51.100.1", "2")
+    known: asyncio.Future[set[Peer]] = asyncio.get_running_loop().create_future()
+
+    def look(port: int) -> list[Connection]:
+        found = accepted(port)
+        asked.add(late)
+        return found
+
+    def busy() -> set[Peer]:
+        if not known.done():
+            known.set_result(asked.copy())
+        return set()
+
+    asked: set[Peer] = set()
+    monkeypatch.setattr(connections, "asked", asked)
+    monkeypatch.setattr(connections, "LOOK_S", 0)
+    monkeypatch.setattr(connections, "accepted", look)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        served, _ = listener.accept()
+        with served:
+            there = ("127.0.0.1", str(client.getsockname()[1]))
+            asked.update({there, gone})
+            house = asyncio.create_task(keep_house(port, busy, idle_s=100, most=100))
+            assert await known == {there, late}
+            house.cancel()
+            await asyncio.gather(house, return_exceptions=True)
 
 
 async def test_a_listener_is_taken_away_from_under_its_loop(listener: socket.socket, tmp_path: Path) -> None:

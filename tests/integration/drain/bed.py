@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from tests.integration.gateway.world import DONE, SSE_HEAD, Entry, connect, fami
 from tests.kit.gateway import RunningGateway, Session
 from tests.kit.h2client import H2Client
 from tests.kit.upstream import RecordingUpstream, Request
+
+AWAY_S = 0.25
+"""How long everything takes to or from the port of `far_from`: half a round trip around the world and back."""
 
 
 @dataclass
@@ -84,3 +89,49 @@ class Stopping:
         """The status of one listing on `client`."""
         stream = client.request("GET", "/v1/models", list(self.owner.bearer.items()))
         return (await stream.complete()).status
+
+
+class _Wire(asyncio.Protocol):
+    """One end of a relay: what comes in goes out at `other`, `AWAY_S` later."""
+
+    def __init__(self) -> None:
+        self.other: asyncio.Future[asyncio.Transport] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._later(lambda transport: transport.write(data))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._later(lambda transport: transport.close())
+
+    def _later(self, what: Callable[[asyncio.Transport], None]) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(AWAY_S, self.other.add_done_callback, lambda other: what(other.result()))
+
+
+@asynccontextmanager
+async def far_from(port: int) -> AsyncIterator[int]:
+    """A port that leads to `port` over a network where everything takes its time."""
+    loop = asyncio.get_running_loop()
+    ways: set[asyncio.Task[None]] = set()
+
+    async def lead_on(near: _Wire) -> None:
+        transport, far = await loop.create_connection(_Wire, "127.0.0.1", port)
+        near.other.set_result(transport)
+        far.other.set_result(near.transport)
+
+    class Near(_Wire):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            way = asyncio.create_task(lead_on(self))
+            ways.add(way)
+
+    server = await loop.create_server(Near, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await asyncio.gather(*ways)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.pki import write_development_tls
-from tests.integration.drain.bed import Open, Stopping
+from tests.integration.drain.bed import AWAY_S, Open, Stopping, far_from
 from tests.integration.drain.conftest import Start
 from tests.integration.gateway.world import family
 from tests.kit.h2client import H2Client
@@ -122,6 +122,27 @@ async def test_no_request_fails_while_workers_are_swapped(start: Start, count: i
         await stopping.stopped()
         for asked in (stream.asked, fresh.asked):
             assert [entry["outcome"] for entry in stopping.entries(asked)] == ["served"]
+
+
+async def arrive(stopping: Stopping, port: int, context: ssl.SSLContext) -> int:
+    async with await H2Client.connect("127.0.0.1", port, context) as client:
+        return await stopping.answered(client)
+
+
+async def test_no_handshake_that_takes_its_time_is_dropped(start: Start) -> None:
+    """Clients over a far network, one coming after the other, so that each moment finds one in its handshake."""
+    async with start(drain_s=20) as stopping, far_from(stopping.gateway.public_port) as port:
+        context = ssl.create_default_context(cafile=str(stopping.gateway.ca))
+        context.set_alpn_protocols(["h2"])
+        before = workers(stopping)
+        stopping.signal(signal.SIGHUP)
+        swap = asyncio.create_task(swapped(stopping, before, 1))
+        arrivals = []
+        while not swap.done():
+            arrivals.append(asyncio.create_task(arrive(stopping, port, context)))
+            await asyncio.wait({swap}, timeout=2 * AWAY_S)
+        await swap
+        assert set(await asyncio.gather(*arrivals)) == {200}
 
 
 async def test_a_stream_past_the_limit_is_ended_on_the_old_worker_alone(start: Start) -> None:
