@@ -23,8 +23,11 @@ def demo(
     Two organizations, a sign-in, a streamed completion, two cancellations that reach the model, a limit, a
     refusal between organizations, and an audit log that is exported, verified and tampered with.
     """
-    from cli.demo.story import tell
+    from cli.demo.stopping import Stopping
 
-    with tempfile.TemporaryDirectory(prefix="orgate-demo-") as temporary:
-        folder = Path(temporary) if home is None else home
-        sys.exit(tell(folder, keep=keep))
+    # Watched from before there is a folder until after it is gone.
+    with Stopping().watch() as stopping, tempfile.TemporaryDirectory(prefix="orgate-demo-") as temporary:
+        from cli.demo.story import tell
+
+        code = tell(Path(temporary) if home is None else home, stopping, keep=keep)
+    sys.exit(code)

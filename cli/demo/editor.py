@@ -55,8 +55,10 @@ class Editor:
         self._pool = self._runner.run(_pool())
 
     def close(self) -> None:
-        self._runner.run(self._pool.aclose())
-        self._runner.close()
+        try:
+            self._runner.run(self._pool.aclose())
+        finally:
+            self._runner.close()
 
     def complete(
         self,

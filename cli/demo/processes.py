@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 
 import httpx
 
+from cli.demo.stopping import Stopping
 from cli.errors import RefusedError
 from gateway.process import environment, python
 
 START_S = 30.0
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def free_port() -> int:
@@ -30,36 +29,12 @@ def free_port() -> int:
         return port
 
 
-@contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Within it, the first signal to stop raises KeyboardInterrupt, and the ones after it change nothing: nobody
-    who presses Ctrl-C twice cuts the cleaning up short. A signal that was ignored before (nohup) stays so.
-    """
-    before = {number: signal.getsignal(number) for number in _STOPPING}
-    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in heeded:
-            signal.signal(each, signal.SIG_IGN)
-        # What a loop says of the tasks that this cuts short, traceback and all, is no news to who stopped it.
-        logging.getLogger("asyncio").disabled = True
-        raise KeyboardInterrupt
-
-    for number in heeded:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number in heeded:
-            signal.signal(number, before[number])
-        logging.getLogger("asyncio").disabled = False
-
-
 class Processes:
     """Children in sessions of their own, so that Ctrl-C reaches them in our order. A context manager."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stopping: Stopping) -> None:
         self._folder = folder
+        self._stopping = stopping
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
 
     def __enter__(self) -> Processes:
@@ -72,7 +47,8 @@ class Processes:
 
     def start(self, name: str, arguments: Sequence[str]) -> None:
         """Run `python <arguments>`; what it prints goes to `<folder>/<name>.log`."""
-        with (self._folder / f"{name}.log").open("ab") as log:
+        # A child that is started is one that is known: an interrupt between the two would leave it behind.
+        with (self._folder / f"{name}.log").open("ab") as log, self._stopping.held():
             process = subprocess.Popen(  # noqa: S603  # our own interpreter and modules, no shell
                 python(*arguments),
                 stdin=subprocess.DEVNULL,
@@ -81,7 +57,7 @@ class Processes:
                 start_new_session=True,
                 env=environment(PYTHONUNBUFFERED="1"),
             )
-        self._running.append((name, process))
+            self._running.append((name, process))
 
     def wait(self, client: httpx.Client, url: str) -> None:
         """Until `url` answers 200. Raises with the log's end when a process dies or time runs out."""

@@ -19,8 +19,9 @@ import httpx
 from msgspec import json
 
 from cli.demo.editor import Editor, Seen
-from cli.demo.processes import Processes, free_port, stoppable
+from cli.demo.processes import Processes, free_port
 from cli.demo.report import Row, Screen, hidden
+from cli.demo.stopping import Stopping
 from cli.errors import RefusedError
 
 PASSWORD = "a demo password, known to everybody"  # noqa: S105  # it opens an installation that is thrown away
@@ -37,6 +38,7 @@ class Stage:
     home: Path
     screen: Screen
     processes: Processes
+    stopping: Stopping
     url: str
     admin_url: str
     model_url: str
@@ -63,6 +65,7 @@ class Stage:
     @contextmanager
     def step(self, what: str, expected: str) -> Iterator[Callable[[bool, str], None]]:
         """Time one step. The block calls what it is given with (as expected?, what was seen)."""
+        self.stopping.check()  # an interrupt that comes while a loop ends is raised by nobody else
         started = time.monotonic()
         told: list[tuple[bool, str]] = []
         self.screen.step(what)
@@ -84,26 +87,24 @@ class Stage:
         return newest
 
 
-def tell(home: Path, *, keep: bool) -> int:
-    """Run the demo in `home`; returns the exit code.
-
-    Ctrl-C, SIGTERM and a closed terminal end it and everything it started.
-    """
+def tell(home: Path, stopping: Stopping, *, keep: bool) -> int:
+    """Run the demo in `home`; returns the exit code. `stopping` ends it and everything it started."""
     screen = Screen(sys.stdout)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ["ORGATE_CONFIG_DIR"] = str(home / "config")
     good = stopped = False
-    with stoppable(), Processes(home) as processes:
+    with Processes(home, stopping) as processes:
         try:
-            stage = _start(home, screen, processes)
-            for act in (_sign_in, _connect_model, _complete, _cancel, _limit, _other_org, _audit, _traces):
-                act(stage)
-            good = screen.table(stage.rows)
-            screen.editor_lines(stage.url, str(stage.ca), str(home / "config"), keep=keep)
-            if keep:
-                screen.note("everything is left running; Ctrl-C ends it")
-                while True:
-                    time.sleep(3600)
+            with stopping.heeded():
+                stage = _start(home, screen, processes, stopping)
+                for act in (_sign_in, _connect_model, _complete, _cancel, _limit, _other_org, _audit, _traces):
+                    act(stage)
+                good = screen.table(stage.rows)
+                screen.editor_lines(stage.url, str(stage.ca), str(home / "config"), keep=keep)
+                if keep:
+                    screen.note("everything is left running; Ctrl-C ends it")
+                    while True:
+                        time.sleep(3600)
         except KeyboardInterrupt:
             stopped = True
             screen.note("stopping")
@@ -113,7 +114,7 @@ def tell(home: Path, *, keep: bool) -> int:
     return 0 if good else 1
 
 
-def _start(home: Path, screen: Screen, processes: Processes) -> Stage:
+def _start(home: Path, screen: Screen, processes: Processes, stopping: Stopping) -> Stage:
     from gateway.install import initialize
     from gateway.pki import write_development_tls
 
@@ -134,6 +135,7 @@ def _start(home: Path, screen: Screen, processes: Processes) -> Stage:
         home=home,
         screen=screen,
         processes=processes,
+        stopping=stopping,
         url=f"https://127.0.0.1:{public}",
         admin_url=f"https://127.0.0.1:{admin}",
         model_url=f"https://127.0.0.1:{model}",
