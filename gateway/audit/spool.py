@@ -11,8 +11,8 @@ Order of events for one request, and what a crash leaves behind at each:
               drains it and leaves its intent out. Power cut before 4: it is lost with the (at most `fsync_ms` old)
               rest of the group, and its intent stands for it if that was synced.
 4. sync       group fdatasync in a thread. Power cut from here on: the receipt is there. Its intent's slot is free.
-5. send       what is synced. The sequencer syncs the entry and acknowledges. Crash before the receipt is
-              destroyed: it is sent again and known by (boot, seq).
+5. send       the sequencer syncs the entry and acknowledges. Crash before the receipt is destroyed: it is sent
+              again and known by (boot, seq).
 6. wipe       intents that are settled are wiped, and that is synced; the number up to which all are entries goes
               along. Crash: receipts without intents, which are repeats.
 7. remove     a segment whose receipts are all acknowledged is deleted; the one in use is wiped and begun anew as
@@ -29,7 +29,6 @@ import logging
 import os
 from collections import deque
 from errno import EIO
-from itertools import takewhile
 from pathlib import Path
 
 from gateway.audit.disk import Disk
@@ -79,7 +78,6 @@ class Spool:
         self._numbers = 0
         self._seq = 0
         self._acked = 0
-        self._secured = 0  # receipts up to this one are synced
         self._reserved = 0
         self._sure = 0  # so many more are admitted without looking
         self._segments: deque[Segment] = deque()  # the forwarder reads [0], `append` writes [_at]
@@ -230,9 +228,7 @@ class Spool:
                 await asyncio.sleep(self._fsync_s)
             await self._sync()
             await self._keep_a_spare()
-            if self._sendable <= self._acked and not self._fault:
-                attempt = 0  # what there is came during the sync, and goes with the next
-            elif await self._forward(send):
+            if await self._forward(send):
                 attempt = 0
             elif self.pending or self._fault:
                 await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
@@ -260,14 +256,7 @@ class Spool:
             self._unsynced |= unsynced
             self._fail(error)
         else:
-            self._secured = settled
             self._intents.free(settled)
-
-    @property
-    def _sendable(self) -> int:
-        """Receipts up to this one are sent. One that is not synced might be an entry, and gone from here when
-        the power goes: its intent, which stays, would be another. A disk that refuses to sync holds nothing up."""
-        return self._seq if self._fault else self._secured
 
     def _write_back(self, segments: tuple[Segment, ...], unsynced: tuple[Segment, ...]) -> None:
         """In a thread; the loop removes no segment meanwhile, and only adds to `_stuck`."""
@@ -352,15 +341,16 @@ class Spool:
     def _batch(self) -> tuple[list[SpooledReceipt], list[tuple[int, Segment, int]]]:
         """What comes next: from memory while the sequencer keeps up, else read back from the page cache, so that
         memory stays flat however long the outage."""
-        recent, upto = self._recent, self._sendable
+        recent = self._recent
         while recent and recent[0][0].seq <= self._acked:
             self._recent_bytes -= recent.popleft()[3]
         if recent and recent[0][0].seq == self._acked + 1:
-            ready = list(takewhile(lambda item: item[0].seq <= upto, recent))
-            return [item[0] for item in ready], [(spooled.seq, segment, end) for spooled, segment, end, _ in ready]
-        return self._read_back(upto)
+            return [item[0] for item in recent], [
+                (spooled.seq, segment, end) for spooled, segment, end, _ in recent
+            ]
+        return self._read_back()
 
-    def _read_back(self, upto: int) -> tuple[list[SpooledReceipt], list[tuple[int, Segment, int]]]:
+    def _read_back(self) -> tuple[list[SpooledReceipt], list[tuple[int, Segment, int]]]:
         batch: list[SpooledReceipt] = []
         ends: list[tuple[int, Segment, int]] = []
         size = 0
@@ -369,8 +359,6 @@ class Spool:
             while at < segment.end and size < BATCH_BYTES:
                 begin = at
                 for spooled, end in decode(self._read(segment, at)):
-                    if spooled.seq > upto:
-                        return batch, ends
                     batch.append(spooled)
                     ends.append((spooled.seq, segment, begin + end))
                     at = begin + end

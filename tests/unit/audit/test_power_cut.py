@@ -16,7 +16,6 @@ from gateway.audit.disk import Disk
 from gateway.audit.recover import recover
 from gateway.audit.sequencer import Sequencer
 from gateway.audit.spool import Spool
-from gateway.exchange import SpoolUp
 from tests.fakes.audit import ACME, GLOBEX, SIGNER, intent, receipt
 from tests.integration.audit.test_crash import entries
 
@@ -122,39 +121,3 @@ async def test_nothing_secured_is_lost_and_nothing_is_there_twice(tmp_path: Path
         assert numbers == sorted(set(numbers))
     assert told <= found.keys()
     assert [outcomes for outcomes in found.values() if len(outcomes) != 1] == []
-
-
-class Slow(Disk):
-    """Its syncs take as long as the test lets them."""
-
-    def __init__(self) -> None:
-        self.begun, self.may_end = threading.Event(), threading.Event()
-        self.may_end.set()
-
-    def sync(self, fd: int) -> None:
-        self.begun.set()
-        assert self.may_end.wait(30)
-        super().sync(fd)
-
-
-async def test_what_is_not_synced_is_not_sent(tmp_path: Path) -> None:
-    """Else the power could leave an entry, and of the same request an intent without a receipt: two entries."""
-    disk = Slow()
-    spool = Spool(tmp_path, "boot", SIZE, 1, disk=disk, segments_max=20)
-    sent: list[list[int]] = []
-
-    async def send(up: SpoolUp) -> int:
-        sent.append([spooled.intent for spooled in up.receipts])
-        return up.receipts[-1].seq
-
-    disk.begun.clear()
-    disk.may_end.clear()
-    running = asyncio.create_task(spool.run(send))
-    first, second = spool.admit(intent(1, ACME)), spool.admit(intent(2, ACME))
-    spool.append(receipt(1, ACME), first)
-    await asyncio.to_thread(disk.begun.wait, 30)
-    spool.append(receipt(2, ACME), second)
-    disk.may_end.set()
-    spool.stop()
-    await running
-    assert sent == [[first], [second]]
