@@ -1,7 +1,7 @@
 """What a worker has admitted and not settled yet, on disk: an intent each, in a slot of a preallocated file.
 
-`<spools>/<boot>/intents` is slots of INTENT_MAX bytes. Slot 0 says up to which number the worker's receipts were
-entries when the file was last wiped. Each other slot holds one record (`gateway.audit.record`).
+`<spools>/<boot>/intents` is slots of INTENT_MAX bytes. Slot 0 says up to which number the worker's receipts are
+entries whose intents are gone. Each other slot holds one record (`gateway.audit.record`).
 
 Slots, and not records among the receipts: an intent that stays open for an hour holds nothing up and is never
 copied. What a crash leaves at each step of an intent:
@@ -15,6 +15,8 @@ copied. What a crash leaves at each step of an intent:
              leave the slot to somebody else's intent.
 5. `put` or `wipe`  another intent or zeros stand there. `wipe` is durable before any receipt is destroyed, so
              whatever the crash: an intent whose receipt is gone is gone too.
+6. `reach`   slot 0 says so, and never before: a wipe that the disk took in part would leave intents of receipts
+             that are entries below a number that vouches for them.
 """
 
 from __future__ import annotations
@@ -53,6 +55,8 @@ class Intents:
         """Whether the disk refused something, so that the file may not hold what it should: `wipe` mends it."""
         self.stale = False
         """Whether intents may stand in the file whose slots are free."""
+        self.base = 0
+        """What `reach` wrote last."""
         self._disk = disk
         self._last = 0
         self._slots = 1
@@ -114,23 +118,30 @@ class Intents:
             self._free.append(slot)
             self.stale = True
 
-    def wipe(self, base: int) -> None:
-        """Leave the intents that are open and nothing of others; `base`: all receipts up to it are entries.
+    def wipe(self) -> None:
+        """Leave the intents that are open and nothing of others.
 
         Nothing to do is done fast. Raises OSError. Durable with the next `sync`.
         """
         if not (self.stale or self.doubtful):
             return
-        data = bytearray(self._used * INTENT_MAX)
-        number = base.to_bytes(8)
-        _BASE.pack_into(data, 0, crc32(number), base)
+        data = bytearray((self._used - 1) * INTENT_MAX)
         for slot, image in self._images.items():
-            data[slot * INTENT_MAX : (slot + 1) * INTENT_MAX] = image
+            data[(slot - 1) * INTENT_MAX : slot * INTENT_MAX] = image
         self.stale = True
         self._dirty = True
-        self._disk.write(self._fd, bytes(data), 0)
+        self._disk.write(self._fd, bytes(data), INTENT_MAX)
         self.stale = self.doubtful = False
         self._used = max(self._images, default=0) + 1
+
+    def reach(self, base: int) -> None:
+        """All receipts up to `base` are entries, and their intents are gone for good: wiped, and synced since.
+
+        Not synced itself: an older number makes recovery look for what it need not. Raises OSError.
+        """
+        if base > self.base:
+            self._disk.write(self._fd, _BASE.pack(crc32(base.to_bytes(8)), base), 0)
+            self.base = base
 
     def sync(self) -> None:
         """Everything written is on storage when it returns. Raises OSError: then what was written is in doubt,
@@ -208,7 +219,8 @@ def _image(number: int, intent: Intent) -> bytes:
 
 
 def read(folder: Path) -> tuple[int, dict[int, Intent]]:
-    """What a dead worker left: up to which number its receipts are entries, and its intents by number, rising.
+    """What a dead worker left: up to which number its receipts are entries whose intents are gone, and its
+    intents by number, rising.
 
     Some of them may have receipts. A slot that is not whole was never told of.
     """

@@ -67,11 +67,17 @@ async def _append(spool: Path, batch: tuple[SpooledReceipt, ...], append: Send) 
 
 
 def _records(spool: Path, orphans: list[SpooledReceipt]) -> Iterator[SpooledReceipt]:
-    """Receipts in their order. At the end `orphans` are the intents that none of them settles, in theirs."""
+    """Receipts in their order. At the end `orphans` are the intents that none of them settles, in theirs.
+
+    Their number is that of the last receipt before a gap. A disk that refused a write, or a power cut, leaves
+    gaps: a receipt that is missing here may have been sent from memory and be an entry, so from there on the log
+    has to be asked.
+    """
     last, unsettled = intents.read(spool)
     for path in names(spool):
         for spooled, _ in decode(path.read_bytes()):
-            last = max(last, spooled.seq)
+            if spooled.seq == last + 1:
+                last = spooled.seq
             unsettled.pop(spooled.intent, None)
             yield spooled
     orphans += [SpooledReceipt(last, intent.unsettled(), number) for number, intent in unsettled.items()]

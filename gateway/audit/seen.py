@@ -3,8 +3,9 @@
 A worker's receipts come in order of `seq` within its boot, so the highest seen of each boot says it all. The
 outbox counts up too, but begins anew with a new database: a number at or below the last one is only a
 suspicion, and the log itself is asked whether it holds that document. So it is with the intents that a dead worker
-left: they have no number until they get one here, and when more has been seen of that worker than it is known to
-have given, they may have been here before.
+left: they have no number until they get one here, and when more has been seen of that worker than its spool
+vouches for, they may have been here before. Once they are entries nothing new can come of that worker: a receipt
+that was on its way when it died, and on no disk, has its intent among them.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ BOOTS_MAX = 256
 
 
 class Seen:
-    __slots__ = ("boots", "outbox")
+    __slots__ = ("boots", "dead", "outbox")
 
     def __init__(self, outbox: int = 0, boots: Mapping[str, int] | None = None) -> None:
         self.outbox = outbox
         self.boots: OrderedDict[str, int] = OrderedDict(boots or {})
+        self.dead: frozenset[str] = frozenset()
+        """Boots whose intents have become entries. Not saved: what was on its way ends with this process."""
 
     def copy(self) -> Seen:
-        return Seen(self.outbox, self.boots)
+        copied = Seen(self.outbox, self.boots)
+        copied.dead = self.dead
+        return copied
 
     def suspects(self, drafts: Iterable[Draft]) -> set[str]:
         """Document ids of changes and intents that may be repeats."""
@@ -46,8 +51,9 @@ class Seen:
             number = max(self.boots.get(draft.boot, 0), draft.seq) + 1
             draft.fields["spool"] = [draft.boot, number]
             self._boot(draft.boot, number)
+            self.dead |= {draft.boot}
         elif draft.boot:
-            if draft.seq <= self.boots.get(draft.boot, 0):
+            if draft.seq <= self.boots.get(draft.boot, 0) or draft.boot in self.dead:
                 return False
             self._boot(draft.boot, draft.seq)
         else:
@@ -68,4 +74,4 @@ class Seen:
         self.boots[boot] = seq
         self.boots.move_to_end(boot)
         while len(self.boots) > BOOTS_MAX:
-            self.boots.popitem(last=False)
+            self.dead -= {self.boots.popitem(last=False)[0]}

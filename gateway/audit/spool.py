@@ -13,8 +13,8 @@ Order of events for one request, and what a crash leaves behind at each:
 4. sync       group fdatasync in a thread. Power cut from here on: the receipt is there. Its intent's slot is free.
 5. send       the sequencer syncs the entry and acknowledges. Crash before the receipt is destroyed: it is sent
               again and known by (boot, seq).
-6. wipe       intents that are settled are wiped, and that is synced; the number up to which all are entries goes
-              along. Crash: receipts without intents, which are repeats.
+6. wipe       intents that are settled are wiped, and that is synced; then the number is written up to which all
+              are entries. Crash: receipts without intents, which are repeats.
 7. remove     a segment whose receipts are all acknowledged is deleted; the one in use is wiped and begun anew as
               soon as nothing waits: a receipt names its member, who may have to be erased. Power cut right then:
               old receipts come back whole or torn, and are known as repeats.
@@ -250,7 +250,7 @@ class Spool:
         settled = self._seq
         try:
             if self._intents.doubtful:
-                self._intents.wipe(self._acked)
+                self._intents.wipe()
             await asyncio.to_thread(self._write_back, tuple(self._segments), tuple(unsynced))
         except OSError as error:
             self._unsynced |= unsynced
@@ -259,9 +259,11 @@ class Spool:
             self._intents.free(settled)
 
     def _write_back(self, segments: tuple[Segment, ...], unsynced: tuple[Segment, ...]) -> None:
-        """In a thread; the loop removes no segment meanwhile, and only adds to `_stuck`."""
+        """In a thread; the loop removes no segment meanwhile, and only adds to `_stuck` and behind `segments`."""
         numbers = {segment.number: segment for segment in segments}
         for (number, offset), record in list(self._stuck.items()):
+            if number > segments[-1].number:
+                break  # of a segment that is newer than this call
             if number in numbers:
                 self._disk.write(numbers[number].fd, record, offset)
             del self._stuck[number, offset]
@@ -309,12 +311,14 @@ class Spool:
         while behind < self._at and self._segments[behind].forwarded:
             behind += 1
         idle = not self.pending and not self._stuck
-        if not behind and not (idle and (self._segments[0].end or self._intents.stale)):
+        left = self._segments[0].end or self._intents.stale or self._intents.base < self._acked
+        if not behind and not (idle and left):
             return
         self._intents.free(self._acked)
         try:
-            self._intents.wipe(self._acked)
+            self._intents.wipe()
             await asyncio.to_thread(self._intents.sync)
+            self._intents.reach(self._acked)
         except OSError as error:
             self._fail(error)
             return

@@ -43,10 +43,12 @@ def test_an_intent_is_there_until_its_slot_is_anothers_or_wiped(made: Intents, t
     made.rewrite(second, intent(2, upstream="gpu", key_version=3))
     made.settle(first, 1)
     assert read(tmp_path)[1] == {first: intent(1), second: intent(2, upstream="gpu", key_version=3)}
-    made.wipe(1)
+    made.wipe()
     assert first in read(tmp_path)[1]  # its receipt is not synced: the slot stays as it is
     made.free(1)
-    made.wipe(7)
+    made.wipe()
+    assert read(tmp_path)[0] == 0  # until the wipe is synced
+    made.reach(7)
     assert read(tmp_path) == (7, {second: intent(2, upstream="gpu", key_version=3)})
     third = made.put(intent(3))
     assert list(read(tmp_path)[1]) == [second, third]
@@ -169,7 +171,7 @@ async def test_a_sync_that_fails_is_not_made_good_by_one_that_succeeds(made: Int
     disk.mend()
     with pytest.raises(OSError, match="Input/output"):
         await made.secure()
-    made.wipe(0)
+    made.wipe()
     await made.secure()
     assert not made.doubtful
     await made.aclose()
@@ -182,9 +184,9 @@ async def test_a_write_that_fails_is_no_intent(made: Intents, disk: FaultyDisk, 
     with pytest.raises(OSError, match="Input/output"):
         made.put(intent(2))
     with pytest.raises(OSError, match="Input/output"):
-        made.wipe(0)
+        made.wipe()
     disk.mend()
-    made.wipe(0)
+    made.wipe()
     assert list(read(tmp_path)[1]) == [1]
 
 
