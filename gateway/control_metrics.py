@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from gateway.bus.hub import Hub
 from gateway.bus.messages import MetricsUp
 from gateway.clock import Clock
-from gateway.metrics import Counters, Key, Metrics
+from gateway.counters import Counters
+from gateway.metric_families import Key
+from gateway.metrics import Metrics
 from gateway.secrets.last_used import LastUsed
 from tenants.ids import OrgId
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from gateway.bus.messages import MetricsUp
-from gateway.metrics import OTHER, Counters
+from gateway.counters import OTHER, Counters
 from gateway.upstream.gauges import Gauges, growing, of_this_moment
 from tenants.ids import OrgId
 

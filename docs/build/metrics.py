@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from docs.build.markdown import code, codes, page, table
 from gateway.client_version import UNKNOWN
+from gateway.counters import CLIENTS_MAX, OTHER
 from gateway.exchange import Outcome
-from gateway.metrics import BUCKETS_S, CLIENTS_MAX, FAMILIES, OTHER
+from gateway.metric_families import BUCKETS_S, FAMILIES
 from policies.facts import Action
 from policies.lanes import LANE_NAMES
 
@@ -13,7 +14,7 @@ from policies.lanes import LANE_NAMES
 def render() -> str:
     return page(
         "Metrics",
-        "`gateway/metrics.py`",
+        "`gateway/metric_families.py`",
         "`GET /metrics` on the admin listener, Prometheus text format. Operators need a token; a scraper on"
         " the same machine (loopback, no `Forwarded` or `X-Forwarded-For`) needs none. The control process"
         " sums over all workers, those that ended included, so no counter falls while it lives; a restart of"

@@ -26,6 +26,7 @@ from gateway.audit.spool import Spool
 from gateway.authn.verify import Authenticator
 from gateway.authorize.stage import authorize, resolve
 from gateway.clock import SystemClock
+from gateway.counters import Counters
 from gateway.exchange import (
     Claim,
     Credential,
@@ -44,7 +45,6 @@ from gateway.limits.claims import limits_for
 from gateway.limits.protocol import REBUILD_S
 from gateway.limits.slices import SlicedLimits
 from gateway.limits.tokens import EXACT, Tokens
-from gateway.metrics import Counters
 from gateway.secret import Secret
 from gateway.secrets.lease import KeyLeases
 from gateway.upstream.relay import Progress, Relay, read_answer

@@ -9,8 +9,8 @@ import pytest
 from msgspec import structs
 
 from gateway.audit.entry import from_change
+from gateway.counters import MINUTE_US, REFUSED_MINUTES, Counters
 from gateway.exchange import Outcome, Receipt
-from gateway.metrics import MINUTE_US, REFUSED_MINUTES, Counters
 from gateway.refusals import GRACE_S, RefusalLog
 from policies.facts import Action
 from tenants.ids import PLATFORM, OrgId

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from gateway.counters import Counters
 from gateway.inflight import InFlight
-from gateway.metrics import FAMILIES, Counters, Metrics
+from gateway.metric_families import FAMILIES
+from gateway.metrics import Metrics
 from tenants.ids import OrgId
 from tests.unit.pipeline.world import FakeInbound
 

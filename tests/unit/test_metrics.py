@@ -7,17 +7,10 @@ from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.bus.messages import MetricsUp
+from gateway.counters import CLIENTS_MAX, FAST_CANCEL_US, Counters
 from gateway.exchange import Outcome, Receipt
-from gateway.metrics import (
-    BUCKETS_S,
-    CLIENTS_MAX,
-    FAMILIES,
-    FAST_CANCEL_US,
-    STALE_S,
-    Counters,
-    Gauge,
-    Metrics,
-)
+from gateway.metric_families import BUCKETS_S, FAMILIES
+from gateway.metrics import STALE_S, Gauge, Metrics
 from gateway.upstream.gauges import Gauges, growing, of_this_moment
 from gateway.upstream_metrics import UPSTREAMS_MAX, WorkerCounters
 from policies.facts import Action

@@ -9,8 +9,8 @@ from gateway.audit.daily import DAY_MS
 from gateway.audit.reader import LogReader
 from gateway.audit.reconciler import Reconciler
 from gateway.audit.tallies import Tallies
+from gateway.counters import Counters
 from gateway.exchange import Outcome, SpooledReceipt, SpoolUp
-from gateway.metrics import Counters
 from policies.facts import Role
 from tenants.ids import PLATFORM
 from tenants.sql.auditdays import day_text

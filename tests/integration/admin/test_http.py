@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.api.admin.request import MAX_BODY
-from gateway.metrics import Counters
+from gateway.counters import Counters
 from policies.facts import Role
 from tenants.store import StoreUnavailableError
 from tests.integration.admin.world import UPSTREAM, World

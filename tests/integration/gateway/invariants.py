@@ -18,7 +18,7 @@ from typing import Any
 
 from gateway.audit.pack import PackWriter, whole_log
 from gateway.audit.verify import verify_pack
-from gateway.metrics import FAMILIES
+from gateway.metric_families import FAMILIES
 from tests.integration.gateway.world import Entry
 from tests.kit.gateway import RunningGateway, Session
 from tests.kit.h2client import H2Client, H2Stream

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.metrics import FAST_CANCEL_US
+from gateway.counters import FAST_CANCEL_US
 from tests.integration.gateway.bed import lay
 from tests.integration.gateway.invariants import CLIENT, metrics
 from tests.integration.gateway.typists import organize, settle_on, type_in

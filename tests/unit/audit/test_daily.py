@@ -17,9 +17,9 @@ from gateway.audit.reconciler import LOOKS, SETTLED_S, Reconciler
 from gateway.audit.sequencer import Sequencer
 from gateway.audit.tallies import GONE_S, Tallies
 from gateway.bus.messages import MetricsUp
+from gateway.counters import DAYS_KEPT, Counters
 from gateway.daily import AGAIN_S, DAY_S, KIND, DailyAudit
 from gateway.exchange import Outcome, Receipt, SpooledReceipt, SpoolUp
-from gateway.metrics import DAYS_KEPT, Counters
 from gateway.webhooks import DeliveryError
 from tenants.auditdays import Verdict
 from tenants.budgets import BudgetUse, Webhook
