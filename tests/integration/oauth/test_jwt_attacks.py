@@ -23,7 +23,10 @@ from gateway.secrets.masterkey import read_master_key
 from gateway.secrets.sealed import SealedFile
 from gateway.settings import load
 from tests.kit.gateway import RunningGateway, Session
-from tests.kit.jwt_attacks import FORGED, SIGNED, Attack, Target, attacks
+from tests.kit.jwt_attacks import Attack, attacks
+from tests.kit.jwt_forged import FORGED
+from tests.kit.jwt_signed import SIGNED
+from tests.kit.jwt_target import Target
 
 LONGEST_LINE = 8_000
 """Bytes of a token that goes into a header line as clients write it; others are written by hand."""
