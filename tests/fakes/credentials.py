@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-Answer = tuple[int, Any, dict[str, str]]
+from tests.fakes.plane_answers import Answer
 
 KEY = "orgate_pt_0123456789abcdefghijABCDEFGHIJ0123456789abcd"
 TOKEN: dict[str, Any] = {

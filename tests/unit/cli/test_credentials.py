@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from tests.fakes.control_plane import Answer, ControlPlane
+from tests.fakes.control_plane import ControlPlane
 from tests.fakes.credentials import KEY, SESSION
+from tests.fakes.plane_answers import Answer
 from tests.unit.cli.conftest import Cli
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from cli.profiles import Profile
 from gateway.pki import issue_server_certificate, make_ca
-from tests.fakes.control_plane import Answer, ControlPlane, serving
+from tests.fakes.control_plane import ControlPlane, serving
+from tests.fakes.plane_answers import Answer
 from tests.unit.cli.conftest import Cli
 
 PROBLEM = {"content-type": "application/problem+json"}

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tenants.prices import PriceError, nanodollars
-from tests.fakes.control_plane import Answer, ControlPlane
+from tests.fakes.control_plane import ControlPlane
+from tests.fakes.plane_answers import Answer
 from tests.unit.cli.conftest import Cli
 
 PATH = "/admin/v1/orgs/acme/prices"
