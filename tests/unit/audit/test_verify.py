@@ -3,71 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.audit.canonical import canonical
 from gateway.audit.chain import Chain
-from gateway.audit.merkle import Tree, leaf_hash
+from gateway.audit.merkle import leaf_hash
 from gateway.audit.note import Checkpoint, sign
-from gateway.audit.pack import PackWriter, Plan, digest, whole_log
+from gateway.audit.pack import PackWriter, whole_log
 from gateway.audit.signer import Signer
-from gateway.audit.verify import FAULTS_MAX, Known, verify_pack
+from gateway.audit.verify import FAULTS_MAX, verify_pack
 from tests.fakes.audit import ACME, GLOBEX, SIGNER, lines, write_old_pack, write_pack
-
-KEY = str(SIGNER.key(ACME))
-
-
-@pytest.fixture
-def pack(tmp_path: Path) -> Path:
-    write_pack(tmp_path / "pack", 12)
-    return tmp_path / "pack"
-
-
-@pytest.fixture(params=[1, 2])
-def either(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A pack of 12 entries in each format that there has been."""
-    (write_old_pack if request.param == 1 else write_pack)(tmp_path / "pack", 12)
-    return tmp_path / "pack"
-
-
-def words(folder: Path, known: Known | str | None = KEY) -> str:
-    verdict = verify_pack(folder, known)
-    assert verdict.ok is not bool(verdict.faults)
-    return "\n".join(f"{fault.where}: {fault.what}" for fault in verdict.faults)
-
-
-def spoil(path: Path, old: bytes, new: bytes) -> None:
-    data = path.read_bytes()
-    assert old in data
-    path.write_bytes(data.replace(old, new, 1))
-
-
-def mend_manifest(folder: Path, **changes: object) -> None:
-    """Make the manifest fit again, as somebody who hides a change would."""
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    if manifest["format"] == 1:
-        manifest["sha256"] = {name: part(folder / name)["sha256"] for name in manifest["sha256"]}
-    else:
-        manifest["files"] = {name: part(folder / name) for name in manifest["files"]}
-        for level, _ in enumerate(manifest["tiles"]):
-            paths = sorted(path for path in (folder / "tile" / str(level)).rglob("*") if path.is_file())
-            manifest["tiles"][level] = part(*paths)
-    manifest.update(changes)
-    manifest["digest"] = digest(manifest)
-    (folder / "manifest.json").write_bytes(canonical(manifest) + b"\n")
-
-
-def part(*paths: Path) -> dict[str, object]:
-    data = b"".join(path.read_bytes() for path in paths)
-    return {"bytes": len(data), "sha256": sha256(data).hexdigest()}
+from tests.unit.audit.packs import KEY, mend_manifest, spoil, words
 
 
 def test_an_honest_pack_of_a_whole_log(pack: Path) -> None:
@@ -95,173 +46,6 @@ def test_the_key_of_the_pack_itself_proves_less(either: Path) -> None:
     verdict = verify_pack(either)
     assert verdict.ok
     assert "compare it" in verdict.unproven[0]
-
-
-# -- parts of a log -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("start", "end"), [(0, 5), (3, 9), (4, 12), (6, 6), (250, 270), (300, 300)])
-def test_a_part_is_proved_by_the_tiles(tmp_path: Path, start: int, end: int) -> None:
-    write_pack(tmp_path / "pack", 300 if end > 12 else 12, start, end)
-    verdict = verify_pack(tmp_path / "pack", KEY)
-    assert (verdict.faults, verdict.entries, verdict.start, verdict.end) == ([], end - start, start, end)
-    path = tmp_path / "pack" / "entries.jsonl"
-    if end - start > 2:
-        found = path.read_bytes().splitlines(keepends=True)
-        path.write_bytes(b"".join([*found[:1], *found[2:]]))
-        mend_manifest(tmp_path / "pack", end=end - 1, count=end - start - 1)
-        assert "entries are missing or out of order before it" in words(tmp_path / "pack")
-
-
-@pytest.mark.parametrize(("start", "end"), [(0, 5), (3, 9), (4, 12)])
-def test_an_old_pack_of_a_part_proves_nothing(tmp_path: Path, start: int, end: int) -> None:
-    write_old_pack(tmp_path / "pack", 12, start, end)
-    assert words(tmp_path / "pack").startswith("checkpoint: signs ")
-
-
-def test_a_filter_leaves_out_and_says_that_nothing_proves_what(tmp_path: Path) -> None:
-    write_pack(tmp_path / "pack", 300, wanted={"prompt_tokens": 7, "action": "completion.create"})
-    mend_manifest(tmp_path / "pack", filter={"action": ["completion.create", "chat.create"], "model": "code"})
-    verdict = verify_pack(tmp_path / "pack", KEY)
-    assert (verdict.faults, verdict.entries, verdict.filtered) == ([], 1, True)
-    assert "cannot show what was left out" in verdict.unproven[0]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "says"),
-    [
-        ({"action": "key.write"}, "its `action` is another"),
-        ({"outcome": ["refused", "cancelled_by_client"]}, "its `outcome` is another"),
-        ({"nothing": ""}, "its `nothing` is another"),
-        ({"index": "3"}, "its `index` is another"),
-        ({"since": 1_763_690_001}, "its `since` is another"),
-        ({"until": 1_763_690_000}, "its `until` is another"),
-        ({"since": "1"}, "its filter says nothing with 'since'"),
-        ({"until": True}, "its filter says nothing with 'until'"),
-        ({"action": []}, "its filter says nothing with 'action'"),
-        ({"action": [1]}, "its filter says nothing with 'action'"),
-        ({"action": 1}, "its filter says nothing with 'action'"),
-        ([], "its filter is no object"),
-    ],
-)
-def test_a_filter_that_lies_is_found(tmp_path: Path, wanted: object, says: str) -> None:
-    write_pack(tmp_path / "pack", 5, wanted={"model": "code"})
-    assert words(tmp_path / "pack") == ""
-    mend_manifest(tmp_path / "pack", filter={"since": 1_763_690_000, "until": 1_763_690_001})
-    assert words(tmp_path / "pack") == ""
-    mend_manifest(tmp_path / "pack", filter=wanted)
-    assert says in words(tmp_path / "pack")
-
-
-def filtered(folder: Path, picked: list[bytes], **changes: object) -> Path:
-    """A pack with a filter that holds these lines of a log of 300."""
-    write_pack(folder, 300, wanted={"model": "nothing has it"})
-    (folder / "entries.jsonl").write_bytes(b"".join(line + b"\n" for line in picked))
-    mend_manifest(folder, filter={"model": "code"}, count=len(picked), **changes)
-    return folder
-
-
-def test_entries_that_match_are_each_proved_at_their_place(tmp_path: Path) -> None:
-    made, _ = lines(300)
-    assert words(filtered(tmp_path / "some", [made[n] for n in (0, 1, 2, 255, 256, 299)])) == ""
-    assert words(filtered(tmp_path / "none", [])) == ""
-    assert "expected 5" in words(filtered(tmp_path / "back", [made[4], made[3]]))
-    assert "was repeated" in words(filtered(tmp_path / "twice", [made[4], made[4]]))
-    assert "its index is 20, expected 5" in words(filtered(tmp_path / "end", [made[4], made[20]], end=10))
-    assert "was repeated" in words(filtered(tmp_path / "start", [made[4]], start=7))
-    forged = made[20].replace(b'"status":200', b'"status":503')
-    assert words(filtered(tmp_path / "forged", [made[4], forged])) == (
-        "entries.jsonl line 2 (entry 20): is not what the log holds at this place: its hash is not the one in the "
-        "tiles"
-    )
-    assert "`prev` is not the hash" in words(filtered(tmp_path / "linked", [forged, made[21]]))
-    broken = words(filtered(tmp_path / "broken", [made[1], b"{}x", made[3]]))
-    assert broken.startswith("entries.jsonl line 2: the line is not JSON")
-
-
-def test_an_entry_without_a_time_matches_no_time(tmp_path: Path) -> None:
-    """The operator can sign such a line too; the schema is not the verifier's to judge, the filter is."""
-    line = Chain().seal({"org": "acme"})
-    tree = Tree()
-    tree.append(line)
-    plan = Plan("acme", SIGNER.checkpoint(ACME, 1, tree.root()), KEY, 0, 1, {"since": 0})
-    with PackWriter(tmp_path / "pack", plan) as pack:
-        pack.write(line + b"\n")
-        pack.write_leaves(leaf_hash(line))
-        pack.finish(1)
-    assert words(tmp_path / "pack").endswith("(entry 0): does not match the filter: its `since` is another")
-
-
-def test_more_lines_than_the_tree_has_leaves(pack: Path) -> None:
-    made, _ = lines(13)
-    (pack / "entries.jsonl").write_bytes(b"".join(line + b"\n" for line in made))
-    mend_manifest(pack)
-    assert "line 13 (entry 12): is beyond the end of the log" in words(pack)
-
-
-# -- tiles ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tiled(tmp_path: Path) -> Path:
-    write_pack(tmp_path / "pack", 600, 0, 2)
-    return tmp_path / "pack"
-
-
-def test_a_tile_that_was_changed_is_found_where_it_is(tiled: Path) -> None:
-    spoiled = bytearray((tiled / "tile/0/001").read_bytes())
-    spoiled[100] ^= 1
-    (tiled / "tile/0/001").write_bytes(spoiled)
-    found = words(tiled)
-    assert "tile/1/000.p/2: does not follow from the tiles below it" in found
-    assert "checkpoint: the entries are not those that were signed: the Merkle root differs" in found
-    assert "tile/0: its SHA-256 is not the one in the manifest: it was changed" in found
-    mend_manifest(tiled)
-    assert "does not follow" in words(tiled)
-    (tiled / "tile/1/000.p/2").write_bytes(bytes(64))
-    assert "does not follow" in words(tiled)
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda f: (f / "tile/0/001").unlink(), "tile/0/001: is missing"),
-        (lambda f: (f / "tile/1/000.p/2").unlink(), "tile/1/000.p/2: is missing"),
-        (lambda f: (f / "tile/0/002.p/88").write_bytes(bytes(32 * 87)), "has not 88 hashes"),
-        (lambda f: (f / "tile/0/000").write_bytes(bytes(8193)), "has not 256 hashes"),
-        (lambda f: (f / "tile/0/003").write_bytes(b""), "tile/0/003: is not part of a pack"),
-        (lambda f: (f / "tile/0/002").write_bytes(b""), "tile/0/002: is not part of a pack"),
-        (lambda f: (f / "tile/0/002.p/89").write_bytes(b""), "tile/0/002.p/89: is not part of a pack"),
-        (lambda f: (f / "tile/0/x000").mkdir(), "tile/0/x000: is not part of a pack"),
-        (lambda f: (f / "tile/2").mkdir(), "tile/2: is not part of a pack"),
-        (lambda f: (f / "tile/entries").mkdir(), "tile/entries: is not part of a pack"),
-        (lambda f: (f / "tile/a/b/c/d/e/f/g/h/i/j/k").mkdir(parents=True), "tile/a/b/c/d/e/f/g/h/i: is not part"),
-        (lambda f: linked(f / "tile/0/000"), "tile/0/000: is not a plain file"),
-        (lambda f: piped(f / "tile/0/000"), "tile/0/000: is not a plain file"),
-        (lambda f: piped(f / "tile/1/000.p/2"), "tile/1/000.p/2: is not a plain file"),
-        (lambda f: linked(f / "tile/1"), "tile/1: is not part of a pack"),
-        (lambda f: linked(f / "tile"), "tile: is not part of a pack"),
-        (lambda f: (f / "witnesses").write_text("quorum none\n"), "witnesses: is not part of a pack"),
-    ],
-)
-def test_the_tiles_are_those_of_the_tree_and_no_others(
-    tiled: Path, change: Callable[[Path], object], says: str
-) -> None:
-    change(tiled)
-    assert says in words(tiled)
-
-
-def piped(path: Path) -> None:
-    """A pipe that nobody writes into: whoever opens it waits for ever."""
-    path.unlink()
-    os.mkfifo(path)
-
-
-def linked(path: Path) -> None:
-    """Out of the pack, with a link in its place."""
-    away = path.parent.parent.parent / "away"
-    path.rename(away)
-    path.symlink_to(away)
 
 
 # -- what was changed -----------------------------------------------------------------------------------------
@@ -310,6 +94,13 @@ def test_a_change_is_found_also_when_the_manifest_hides_it(
     found = words(either)
     assert says in found
     assert ("SHA-256" in found or "the manifest counts" in found) or hidden
+
+
+def test_more_lines_than_the_tree_has_leaves(pack: Path) -> None:
+    made, _ = lines(13)
+    (pack / "entries.jsonl").write_bytes(b"".join(line + b"\n" for line in made))
+    mend_manifest(pack)
+    assert "line 13 (entry 12): is beyond the end of the log" in words(pack)
 
 
 def test_entries_made_anew_do_not_fit_what_was_signed(either: Path) -> None:
