@@ -35,6 +35,9 @@ MOST: Final = 1_000
 MOST_BYTES: Final = 256 * 1024
 GATHER_S: Final = 0.25
 LOOK_S: Final = 0.01
+TURNS: Final = 3
+"""Of the loop, until it knows of a connection that ended while it was busy: it hears of it, reads it, drops it."""
+
 _LEVEL: Final = {Severity.INFORMATIONAL: 6, Severity.LOW: 5, Severity.MEDIUM: 4}
 _UNPRINTABLE: Final = re.compile(r"[^\x21-\x7e]")
 
@@ -70,10 +73,11 @@ class SyslogSender:
                 reader, writer = await self._connected()
                 writer.write(framed)
                 await writer.drain()
-                while not _passed(writer):
-                    if reader.at_eof():
-                        raise SendError("the receiver closed the connection")
+                while _stands(reader, writer):
+                    if _passed(writer):
+                        return 0
                     await asyncio.sleep(LOOK_S)
+                raise SendError("the receiver closed the connection")
         except TimeoutError:
             await self.aclose()
             raise SendError(f"the receiver did not take it in {TIMEOUT_S:g} s") from None
@@ -83,14 +87,13 @@ class SyslogSender:
         except SendError:
             await self.aclose()
             raise
-        return 0
 
     async def alive(self) -> bool:
         if self._connection is None:
             return False
-        reader, writer = self._connection
-        await asyncio.sleep(0)
-        return not reader.at_eof() and not writer.is_closing() and reader.exception() is None
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        return _stands(*self._connection)
 
     async def aclose(self) -> None:
         if self._connection is None:
@@ -168,8 +171,14 @@ class SyslogSender:
         return context
 
 
+def _stands(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Whether neither side has ended it, as far as the loop has heard."""
+    return not reader.at_eof() and not writer.is_closing() and reader.exception() is None
+
+
 def _passed(writer: asyncio.StreamWriter) -> bool:
-    """Whether everything written has been acknowledged by the peer's machine (`SIOCOUTQ`)."""
+    """Whether everything written has been acknowledged by the peer's machine (`SIOCOUTQ`). Of a connection that
+    `_stands`: one that has ended has no socket any more."""
     transport = writer.transport
     if transport.get_write_buffer_size():
         return False

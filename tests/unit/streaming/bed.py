@@ -143,7 +143,7 @@ class Bed:
     async def failing(self, words: str, org: OrgId = ACME) -> StreamPlace:
         """Until the stream says so."""
         found = await self.place(org)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while words not in found.failure:
                 await asyncio.sleep(0.02)
                 found = await self.place(org)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import ssl
+import struct
+import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -26,13 +31,16 @@ from tests.kit.wait import eventually
 from tests.unit.streaming.bed import LOOPBACK, Bed, open_bed
 
 INDEX = re.compile(r' index="(\d+)"')
+SETTLE_S = 0.3
+SLOW_S = 5.0
+"""Where a receiver closes a connection without having kept what it was sent: it may need a while for that."""
 
 
 @pytest.fixture
 async def bed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bed]:
     monkeypatch.setattr(gateway.streaming.stream, "FIRST_PAUSE_S", 0.05)
     monkeypatch.setattr(gateway.streaming.stream, "LAST_PAUSE_S", 0.2)
-    monkeypatch.setattr(gateway.streaming.stream, "SETTLE_S", 0.3)
+    monkeypatch.setattr(gateway.streaming.stream, "SETTLE_S", SETTLE_S)
     monkeypatch.setattr(SyslogSender, "gather_s", 0.0)
     monkeypatch.setattr(SyslogSender, "most", 100)
     async with open_bed(tmp_path) as made:
@@ -92,14 +100,16 @@ async def test_a_receiver_that_is_down_for_a_thousand_entries_gets_all_of_them_i
 
 
 async def test_a_receiver_that_is_killed_gets_again_what_it_may_have_lost(
-    bed: Bed, rsyslog: Rsyslog, pki: Pki
+    bed: Bed, rsyslog: Rsyslog, pki: Pki, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(gateway.streaming.stream, "SETTLE_S", SLOW_S)
     rsyslog.start()
     await bed.add(StreamKind.SYSLOG, rsyslog.url, ca_pem=pki.ca_pem)
     bed.run()
     await bed.log(500)
     await eventually(lambda: len(received(rsyslog)) > 0, "it is under way")
     rsyslog.stop(kill=True)
+    monkeypatch.setattr(gateway.streaming.stream, "SETTLE_S", SETTLE_S)
     await bed.log(500)
     rsyslog.start()
     await bed.reached(1_000)
@@ -119,7 +129,10 @@ async def test_after_a_kill_of_the_gateway_the_rest_follows(bed: Bed, rsyslog: R
     await eventually(lambda: each_once(received(rsyslog)) == list(range(200)), "the rest, in order")
 
 
-async def test_rsyslog_may_ask_who_calls(bed: Bed, tmp_path: Path, pki: Pki) -> None:
+async def test_rsyslog_may_ask_who_calls(
+    bed: Bed, tmp_path: Path, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.streaming.stream, "SETTLE_S", SLOW_S)
     demanding = Demanding(tmp_path, pki)
     rsyslog = Rsyslog(tmp_path / "strict", pki, tmp_path / "clients-ca.pem")
     rsyslog.start()
@@ -129,6 +142,7 @@ async def test_rsyslog_may_ask_who_calls(bed: Bed, tmp_path: Path, pki: Pki) -> 
         bed.run()
         await bed.failing("the receiver")
         assert (await bed.place()).position == 0
+        monkeypatch.setattr(gateway.streaming.stream, "SETTLE_S", SETTLE_S)
         pair = issue(demanding.ca)
         await bed.secrets.put(ACME, "siem", Secret(pair.certificate_pem() + pair.key_pem()))
         await bed.change(stream, secret_version=1)
@@ -221,6 +235,38 @@ async def test_a_connection_that_broke_is_said_before_more_is_sent() -> None:
         await made.send(batch(StreamFormat.SYSLOG))
     server.close()
     await server.wait_closed()
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+async def test_a_connection_that_breaks_before_all_of_it_is_taken_is_said(scheme: str, pki: Pki) -> None:
+    with hanging_up(pki.server_context() if scheme == "tls" else None) as port:
+        made = sender(f"{scheme}://127.0.0.1:{port}", ca_pem=pki.ca_pem)
+        with pytest.raises(SendError, match=r"the receiver closed the connection|broke"):
+            await made.send(batch(StreamFormat.SYSLOG, 100))
+    assert not await made.alive()
+
+
+@contextmanager
+def hanging_up(context: ssl.SSLContext | None) -> Iterator[int]:
+    """The port of a server that has room for little, begins to read, and resets the connection."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+    listening.bind(("127.0.0.1", 0))
+    listening.listen()
+    listening.settimeout(60)
+
+    def serve() -> None:
+        caller, _ = listening.accept()
+        caller.settimeout(60)
+        with caller if context is None else context.wrap_socket(caller, server_side=True) as inside:
+            assert inside.recv(1)
+            inside.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    with listening:
+        yield listening.getsockname()[1]
+        thread.join()
 
 
 @pytest.mark.parametrize(
