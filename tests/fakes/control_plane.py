@@ -187,8 +187,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("content-length", str(len(raw)))
         self.end_headers()
         if status == 200 and self.plane.cuts and more.get("content-type") in _DOWNLOADS:
-            raw = raw[: self.plane.cuts.pop(0)]
-            self.close_connection = True
+            cut = self.plane.cuts.pop(0)
+            # Who has a whole answer may ask again on this connection: it is not closed then.
+            self.close_connection |= cut < len(raw)
+            raw = raw[:cut]
         if status != 204:
             self.wfile.write(raw)
 
