@@ -21,9 +21,12 @@ def test_rotations_under_load_cost_no_request(backend: str, tmp_path: Path) -> N
         owner = gateway.owner()
         figures = asyncio.run(rotate_under_load(gateway, owner, backend, 400))
         exported = gateway.http.get(gateway.admin_url + "/metrics").text
-    assert figures.faults == []
-    assert (figures.rotations, figures.turned_away, figures.rolled_back) == (2, 1, 1)
-    for outcome, count in (("rotated", 3), ("rolled_back", 1), ("not_taken", 1)):
+    assert figures.statuses == {"200": figures.requests}
+    assert figures.retried, "no request met a dead key"
+    rounds = figures.turned_away  # on a fast machine 400 completions are served while the first lasts
+    assert rounds
+    assert (figures.rotations, figures.rolled_back) == (2 * rounds, rounds)
+    for outcome, count in (("rotated", 3 * rounds), ("rolled_back", rounds), ("not_taken", rounds)):
         (line,) = [text for text in exported.splitlines() if f'outcome="{outcome}"}}' in text]
         assert line.startswith("orgate_key_rotations_total")
         assert line.endswith(f" {count}")
