@@ -10,6 +10,7 @@ from pathlib import Path
 from socketserver import StreamRequestHandler
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.kit.certs import Pki, make_pki
 from tests.kit.marker import MARKER
@@ -20,6 +21,10 @@ from tests.kit.upstream import RecordingUpstream
 for number, meaning in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, meaning)
+
+# What a slow machine takes longer for is no fault: no example has a deadline, and making them may take a while.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.hookimpl(optionalhook=True)
