@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.limits.awaylog import QUIET_S
 from tests.integration.gateway.test_live_changes import part
 from tests.kit.certs import make_pki
 from tests.kit.gateway import RunningGateway, Session
@@ -61,8 +63,11 @@ def ready(owner: Session) -> dict[str, Any]:
 
 
 def test_each_limit_says_what_holds_while_the_owner_hangs(owner: Session) -> None:
-    assert [ask(owner, mode) for mode in ("local", "deny", "allow")] == [200] * 3
-    assert "degraded" not in ready(owner)
+    begun = time.monotonic()
+    # Busy for half a second, the owner is as good as away: that passes.
+    for mode in ("local", "deny", "allow"):
+        until(lambda: ask(owner, mode) == 200, f"{mode} is served")  # noqa: B023 - called before the next
+    until(lambda: "degraded" not in ready(owner), "the owner is asked")
     control = part(owner.gateway, "control")
     os.kill(control, signal.SIGSTOP)
     try:
@@ -78,9 +83,8 @@ def test_each_limit_says_what_holds_while_the_owner_hangs(owner: Session) -> Non
         os.kill(control, signal.SIGCONT)
     until(lambda: "degraded" not in ready(owner) and ask(owner, "deny") in (200, 429), "all is as before")
     said = owner.gateway.log.read_text()
-    assert 1 <= said.count("the store cannot be asked") <= 4, (
-        said
-    )  # a line for each worker, and not for each request
+    # A line for each worker in so long, and not for each request.
+    assert 1 <= said.count("the store cannot be asked") <= 2 * (2 + (time.monotonic() - begun) // QUIET_S), said
     usage = owner.admin("GET", "/admin/v1/orgs/acme/limits/allow/usage").json()
     assert "allow" in str(usage)
 
