@@ -24,10 +24,10 @@ from gateway.secrets.masterkey import create_master_key, read_master_key
 from gateway.secrets.sealed import SealedFile
 from gateway.settings import Settings, SettingsError, validated
 from policies.facts import Role
+from tenants.fieldrules import is_dns_name
 from tenants.ids import PLATFORM, MemberId, OrgId, new_member_id, org_id
 from tenants.models import Member, Org
 from tenants.store import Actor, AlreadyExistsError, OrgStore
-from tenants.validate import is_dns_name
 
 SETTINGS_NAME = "orgate.toml"
 

@@ -13,9 +13,11 @@ from typing import Final
 from msgspec import Struct
 
 from tenants.amounts import dollars
+from tenants.fieldrules import Fault
 from tenants.ids import OrgId
+from tenants.limitrules import MAX_FINE
 from tenants.models import Price
-from tenants.validate import MAX_FINE, Fault, validate
+from tenants.validate import validate
 
 MAX_PRICES: Final = 2_000
 """Models of one table: every worker holds all of them."""

@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from gateway.exchange import Credential
 from gateway.secret import Secret
+from tenants.fieldrules import is_certificates
 from tenants.models import CredentialKind
-from tenants.validate import is_certificates
 
 LONGEST: Final = 8192
 """Characters of a key, whatever its kind."""

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from msgspec import Struct, structs
 
 from policies.facts import Action, Role
+from tenants.fieldrules import is_dns_name
 from tenants.ids import MemberId
 from tenants.models import LimitScope, LimitUnit, Revocation, State, WireProtocol
-from tenants.validate import is_dns_name, validate
+from tenants.validate import validate
 from tests.contract.control_store import limit, member, model, org, rule, upstream
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
