@@ -51,8 +51,6 @@ class Intents:
 
     def __init__(self, folder: Path, disk: Disk) -> None:
         """Make the file in `folder`, which is there. Raises OSError."""
-        self.doubtful = False
-        """Whether the disk refused something, so that the file may not hold what it should: `wipe` mends it."""
         self.stale = False
         """Whether intents may stand in the file whose slots are free."""
         self.base = 0
@@ -66,6 +64,9 @@ class Intents:
         self._places: dict[int, int] = {}  # number → slot, of the intents that are open
         self._settled: deque[tuple[int, int]] = deque()  # receipts that may not be synced yet, and their slots
         self._dirty = False
+        self._faults = 0  # what the disk refused the loop,
+        self._syncs_failed = 0  # and what `sync`,
+        self._mended = (0, 0)  # and of both how many the file was written afresh after
         self._synced = threading.Lock()
         self._waiters: list[asyncio.Future[None]] = []
         self._group: asyncio.Task[None] | None = None
@@ -77,6 +78,11 @@ class Intents:
             os.close(self._fd)
             (folder / NAME).unlink()
             raise
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the disk refused something, so that the file may not hold what it should: `wipe` mends it."""
+        return self._mended != (self._faults, self._syncs_failed)
 
     def make_room(self) -> None:
         """Have a slot for the next `put`. Raises `FullError`, OSError (ENOSPC)."""
@@ -121,17 +127,24 @@ class Intents:
     def wipe(self) -> None:
         """Leave the intents that are open and nothing of others.
 
-        Nothing to do is done fast. Raises OSError. Durable with the next `sync`.
+        Nothing to do is done fast. Raises OSError. Durable with the next `sync`; one that fails meanwhile, in its
+        thread, leaves it in doubt.
         """
         if not (self.stale or self.doubtful):
             return
-        data = bytearray((self._used - 1) * INTENT_MAX)
+        faults = self._faults, self._syncs_failed
+        # Zeros that were written before, and dropped by a sync that failed, are written again.
+        used = self._slots if self.doubtful else self._used
+        data = bytearray((used - 1) * INTENT_MAX)
         for slot, image in self._images.items():
             data[(slot - 1) * INTENT_MAX : slot * INTENT_MAX] = image
         self.stale = True
-        self._dirty = True
-        self._disk.write(self._fd, bytes(data), INTENT_MAX)
-        self.stale = self.doubtful = False
+        try:
+            self._disk.write(self._fd, bytes(data), INTENT_MAX)
+        finally:
+            self._dirty = True
+        self.stale = False
+        self._mended = faults
         self._used = max(self._images, default=0) + 1
 
     def reach(self, base: int) -> None:
@@ -155,7 +168,7 @@ class Intents:
             try:
                 self._disk.sync(self._fd)
             except OSError:
-                self.doubtful = True
+                self._syncs_failed += 1
                 raise
 
     async def secure(self) -> None:
@@ -194,12 +207,13 @@ class Intents:
         self._group = None
 
     def _write(self, slot: int) -> None:
-        self._dirty = True
         try:
             self._disk.write(self._fd, self._images[slot], slot * INTENT_MAX)
         except OSError:
-            self.doubtful = True
+            self._faults += 1
             raise
+        finally:
+            self._dirty = True  # said before, a sync that ends before the write would take it back
 
     def _grow(self) -> None:
         """More slots, written and synced: a sync of one of them has no allocation to make durable. Rare."""
@@ -208,7 +222,11 @@ class Intents:
         begin = self._slots if self._slots > 1 else 0
         self._disk.allocate(self._fd, (self._slots + SLOTS) * INTENT_MAX)
         self._disk.write(self._fd, bytes((self._slots + SLOTS - begin) * INTENT_MAX), begin * INTENT_MAX)
-        self._disk.sync(self._fd)
+        try:
+            self._disk.sync(self._fd)
+        except OSError:
+            self._faults += 1  # it was everybody's
+            raise
         self._free += reversed(range(self._slots, self._slots + SLOTS))
         self._slots += SLOTS
 

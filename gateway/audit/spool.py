@@ -89,6 +89,7 @@ class Spool:
         self._fault_seq = 0
         self._written = asyncio.Event()
         self._unsynced: set[Segment] = set()
+        self._doubtful: set[Segment] = set()  # a sync of them failed: they may have gaps, whatever later ones say
         self._stopping = False
         self._segments.append(self._allocate())
         self._intents = Intents(self._folder, self._disk)
@@ -120,6 +121,8 @@ class Spool:
         except FullError:
             raise UnavailableError("the audit log's spool is full", retry_after_s=5) from None
         except OSError as error:
+            if self._intents.doubtful:
+                raise self._failed(error) from None
             raise UnavailableError(
                 f"the audit log has no reserve on disk ({error.strerror})", retry_after_s=5
             ) from None
@@ -245,7 +248,9 @@ class Spool:
 
     async def _sync(self) -> None:
         """One sync for all records of a group. When it fails its pages are in doubt, and a later success says
-        nothing of them: `admit` refuses until the sequencer has acknowledged every record until now."""
+        nothing of them: `admit` refuses until the sequencer has acknowledged every record until now. Nor does it
+        of what stands behind them, which recovery may not get to: for as long as such a segment is in use,
+        receipts have their intents until they are entries."""
         unsynced, self._unsynced = self._unsynced, set()
         settled = self._seq
         try:
@@ -254,9 +259,10 @@ class Spool:
             await asyncio.to_thread(self._write_back, tuple(self._segments), tuple(unsynced))
         except OSError as error:
             self._unsynced |= unsynced
+            self._doubtful |= unsynced
             self._fail(error)
         else:
-            self._intents.free(settled)
+            self._intents.free(self._acked if self._doubtful else settled)
 
     def _write_back(self, segments: tuple[Segment, ...], unsynced: tuple[Segment, ...]) -> None:
         """In a thread; the loop removes no segment meanwhile, and only adds to `_stuck` and behind `segments`."""
@@ -323,8 +329,10 @@ class Spool:
             self._fail(error)
             return
         for _ in range(behind):
-            self._unsynced.discard(self._segments[0])
-            self._segments.popleft().remove()
+            segment = self._segments.popleft()
+            self._unsynced.discard(segment)
+            self._doubtful.discard(segment)
+            segment.remove()
             self._at -= 1
         if not self.pending and not self._stuck and self._segments[0].end:
             self._begin_anew()
@@ -338,6 +346,7 @@ class Spool:
             # New records go to the front all the same: behind a wiped one recovery would not find them.
             log.warning("audit spool: what was sent cannot be wiped (%s)", error.strerror)
         self._unsynced.add(segment)
+        self._doubtful.discard(segment)
         segment.end = segment.read = 0
         self._recent.clear()
         self._recent_bytes = 0
