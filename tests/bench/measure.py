@@ -38,8 +38,8 @@ class Size(NamedTuple):
     requests: int
     cancel_seconds: float
     cancel_rate: float
-    limit_rounds: int = 40
-    limit_seconds: float = 0.5
+    limit_rounds: int = 80
+    limit_seconds: float = 0.3
 
 
 FULL = Size(rounds=3, seconds=3, latency_rounds=9, requests=500, cancel_seconds=4, cancel_rate=100)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.bench.limits import LimitsCost, interval
+from tests.bench.limits import LimitsCost
 from tests.bench.limits import found as limits_found
 from tests.bench.measure import Added, CpuRow, Results, cancel_quantile
 from tests.bench.processes import core_busy_s, parse_stat, pinned, threads_cpu_s, tree_cpu_s
@@ -184,26 +184,38 @@ def test_the_redis_that_counts_limits_is_shown_apart() -> None:
     assert "on the other core, µs a request: json 2.5" in console.export_text()
 
 
-def test_what_limits_add_is_the_median_of_the_turns_beyond_both_without() -> None:
-    turns = [
-        {"limited": 120.0 + n + moment, "free": 100.0 + moment, "control": 102.0 + moment, "evalsha": 60.0 + n}
-        for n, moment in enumerate((0, 50, -30, 7, 90))  # the machine's, the same for all in one turn
-    ]
-    cost = limits_found(turns)
-    assert (cost.busy, cost.control, cost.evalsha) == (21.0, 2.0, 62.0)
-    assert cost.spread == 2.0
-    assert cost.times == 62 / 21
+def limit_turns(*noise: float) -> list[dict[str, float]]:
+    """Limits cost 20 and the control 2 in each turn; to one of the three in turn the machine adds its noise."""
+    own = {"free": 100.0, "limited": 121.0, "control": 102.0}
+    turns = []
+    for n, much in enumerate(noise):
+        unlucky = list(own)[n % 3]
+        turns.append({**own, unlucky: own[unlucky] + much, "evalsha": 60.0 + n % 2})
+    return turns
 
 
-@pytest.mark.parametrize(("count", "places"), [(1, (0, 0)), (5, (0, 4)), (20, (5, 14)), (60, (21, 38))])
-def test_the_interval_of_a_median(count: int, places: tuple[int, int]) -> None:
-    assert interval(count) == places
+def test_what_limits_add_is_told_by_those_spells_that_the_machine_left_alone() -> None:
+    cost = limits_found(limit_turns(90, 300, 40, 80, 20, 500))
+    assert (cost.busy, cost.control, cost.whole, cost.evalsha) == (20.0, 2.0, 100.0, 60.0)
+    assert (cost.usual, cost.times) == (20.0, 3.0)
+
+
+def test_how_far_what_limits_add_may_be_off() -> None:
+    def turns(*noise: float) -> list[dict[str, float]]:
+        return [
+            {**turn, "limited": 121 + much} for turn, much in zip(limit_turns(*[0] * 30), noise * 10, strict=True)
+        ]
+
+    still, noisy, again = (limits_found(turns(*noise)) for noise in ((0, 0, 0), (0, 10, 20), (0, 10, 20)))
+    assert still.spread == 0
+    assert noisy.spread == 5  # the quartile is among those of 0 or of 10, as the draw has it
+    assert noisy == again
 
 
 def test_what_limits_add_is_shown_beside_one_evalsha() -> None:
     found = results()
     assert "limits_busy_us" not in json.loads(summary(found))
-    found.limits = LimitsCost(busy=12.5, spread=0.5, control=-1.0, whole=120.0, evalsha=75.0)
+    found.limits = LimitsCost(busy=12.5, spread=0.5, control=-1.0, whole=120.0, evalsha=75.0, usual=13.0)
     figures = json.loads(summary(found))
     assert (figures["limits_busy_us"], figures["limits_control_us"], figures["limits_evalsha_x"]) == (12.5, -1, 6)
     console = Console(width=120, record=True, file=io.StringIO())

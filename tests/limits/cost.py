@@ -21,8 +21,9 @@ BUSY_US = 15.0
 WORDS = Words(
     "What two busy limits cost the gateway, in µs of CPU a request",
     {
-        "busy_us": "half of either is used: claims, reservation, headers, settlement, messages",
+        "busy_us": "half of either is used: claims, reservation, headers, settlement, messages; first quartiles",
         "spread_us": "with 95 % it is not farther off than this",
+        "usual_us": "the same by the medians, in which more of what else the machine does is",
         "control_us": "what an organization without limits seems to cost more than another without",
         "whole_us": "a request that no limit applies to",
         "evalsha_us": "the client alone of a gateway that asks Redis for each request: one EVALSHA",
@@ -40,7 +41,7 @@ class Spells(Struct, frozen=True):
     judged: bool = True
 
 
-FULL = Spells(rounds=60, seconds=0.5)
+FULL = Spells(rounds=200, seconds=0.3)
 SMALL = Spells(rounds=5, seconds=0.2, judged=False)
 
 
@@ -64,6 +65,7 @@ def judge(cost: LimitsCost, *, judged: bool = True) -> Verdict:
         {
             "busy_us": round(cost.busy, 1),
             "spread_us": round(cost.spread, 1),
+            "usual_us": round(cost.usual, 1),
             "control_us": round(cost.control, 1),
             "whole_us": round(cost.whole, 1),
             "evalsha_us": round(cost.evalsha, 1),

@@ -62,7 +62,7 @@ def test_books_of_a_killed_worker_that_are_wrong(verdict: Verdict, words: str) -
     assert any(words in fault for fault in verdict.faults), verdict.faults
 
 
-COST = LimitsCost(busy=12.34, spread=1.0, control=-0.5, whole=120.0, evalsha=61.7)
+COST = LimitsCost(busy=12.34, spread=1.0, control=-0.5, whole=120.0, evalsha=61.7, usual=13.0)
 
 
 def test_a_cost_beyond_the_bar() -> None:
@@ -71,6 +71,7 @@ def test_a_cost_beyond_the_bar() -> None:
     assert fair.figures == {
         "busy_us": 12.3,
         "spread_us": 1.0,
+        "usual_us": 13.0,
         "control_us": -0.5,
         "whole_us": 120.0,
         "evalsha_us": 61.7,
