@@ -5,6 +5,8 @@ Made once for many requests. What each of them would look up or work out again i
 
 from __future__ import annotations
 
+from typing import NamedTuple, NewType
+
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
@@ -12,12 +14,12 @@ from tenants.amounts import dollars
 from tenants.ids import OrgId
 from tenants.models import LimitUnit, OnEnd, OnOutage
 
-Key = tuple[OrgId, str, str, int, str]
-"""A bucket's: organization, limit, subject, begin of its window, unit. (Its value: an enum's member is hashed by a
-function in Python.)"""
+Key = NewType("Key", str)
+"""A bucket's: organization, limit, subject, begin of its window and unit, spelt out. As a text, which keeps its
+hash: a tuple's is worked out at each look."""
 
 
-class Words(Struct, frozen=True):
+class Words(NamedTuple):
     """What headers say of a quota (OpenAI API reference, "Rate limits"). `limit`: name and value; `remaining` and
     `reset` are names. `bit` stands for the unit where that is counted in whole numbers and the bucket refills, and
     nothing else is to be said of it; else 0. `cap`: of a full bucket."""
@@ -57,13 +59,14 @@ class Quota(Struct, frozen=True):
     on_outage: OnOutage = OnOutage.LOCAL
     on_end: OnEnd = OnEnd.FINISH
     notify_at: int = 0
-    key: Key = ("", "", "", 0, "")  # type: ignore[assignment]
+    key: Key = Key("")
     metered: bool = False
     words: Words = _UNSAID
 
     def __post_init__(self) -> None:
         unit = self.unit
-        force_setattr(self, "key", (self.org, self.limit, self.subject, self.starts_s, unit.value))
+        parts = self.org, self.limit, self.subject, self.starts_s, unit.value
+        force_setattr(self, "key", Key(repr(parts)))
         force_setattr(self, "metered", unit is not LimitUnit.REQUESTS and unit is not LimitUnit.CONCURRENCY)
         force_setattr(self, "words", _words(self))
 

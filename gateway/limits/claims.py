@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gateway.errors import PriceUnknownError
-from gateway.exchange import LIMITS_MAX, Claim, Permit
+from gateway.exchange import LIMITS_MAX, Claim, Permit, Principal
 from gateway.limits.refusal import OF_PLATFORM
 from gateway.limits.tokens import MOST, Tokens
 from gateway.limits.windows import window_at
 from gateway.quota import Quota
 from policies.facts import Action
 from tenants.ids import PLATFORM, OrgId
-from tenants.models import Limit, LimitScope, LimitUnit, OnEnd, Price
+from tenants.models import Limit, LimitScope, LimitUnit, ModelAlias, OnEnd, Price
 from tenants.snapshot import Tenant
 
 if TYPE_CHECKING:
@@ -121,13 +121,15 @@ class _Org:
     """What is ready for one organization's callers, as long as nothing has changed and no window has ended.
     `quotas`: what several of them share is one object, so that nobody has to compare it."""
 
-    __slots__ = ("callers", "ends_s", "platform", "quotas", "tenant")
+    __slots__ = ("callers", "ends_s", "lately", "platform", "quotas", "tenant")
 
     def __init__(self, tenant: Tenant, platform: Tenant | None) -> None:
         self.tenant = tenant
         self.platform = platform
         self.ends_s: int | None = None
         self.callers: dict[Who, CallerLimits] = {}
+        # By the principal's `id`: one object for a token, and for what else `who` has there is nothing to hash.
+        self.lately: dict[int, tuple[Principal, ModelAlias, CallerLimits]] = {}
         self.quotas: dict[Key, Quota] = {}
 
     def ready(self, permit: Permit, now_s: float) -> CallerLimits:
@@ -158,14 +160,21 @@ def limits_for(permit: Permit, platform: Tenant | None, now: Callable[[], float]
         if len(_ready) >= REMEMBERED:
             _ready.clear()
         org = _ready[tenant.id] = _Org(tenant, platform)
-    principal = permit.principal
-    who = principal.member, permit.alias.name, principal.client, principal.teams
+    principal, alias = permit.principal, permit.alias
+    lately = org.lately.get(id(principal))
+    if lately is not None and lately[0] is principal and lately[1] is alias:
+        return lately[2]
+    who = principal.member, alias.name, principal.client, principal.teams
     caller = org.callers.get(who)
     if caller is None:
         if len(org.callers) >= REMEMBERED:
             org.callers.clear()
             org.quotas.clear()
+            org.lately.clear()
         caller = org.callers[who] = org.ready(permit, now())
+    if len(org.lately) >= REMEMBERED:
+        org.lately.clear()
+    org.lately[id(principal)] = principal, alias, caller
     return caller
 
 

@@ -118,8 +118,9 @@ class SlicedLimits:
         return SlicedHold(self, wanted, at, [bucket.left + bucket.avail for bucket in at], list(units))
 
     def take(self, claims: tuple[Claim, ...]) -> Hold | None:
-        found = self._spend(claims)
-        return None if found is None else SlicedHold(self, claims, found, [b.left + b.avail for b in found])
+        left: list[int] = []
+        found = self._spend(claims, left)
+        return None if found is None else SlicedHold(self, claims, found, left)
 
     async def run(self) -> None:
         """Return what is not used, renew leases, ask a store that is away; until cancelled."""
@@ -266,8 +267,8 @@ class SlicedLimits:
             # request, of which the collector frees twenty thousand parts at once while everybody waits.
             del future
 
-    def _spend(self, claims: tuple[Claim, ...]) -> list[Bucket] | None:
-        """All of `claims` out of the slices, or nothing."""
+    def _spend(self, claims: tuple[Claim, ...], left: list[int] | None = None) -> list[Bucket] | None:
+        """All of `claims` out of the slices, or nothing. `left`: gets what each claim's bucket has left then."""
         buckets = self._buckets
         found = []
         for claim in claims:
@@ -291,6 +292,8 @@ class SlicedLimits:
                 bucket.open += cost
                 if bucket.slots and avail < bucket.spare:
                     bucket.spare = avail
+            if left is not None:
+                left.append(bucket.left + avail)
             if avail < bucket.low:
                 bucket.low = -1
                 session = self._sessions[quota.org]

@@ -160,7 +160,8 @@ class Tokens:
         octets, known = _measured(call, SAMPLE if roughly else 0)
         if not octets:
             return known
-        model = self._models.get(_key(permit)) or self._model(permit)
+        key = permit.tenant.id, permit.alias.model, call.task._value_
+        model = self._models.get(key) or self._model(permit)
         reported = model.reported
         if reported.times >= EXACT:
             return known - (-octets * reported.tokens // reported.seen)
@@ -223,9 +224,9 @@ def _measured(call: Call, least: int = 0) -> tuple[int, int]:
     fields = call.fields
     chat = call.task is _CHAT
     for name in _TEXT[call.task._value_]:
-        if name not in fields:
+        raw = fields.get(name)
+        if raw is None:
             continue
-        raw = fields[name]
         size = len(raw)
         if chat:
             if size > least and name == "messages" and (size > LOOKED_INTO or _in_parts(raw)):

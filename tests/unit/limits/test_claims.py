@@ -311,6 +311,25 @@ def test_what_is_ready_is_not_made_again() -> None:
     assert found(asked) is found(asked, now_s=NOW + 1)
 
 
+def test_one_token_asks_now_this_model_and_then_another() -> None:
+    asked = permit(limit(LimitScope.MODEL))
+    other = structs.replace(asked, alias=structs.replace(asked.alias, name="other"))
+    for _ in range(2):
+        assert [c.quota.subject for c in found(asked)] == [asked.alias.name]
+        assert [c.quota.subject for c in found(other)] == ["other"]
+
+
+def test_tokens_of_one_member_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REMEMBERED", 3)
+    monkeypatch.setattr(module, "_ready", {})
+    first = permit(limit(LimitScope.MEMBER))
+    asked = [
+        structs.replace(first, principal=structs.replace(first.principal, token_id=f"t{n}")) for n in range(10)
+    ]
+    assert len({id(found(each)) for each in asked}) == 1
+    assert len(module._ready[ACME].lately) <= 3
+
+
 def test_what_callers_share_is_one_object() -> None:
     first = permit(limit(LimitScope.ORG), limit(LimitScope.MEMBER))
     other = structs.replace(first, principal=structs.replace(first.principal, member="mem_2"))
@@ -385,3 +404,17 @@ def test_the_platforms_own_people_are_not_limited_twice() -> None:
 )
 def test_an_origin_is_spelt_in_one_way(url: str, origin: str) -> None:
     assert origin_of(url) == origin
+
+
+def test_no_bucket_has_the_key_of_another() -> None:
+    """Whatever stands in names and subjects: no separator can be written into them."""
+    texts = ("", "a", "a'", "a', 'b", "b", "a\n", '"', "\\", "0", "', '', 0, '")
+    made = [
+        Quota(OrgId(org), name, "org", subject, unit, 9, 9, 60, starts_s=starts)
+        for org in texts
+        for name in texts
+        for subject in texts
+        for unit in (LimitUnit.REQUESTS, LimitUnit.TOKENS)
+        for starts in (0, 1)
+    ]
+    assert len({quota.key for quota in made}) == len(made)
