@@ -25,6 +25,7 @@ from gateway.upstream.frames import (
     Setting,
     unpack_head,
 )
+from gateway.upstream.letgo import LetGo
 from gateway.upstream.noise import Noise
 
 CONNECTION_WINDOW = 16 * 1024 * 1024
@@ -38,9 +39,6 @@ LAST_STREAM_ID = 2**31 - 1
 FRAME_SIZE = 65_536
 """The longest DATA frame sent, whatever the peer takes: uploads of one connection take turns by frames."""
 
-RESETS_KEPT = 1_000
-"""Streams we have reset of which late frames are told from breaches. What is older gets the benefit of doubt."""
-LATE_HEADS = 4
 CREDIT_PIECE = 1_024
 """Window updates below this count as noise in full, like any frame that says nothing."""
 
@@ -87,12 +85,9 @@ class Engine:
         self._block: list[bytes] = []
         self._block_of: tuple[int, int] | None = None  # (stream id, flags) of a block that is not complete
         self._block_size = 0
-        self._reset: dict[int, int] = {}
-        """Streams that we reset → heads that came late; oldest first."""
+        self._let_go = LetGo()
         self.resets = 0
         """RST_STREAM frames sent: peers bound them for each connection."""
-        self._forgotten = 0
-        """The highest stream id that was dropped from `_reset`."""
         self._noise = Noise(now)
         self._now = now
 
@@ -160,13 +155,13 @@ class Engine:
         self.uploads.pop(channel.id, None)
         self.out.append(frames.rst_stream(channel.id, code))
         self.resets += 1
-        self._expect_late_frames(channel)
+        self._let_go.add(channel.id)
 
     def forget(self, channel: Channel) -> None:
         """Let go of a stream without a word: the peer has said that it will not process it, or is gone."""
         self.channels.pop(channel.id, None)
         self.uploads.pop(channel.id, None)
-        self._expect_late_frames(channel)
+        self._let_go.add(channel.id)
 
     def give_credit(self, channel: Channel, size: int) -> None:
         """The peer may send `size` bytes more on this stream."""
@@ -450,24 +445,8 @@ class Engine:
     def _late(self, stream_id: int, *, heads: int = 0) -> None:
         """DATA or a head on a stream that is over. After our reset it is only late, and ignored (section 5.1)."""
         self._opened(stream_id)
-        before = self._reset.get(stream_id)
-        if before is not None:
-            if heads:
-                self._reset[stream_id] = before + heads
-                if before >= LATE_HEADS:
-                    self._noise.add(10.0, self._now)
-        elif stream_id > self._forgotten:
-            raise Http2Error(Code.STREAM_CLOSED, "more on a stream that the peer had ended")
-        else:
-            self._noise.add(float(heads), self._now)
-
-    def _expect_late_frames(self, channel: Channel) -> None:
-        resets = self._reset
-        resets[channel.id] = 0
-        if len(resets) > RESETS_KEPT:
-            oldest = next(iter(resets))
-            del resets[oldest]
-            self._forgotten = max(self._forgotten, oldest)
+        if noise := self._let_go.late(stream_id, heads):
+            self._noise.add(noise, self._now)
 
     def _opened(self, stream_id: int) -> None:
         if not stream_id & 1 or stream_id >= self._next_id:

@@ -7,15 +7,9 @@ from typing import Any
 
 import pytest
 
-from gateway.upstream import frames, noise
+from gateway.upstream import frames, letgo, noise
 from gateway.upstream.channel import STREAM_WINDOW, Channel, Kind
-from gateway.upstream.engine import (
-    CONNECTION_WINDOW,
-    CONTINUATION_LIMIT,
-    HEADER_LIST_LIMIT,
-    RESETS_KEPT,
-    Engine,
-)
+from gateway.upstream.engine import CONNECTION_WINDOW, CONTINUATION_LIMIT, HEADER_LIST_LIMIT, Engine
 from gateway.upstream.fields import EMPTY_TABLE, encode
 from gateway.upstream.frames import ACK, END_HEADERS, END_STREAM, PADDED, Code, Setting, frame
 
@@ -307,9 +301,9 @@ def test_late_frames_are_ignored_and_keep_hpack_in_step() -> None:
 def test_a_reset_long_ago_gets_the_benefit_of_doubt() -> None:
     talk = Talk()
     first = talk.open()
-    for channel in [first, *(talk.open() for _ in range(RESETS_KEPT + 5))]:
+    for channel in [first, *(talk.open() for _ in range(letgo.KEPT + 5))]:
         talk.engine.reset(channel, Code.CANCEL)
-    assert len(talk.engine._reset) == RESETS_KEPT
+    assert len(talk.engine._let_go) == letgo.KEPT
     assert talk.hear(data(first.id, b"very late")) == []
 
 
