@@ -88,7 +88,7 @@ class Account:
         if session.answer is not None and session.seq == ask.seq:
             return session.answer
         session.seq = ask.seq
-        rebuilt = ask.seq == 1 and ask.epoch not in ("", self.epoch)
+        rebuilt = ask.rebuilds or (ask.seq == 1 and ask.epoch not in ("", self.epoch))
         buckets = [self._apply(session.id, part, now, rebuilt=rebuilt) for part in ask.parts]
         refused: set[int] = set()
         results = tuple([_judge(session.id, wishes, buckets, refused, now) for wishes in ask.requests])

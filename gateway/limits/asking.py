@@ -47,15 +47,22 @@ class Message:
     """One that is under way; what it says of each bucket (spent, back), and who waits for what.
 
     `retaken`: slots in use of which the store does not know: they are asked for before everything else.
+    `anew`: of what the store's epoch is told for the first time what there was of it before.
     """
 
-    __slots__ = ("ask", "asked", "retaken", "said", "times")
+    __slots__ = ("anew", "ask", "asked", "retaken", "said", "times")
 
     def __init__(
-        self, ask: SliceAsk, said: list[tuple[Bucket, int, int]], retaken: list[Bucket], asked: list[Asked]
+        self,
+        ask: SliceAsk,
+        said: list[tuple[Bucket, int, int]],
+        retaken: list[Bucket],
+        asked: list[Asked],
+        anew: dict[Bucket, None],
     ) -> None:
         self.ask = ask
         self.said = said
         self.retaken = retaken
         self.asked = asked
+        self.anew = anew
         self.times = 0

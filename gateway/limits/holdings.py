@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import islice
 
 from gateway.exchange import Claim
 from gateway.limits.book import Book
@@ -30,6 +31,7 @@ class Holdings:
         self.own: dict[Bucket, None] = {}
         self.owed: dict[Bucket, None] = {}  # something is to be said of them soon
         self.low: dict[Bucket, None] = {}  # more is to be asked for, ahead
+        self.untold: dict[Bucket, None] = {}  # of a store that has begun anew: what it does not know of yet
         self.resting: dict[Key, tuple[Bucket, int]] = {}  # until when
         self._look_us = 0
         self.buckets = buckets
@@ -126,6 +128,16 @@ class Holdings:
             bucket.gone = True
         self.resting.clear()
 
+    def first(self, queue: dict[Bucket, None], most: int) -> list[Bucket]:
+        """Out of `queue`, those that have been in it for longest."""
+        found: list[Bucket] = []
+        while queue and len(found) < most:
+            some = list(islice(queue, most - len(found)))
+            for bucket in some:
+                del queue[bucket]
+            found += [bucket for bucket in some if bucket in self.own]
+        return found
+
     def leave(self) -> None:
         """The account is used no more."""
         self.book.free(self.at)
@@ -146,4 +158,5 @@ class Holdings:
         del self.own[bucket]
         self.owed.pop(bucket, None)
         self.low.pop(bucket, None)
+        self.untold.pop(bucket, None)
         self.book.free(bucket.at)

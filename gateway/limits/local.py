@@ -124,8 +124,9 @@ class Bucket:
             return self.quota.amount - self.open
         return self.left + self.avail
 
-    def part(self, want: int = 0) -> Part:
-        """What there is to say of it. Nothing of it is under way."""
+    def part(self, want: int = 0, *, anew: bool = True) -> Part:
+        """What there is to say of it. Nothing of it is under way. `anew`: and what there was of it before, to a
+        store that has not been told in this epoch."""
         quota = self.quota
         spent, back = self.total - self.sent, self.back
         return Part(
@@ -142,8 +143,8 @@ class Bucket:
             open=max(min(self.open, self.hands - spent - back), 0),
             want=want,
             left=self.left,
-            left_at_us=self.left_at_us,
-            held=self.hands,
+            left_at_us=self.left_at_us if anew else -1,
+            held=self.hands if anew else 0,
         )
 
     def heard(self, spent: int, back: int, lent: int) -> None:

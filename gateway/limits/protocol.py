@@ -36,8 +36,8 @@ class Part(Struct, frozen=True, array_like=True):
     its hands, what requests in flight have reserved and not used yet. `want`: so many more to spend without
     asking; 0: none.
     `left` and `left_at_us` are what the store said of the bucket the last time and when, by the store's clock;
-    -1 when it never did. `held`: what is in the worker's hands. These three count only in the first message of a
-    session to a store that has begun anew (see `SliceAsk.epoch`).
+    -1 when it never did. `held`: what is in the worker's hands. These three count only where a store that has
+    begun anew is told of the bucket for the first time: see `SliceAsk.rebuilds`.
     """
 
     limit: str
@@ -72,6 +72,11 @@ class SliceAsk(Struct, frozen=True, array_like=True):
     first. `seq` is 1 in the first message of a session and rises by one; the same `seq` again is the same message
     again. `workers`: how many share the account as far as the sender knows, so that the first to ask is not lent
     the others' part. `close`: the session ends with this message, and all that is left in its hands comes back.
+
+    `rebuilds`: `held`, `left` and `left_at_us` count, of a store's epoch before; those of buckets of which this
+    epoch has been told are 0, and -1. In a first message they do also when `epoch` is not '' and not the store's.
+    What a worker knows may be in any number of messages of a session. Until its turn has come, a bucket is as
+    one of which nobody knows: see `REBUILD_S`.
     """
 
     org: OrgId
@@ -83,6 +88,7 @@ class SliceAsk(Struct, frozen=True, array_like=True):
     parts: tuple[Part, ...] = ()
     requests: tuple[tuple[Wish, ...], ...] = ()
     close: bool = False
+    rebuilds: bool = False
 
 
 class Result(Struct, frozen=True, array_like=True):
@@ -112,7 +118,8 @@ class SliceAnswer(Struct, frozen=True, array_like=True):
     With the `epoch` the worker knew, its lease has run out: what it was lent has been counted as spent, what its
     requests in flight had reserved has come back and what they use is a debt. With another one the store has
     lost what it knew. Either way the worker opens a new session (`session` '', `seq` 1); in the second case it
-    says `held`, `left` and `left_at_us` of all its buckets. `now_us`: the store's clock, Unix microseconds.
+    says `held`, `left` and `left_at_us` of all its buckets, in as many messages as it takes. `now_us`: the store's
+    clock, Unix microseconds.
     `sessions`: how many workers have this account open.
     """
 

@@ -299,7 +299,8 @@ local function ask(keys, args)
   local epoch, seq, said, requests, close = m[4], m[5], m[7], m[8], m[9]
   redis.call('ZADD', account.base .. 'sessions', now, id)
   local sessions = redis.call('ZCARD', account.base .. 'sessions')
-  local parts = parts_of(account, id, said, seq == 1 and epoch ~= '' and epoch ~= account.epoch, now)
+  local rebuilds = m[10] or (seq == 1 and epoch ~= '' and epoch ~= account.epoch)
+  local parts = parts_of(account, id, said, rebuilds, now)
   local results, slices, refused = {}, {}, {}
   for i, request in ipairs(requests) do
     results[i] = judge(request, parts, refused, now)

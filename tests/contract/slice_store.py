@@ -99,9 +99,16 @@ class Worker:
         self.seq = 0
         self.last: SliceAsk | None = None
 
-    def message(self, *parts: Part, wishes: tuple[tuple[Wish, ...], ...] = (), close: bool = False) -> SliceAsk:
+    def message(
+        self,
+        *parts: Part,
+        wishes: tuple[tuple[Wish, ...], ...] = (),
+        close: bool = False,
+        rebuilds: bool = False,
+    ) -> SliceAsk:
+        seq = self.seq + 1
         return SliceAsk(
-            self.org, self.name, self.session, self.epoch, self.seq + 1, self.workers, parts, wishes, close
+            self.org, self.name, self.session, self.epoch, seq, self.workers, parts, wishes, close, rebuilds
         )
 
     async def say(

@@ -507,6 +507,39 @@ async def test_who_knows_nothing_or_this_epoch_rebuilds_nothing(store: SliceStor
     assert (await later.say(false)).slices[0].left == 1_000
 
 
+async def test_it_may_be_told_in_several_messages(store: SliceStore, backend: Backend) -> None:
+    old, other = Worker(store, "old"), Worker(store, "other")
+    parts = (rate(1_000, period_s=86_400), budget(1_000), slots(10))
+    knows = await old.say(*parts, wishes=((Wish(0, 200, 200), Wish(1, 200, 200), Wish(2, 2, 2)),))
+    await backend.lose()
+    assert await other.take(parts[1], 100) == 100  # of one that seems to be full as yet
+    assert not (await old.send(old.message(parts[0]))).known
+    told = [
+        replace(part, left=left, left_at_us=knows.now_us, held=held)
+        for part, left, held in zip(parts, (500, 300, 8), (200, 200, 2), strict=True)
+    ]
+    assert [part.left for part in (await old.say(replace(told[0], spent=50))).slices] == [500]
+    later = old.message(told[2], replace(told[1], back=200), rebuilds=True)
+    answer = await old.send(later)
+    assert [part.left for part in answer.slices] == [8, 400]  # and what was taken meanwhile stays taken
+    assert await store.ask(later) == answer  # it is one message, that counts once
+    assert [part.left for part in (await old.say(*parts)).slices] == [500, 400, 8]
+    assert (await old.say(close=True)).known
+    assert [part.left for part in (await other.say(*parts)).slices] == [650, 400, 10]
+
+
+async def test_what_is_told_again_changes_nothing_but_what_is_in_hands(store: SliceStore) -> None:
+    """As it is by a worker whose session ended before it knew whether that had been heard."""
+    tokens, old = budget(1_000), Worker(store, "old")
+    now = (await Worker(store).open()).now_us
+    old.epoch = "another"
+    assert (await old.say(replace(tokens, left=300, left_at_us=now - 5, held=100, open=10))).slices[0].left == 300
+    await old.send(old.message(close=True))
+    await old.open()
+    again = old.message(replace(tokens, left=300, left_at_us=now - 5), rebuilds=True)
+    assert (await old.send(again)).slices[0].left == 400
+
+
 async def test_what_was_held_counts_as_being_in_the_bucket(store: SliceStore, advance: Advance) -> None:
     tokens = rate(100, period_s=10)
     now = (await Worker(store).open()).now_us

@@ -107,6 +107,7 @@ def messages(draw: st.DrawFn) -> SliceAsk:
         named,
         tuple(map(tuple, requests)),
         draw(st.sampled_from([False] * 9 + [True])),
+        draw(st.sampled_from([False] * 5 + [True])),
     )
 
 
