@@ -21,6 +21,8 @@ SECOND = 1_000_000
 NOON = 1_800_000_000
 """Unix seconds; a fake clock begins here."""
 
+Advance = Callable[[float], None]
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -28,7 +30,7 @@ class Backend:
 
     store: SliceStore
     admin: SlicePlace
-    advance: Callable[[float], None]
+    advance: Advance
     lose: Callable[[], Awaitable[None]]
 
 
