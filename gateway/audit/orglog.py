@@ -82,22 +82,36 @@ class OrgLog:
         lines = [
             chain.seal(draft.fields, spell if draft.boot else canonical)
             for draft in drafts
-            if seen.add(draft, known)
+            if seen.add(draft, known, chain.size)
         ]
         if lines:
             self.store.append(lines)
         self._chain, self._seen = chain, seen
         return len(lines)
 
-    def _written(self, suspects: set[str]) -> set[str]:
-        """Which of these document ids are in the log already. Reads all of it: asked only after a crash."""
+    def _written(self, suspects: Sequence[Draft]) -> set[str]:
+        """Which of these are in the log already: their documents. Asked only after a crash, and no commit is made
+        meanwhile; reads the log back from its end.
+
+        For intents, all of one dead worker, as far as that worker's numbers are higher than theirs: in a log they
+        rise, and theirs is the last before which its spool lacks nothing. For changes to the log's beginning, if
+        one is not found: a new database counts from 1 again.
+        """
         found: set[str] = set()
-        end = self.store.size
-        while found != suspects and end > self.store.begin:
-            start = max(end - LOOK_BACK, self.store.begin)
+        if not suspects:
+            return found
+        wanted = {draft.id for draft in suspects}
+        boot, sure = suspects[0].boot, suspects[0].seq
+        begin = max(self.store.begin, self._seen.begun.get(boot, 0))
+        number = re.compile(rb'"spool":\["%s",(\d+)\]' % re.escape(boot.encode()))
+        passed, end = False, self.store.size
+        while found != wanted and end > begin and not passed:
+            start = max(end - LOOK_BACK, begin)
             for line in self.store.lines(start, end):
-                if (match := _DOCUMENT.search(line)) and (document := match[1].decode()) in suspects:
+                if (match := _DOCUMENT.search(line)) and (document := match[1].decode()) in wanted:
                     found.add(document)
+                if (match := number.search(line)) and int(match[1]) <= sure:
+                    passed = True
             end = start
         return found
 
@@ -237,7 +251,8 @@ class OrgLog:
                 return {}
             boots: OrderedDict[str, int] = OrderedDict((str(b), int(s)) for b, s in state["boots"])  # type: ignore[attr-defined]
             tree = Tree(int(state["size"]), [bytes.fromhex(h) for h in state["tree"]])  # type: ignore[call-overload, attr-defined]
-            chain, seen = Chain(tree, str(state["last"])), Seen(int(state["outbox"]), boots)  # type: ignore[call-overload]
+            begun = dict(zip(boots, map(int, state.get("begun", ())), strict=False))  # type: ignore[call-overload]
+            chain, seen = Chain(tree, str(state["last"])), Seen(int(state["outbox"]), boots, begun)  # type: ignore[call-overload]
             place = {name: int(state[name]) for name in places}  # type: ignore[call-overload]
             self._chain, self._seen = chain, seen
             self._read_tiles(state)
@@ -263,6 +278,7 @@ def _state(chain: Chain, seen: Seen, tiles: Sequence[bytes], place: Mapping[str,
         "tiles": [b64encode(part).decode() for part in tiles],
         "outbox": seen.outbox,
         "boots": [[boot, seq] for boot, seq in seen.boots.items()],
+        "begun": [seen.begun.get(boot, 0) for boot in seen.boots],
     }
     state["sha256"] = line_hash(canonical(state))
     return canonical(state)

@@ -29,18 +29,24 @@ BATCH = 500
 async def recover(folder: Path, append: Send) -> int:
     """Send what dead workers left in `folder` and remove it. Returns how many receipts and intents that were.
 
-    Raises what `append` raises (the sequencer's disk is full): nothing is removed that is not durable.
+    Raises what `append` raises (the sequencer's disk is full): nothing is removed that is not durable. A spool
+    that cannot be read, or that has entries for a log which refuses, holds no other up.
     """
     await asyncio.to_thread(sweep, folder)
     count = 0
+    failed: Exception | None = None
     for spool in await asyncio.to_thread(folders, folder):
         held = take_over(spool)
         if held is None:
             continue
         try:
             count += await _drain(spool, append)
+        except Exception as error:  # noqa: BLE001  # raised when the others are done
+            failed = failed or error
         finally:
             os.close(held)
+    if failed is not None:
+        raise failed
     return count
 
 

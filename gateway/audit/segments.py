@@ -87,10 +87,18 @@ def take_over(folder: Path) -> int | None:
 
 
 def folders(spools: Path) -> list[Path]:
-    """The spools there are, of the living and the dead."""
+    """The spools there are, of the living and the dead, the oldest first: a log remembers only so many workers,
+    and those that it knows were there before those that came while it was away."""
     if not spools.is_dir():
         return []
-    return sorted(path for path in spools.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted((path for path in spools.iterdir() if path.is_dir() and not path.name.startswith(".")), key=_age)
+
+
+def _age(folder: Path) -> tuple[int, str]:
+    """When its worker made it: its lock is never written to."""
+    with suppress(OSError):
+        return (folder / "lock").stat().st_mtime_ns, folder.name
+    return 0, folder.name
 
 
 def names(folder: Path) -> list[Path]:

@@ -371,7 +371,7 @@ def test_a_first_line_without_an_index_is_damage(folder: Path) -> None:
 def test_seen_remembers_the_latest_boots_only() -> None:
     seen = Seen()
     for n in range(BOOTS_MAX + 5):
-        assert seen.add(drafts(1, boot=f"b{n}")[0], set())
+        assert seen.add(drafts(1, boot=f"b{n}")[0], set(), n)
     assert len(seen.boots) == BOOTS_MAX
     assert "b4" not in seen.boots
     seen.note({"org": "acme"})

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from gateway.audit import intents
-from gateway.audit.entry import from_receipt
+from gateway.audit import intents, orglog
+from gateway.audit.canonical import canonical
+from gateway.audit.chain import line_hash
+from gateway.audit.entry import Draft, from_receipt
+from gateway.audit.files import FileLog
+from gateway.audit.orglog import OrgLog
 from gateway.audit.record import INTENT_MAX, decode
 from gateway.audit.recover import recover
 from gateway.audit.seen import BOOTS_MAX, Seen
+from gateway.audit.segments import folders
 from gateway.audit.sequencer import Sequencer
 from gateway.audit.spool import Spool
+from gateway.errors import UnavailableError
 from gateway.exchange import SpooledReceipt, SpoolUp
 from tenants.ids import OrgId
 from tests.fakes.audit import ACME, GLOBEX, SIGNER, intent, receipt
@@ -118,12 +125,13 @@ async def test_what_was_on_its_way_when_its_worker_died_is_no_second_entry(
 def test_the_dead_are_remembered_for_as_long_as_their_boots() -> None:
     seen = Seen()
     unknown = SpooledReceipt(0, intent(1).unsettled(), 1)
-    assert seen.add(from_receipt(unknown.receipt, "dead", 0, intent=1), set())
+    assert seen.add(from_receipt(unknown.receipt, "dead", 0, intent=1), set(), 0)
     late = from_receipt(receipt(1), "dead", 7, intent=1)
-    assert not seen.copy().add(late, set())
+    assert not seen.copy().add(late, set(), 1)
     for n in range(BOOTS_MAX):
-        assert seen.add(from_receipt(receipt(2), f"boot-{n}", 1), set())
+        assert seen.add(from_receipt(receipt(2), f"boot-{n}", 1), set(), n + 1)
     assert not seen.dead
+    assert seen.begun == {f"boot-{n}": n + 1 for n in range(BOOTS_MAX)}
 
 
 async def test_a_record_for_a_segment_that_came_meanwhile_waits_for_the_next_sync(tmp_path: Path) -> None:
@@ -136,3 +144,115 @@ async def test_a_record_for_a_segment_that_came_meanwhile_waits_for_the_next_syn
     spool._write_back(tuple(spool._segments), ())
     assert [path.read_bytes()[:3] for path in sorted(tmp_path.rglob("*.seg"))] == [b"old", b"new"]
     assert not spool._stuck
+
+
+# -- how much of the log is read ------------------------------------------------------------------------------
+
+
+class Counting(OrgLog):
+    """How many lines were looked at."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(FileLog(folder), ACME, SIGNER)
+        self.read = 0
+        lines = self.store.lines
+
+        def counted(start: int, end: int) -> Iterator[bytes]:
+            self.read += end - start
+            return lines(start, end)
+
+        self.store.lines = counted  # type: ignore[method-assign]
+
+
+def served(boot: str, seqs: range) -> list[Draft]:
+    return [from_receipt(receipt(n), boot, n, intent=n) for n in seqs]
+
+
+def orphan(boot: str, sure: int, number: int) -> Draft:
+    return from_receipt(intent(number).unsettled(), boot, sure, intent=number)
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counting:
+    """A hundred entries of another worker, some of one that is about to die, and the other's again."""
+    monkeypatch.setattr(orglog, "LOOK_BACK", 4)
+    log = Counting(tmp_path / "acme")
+    log.append(served("other", range(1, 101)))
+    log.append(served("boot", range(1, 9)))
+    log.append(served("other", range(101, 111)))
+    log.append(served("boot", range(9, 12)))
+    return log
+
+
+def test_the_log_is_not_read_for_intents_of_a_spool_without_gaps(log: Counting) -> None:
+    assert log.append([orphan("boot", 11, 12)]) == 1
+    assert log.read == 0
+
+
+def test_the_log_is_read_back_to_the_last_receipt_before_the_gap(log: Counting) -> None:
+    assert log.append([orphan("boot", 8, number) for number in (9, 10, 50)]) == 1
+    assert log.read == 16
+    assert log.append([orphan("boot", 8, number) for number in (9, 10, 50)]) == 0
+
+
+def test_the_log_is_read_back_to_the_first_entry_of_the_worker_and_no_further(log: Counting) -> None:
+    assert log.append([orphan("boot", 0, number) for number in (2, 11, 50)]) == 1
+    assert log.read == 21
+    log.save_checkpoint()
+    log.close()
+    again = Counting(log.store.folder)  # type: ignore[attr-defined]  # it is one of files
+    assert again.append([orphan("boot", 0, number) for number in (2, 11, 50, 51)]) == 1
+    assert again.read == 22
+
+
+def test_a_state_of_before_does_not_say_where_a_worker_began(log: Counting) -> None:
+    log.save_checkpoint()
+    state = json.loads(log.store.state())
+    del state["begun"], state["sha256"]
+    state["sha256"] = line_hash(canonical(state))
+    log.store.save(log.store.checkpoint(), canonical(state))
+    log.close()
+    again = Counting(log.store.folder)  # type: ignore[attr-defined]  # it is one of files
+    assert again.append([orphan("boot", 0, number) for number in (2, 11, 50)]) == 1
+    assert again.read == 121
+
+
+# -- spools that wait -----------------------------------------------------------------------------------------
+
+
+async def test_a_spool_that_cannot_be_drained_holds_no_other_up(tmp_path: Path, sequencer: Sequencer) -> None:
+    for name in ("first", "second"):
+        spool = Spool(tmp_path / "spool", name, SIZE, 1)
+        spool.append(receipt(len(name)), spool.admit(intent(len(name))))
+        die(spool)
+
+    async def refused(up: SpoolUp) -> int:
+        if up.boot == "first":
+            raise UnavailableError("the audit log cannot be written now")
+        return await sequencer.append_receipts(up)
+
+    with pytest.raises(UnavailableError):
+        await recover(tmp_path / "spool", refused)
+    assert [path.name for path in folders(tmp_path / "spool")] == ["first"]
+    assert (await outcomes(tmp_path / "log"))["acme"] == [("06", "served")]
+
+
+def test_the_oldest_spools_are_drained_first(tmp_path: Path) -> None:
+    for at, name in enumerate(("c", "a", "b"), 1):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lock").touch()
+        os.utime(tmp_path / name / "lock", (at, at))
+    (tmp_path / "going").mkdir()
+    assert [path.name for path in folders(tmp_path)] == ["going", "c", "a", "b"]
+
+
+def test_a_boot_that_repeats_itself_is_not_forgotten() -> None:
+    """Its spool cannot be drained to its end, and is tried again while others come and go."""
+    seen = Seen()
+    (draft,), lost = served("waits", range(1, 2)), orphan("waits", 1, 2)
+    assert seen.add(draft, set(), 0)
+    assert seen.add(lost, set(), 1)
+    for n in range(2 * BOOTS_MAX):
+        assert seen.add(served(f"boot-{n}", range(1, 2))[0], set(), n + 2)
+        assert not seen.add(draft, set(), n + 3)
+        assert not seen.add(lost, {lost.id}, n + 3)
