@@ -222,11 +222,12 @@ class Intents:
         begin = self._slots if self._slots > 1 else 0
         self._disk.allocate(self._fd, (self._slots + SLOTS) * INTENT_MAX)
         self._disk.write(self._fd, bytes((self._slots + SLOTS - begin) * INTENT_MAX), begin * INTENT_MAX)
-        try:
-            self._disk.sync(self._fd)
-        except OSError:
-            self._faults += 1  # it was everybody's
-            raise
+        with self._synced:  # a kernel says once that it failed: not beside somebody who would not hear it
+            try:
+                self._disk.sync(self._fd)
+            except OSError:
+                self._faults += 1
+                raise
         self._free += reversed(range(self._slots, self._slots + SLOTS))
         self._slots += SLOTS
 

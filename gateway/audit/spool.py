@@ -236,8 +236,8 @@ class Spool:
             elif self.pending or self._fault:
                 await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
                 attempt += 1
-            await self._destroy()
-            if self._acked >= self._fault_seq and not self._stuck and not self._intents.doubtful:
+            well = await self._destroy()
+            if well and self._acked >= self._fault_seq and not self._stuck and not self._intents.doubtful:
                 self._fault = ""
         await self._close()
 
@@ -311,15 +311,18 @@ class Spool:
             segment.read = end
         return upto >= batch[0].seq
 
-    async def _destroy(self) -> None:
-        """Let go of receipts that are entries, once their intents are gone for good: see steps 6 and 7 above."""
+    async def _destroy(self) -> bool:
+        """Let go of receipts that are entries, once their intents are gone for good: see steps 6 and 7 above.
+
+        False when the disk refuses.
+        """
         behind = 0
         while behind < self._at and self._segments[behind].forwarded:
             behind += 1
         idle = not self.pending and not self._stuck
         left = self._segments[0].end or self._intents.stale or self._intents.base < self._acked
         if not behind and not (idle and left):
-            return
+            return True
         self._intents.free(self._acked)
         try:
             self._intents.wipe()
@@ -327,7 +330,7 @@ class Spool:
             self._intents.reach(self._acked)
         except OSError as error:
             self._fail(error)
-            return
+            return False
         for _ in range(behind):
             segment = self._segments.popleft()
             self._unsynced.discard(segment)
@@ -336,6 +339,7 @@ class Spool:
             self._at -= 1
         if not self.pending and not self._stuck and self._segments[0].end:
             self._begin_anew()
+        return True
 
     def _begin_anew(self) -> None:
         """Everything is an entry: wipe the segment in use. Synchronous, so that nothing is appended meanwhile."""

@@ -151,6 +151,25 @@ def _in_thread(work: Callable[[], object]) -> None:
     assert not thread.is_alive()
 
 
+def test_no_two_sync_the_file_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel tells one of them that what both wrote is lost."""
+
+    class Asked(FaultyDisk):
+        def sync(self, fd: int) -> None:
+            held.append(made._synced.locked())
+            super().sync(fd)
+
+    monkeypatch.setattr(intents, "SLOTS", 1)
+    disk = FaultyDisk()
+    made = Intents(tmp_path, disk)
+    held: list[bool] = []
+    made._disk = Asked()
+    made.put(intent(1))
+    made.put(intent(2))
+    made.sync()
+    assert held == [True, True]
+
+
 class Away:
     """A sequencer that takes up to a receipt and no more."""
 

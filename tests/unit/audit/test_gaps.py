@@ -77,6 +77,29 @@ async def test_a_wipe_that_is_torn_vouches_for_nothing(tmp_path: Path, sequencer
     assert (await outcomes(tmp_path / "log"))["acme"] == [(f"0{n}", "served") for n in range(6)]
 
 
+async def test_nothing_is_admitted_while_intents_cannot_be_wiped(tmp_path: Path, sequencer: Sequencer) -> None:
+    disk = Torn()
+    spool = Spool(tmp_path / "spool", "boot", SIZE, 1, disk=disk)
+    for n in range(6):
+        spool.append(receipt(n), spool.admit(intent(n)))
+    disk.worn = True
+    running = asyncio.create_task(spool.run(sequencer.append_receipts))
+    await eventually(lambda: disk.refused > 0, "the intents to be wiped in vain")
+    well: list[bool] = []
+
+    def again() -> bool:
+        well.append(spool.healthy)
+        return disk.refused > 3
+
+    await eventually(again, "them to be wiped in vain again")
+    assert not any(well)
+    disk.worn = False
+    await eventually(lambda: spool.healthy, "the disk to be trusted again")
+    spool.stop()
+    await running
+    assert (await outcomes(tmp_path / "log"))["acme"] == [(f"0{n}", "served") for n in range(6)]
+
+
 @pytest.mark.parametrize("org", [ACME, GLOBEX])
 async def test_a_receipt_that_was_sent_and_is_lost_stays_what_it_was(
     tmp_path: Path, sequencer: Sequencer, org: OrgId
