@@ -87,7 +87,7 @@ class Front:
         self.http.close()
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(10)
+        self.process.wait(60)
 
     async def connect(self, *, window: int = 65_535) -> H2Client:
         context = ssl.create_default_context(cafile=str(self.gateway.ca))

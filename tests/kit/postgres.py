@@ -111,7 +111,7 @@ class PostgresServer:
         after a power cut. (Of SIGKILL its children would hear a little later.)"""
         if self.process is not None:
             self.process.send_signal(signal.SIGQUIT if kill else signal.SIGINT)
-            self.process.wait(20)
+            self.process.wait(60)
             self.process = None
 
     def _dsn(self, database: str) -> str:

@@ -23,7 +23,7 @@ def listening(arguments: Sequence[str], log: Path) -> Iterator[str]:
         )
     try:
         assert process.stdout is not None
-        line = read_until(process, b"\n", 30).decode().strip()
+        line = read_until(process, b"\n", 60).decode().strip()
         assert "listening on " in line, f"{arguments}: {line!r}\n{log.read_text()}"
         yield line.rpartition(" ")[2]
     finally:

@@ -110,7 +110,7 @@ class RedisServer:
         if self.process is not None:
             self.process.kill() if kill else self.process.terminate()
             try:
-                self.process.wait(10)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:  # it does not end while it writes its first append-only file
                 self.process.kill()
                 self.process.wait()

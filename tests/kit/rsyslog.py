@@ -80,7 +80,7 @@ class Rsyslog:
         """By SIGTERM it writes down what it has; by SIGKILL it does not."""
         if self.process is not None:
             (self.process.kill if kill else self.process.terminate)()
-            self.process.wait(20)
+            self.process.wait(60)
             self.process = None
 
     def lines(self) -> list[str]:

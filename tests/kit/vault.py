@@ -40,7 +40,8 @@ class VaultPlace:
     http: httpx.Client
 
     def settings(self, **more: Any) -> VaultSettings:
-        given = {"address": self.address, "mount": self.prefix, "role": self.prefix + "-{org}", **more}
+        patient = {"timeout_s": 10}  # a busy machine may take longer than the two seconds of every day
+        given = {"address": self.address, "mount": self.prefix, "role": self.prefix + "-{org}", **patient, **more}
         return VaultSettings.model_validate(given)
 
     def prepare(self, *orgs: str, wrap: str = "", **more: Any) -> VaultSettings:
@@ -83,7 +84,7 @@ class VaultPlace:
         finally:
             answer = self.call("PUT", "sys/unseal", {"key": self.unseal_key}, token="")
             assert answer.json()["sealed"] is False, answer.text
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while self.call("GET", f"{self.prefix}/config").status_code == 503:
                 assert time.monotonic() < end, "it does not come back"
 

@@ -29,7 +29,7 @@ def strict(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World
     """A gateway that waits for nobody, and has room for few."""
     settings = {
         "ORGATE_SERVER__BODY_TIMEOUT_S": "1",
-        "ORGATE_SERVER__IDLE_TIMEOUT_S": "2",
+        "ORGATE_SERVER__IDLE_TIMEOUT_S": "5",  # signing in on a busy machine takes less
         "ORGATE_SERVER__MAX_CONNECTIONS": "40",
     }
     with RunningGateway(tmp_path_factory.mktemp("strict") / "home", settings=settings) as gateway:
@@ -64,7 +64,7 @@ async def test_silence_is_ended_but_not_a_stream_that_waits_for_its_model(strict
         asked, request = await bed.next()
         async with target(strict, signed=False, share=10).held(tls=True) as writers:
             for writer in writers:  # each is ended by the gateway: it reads an end
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     await writer.wait_closed()
         request.respond(200, [("content-type", "text/event-stream")])
         request.send(sse("at last") + DONE, end=True)

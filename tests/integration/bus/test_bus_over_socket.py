@@ -37,7 +37,7 @@ from tenants.store import Actor
 
 CLOCK = SystemClock()
 ACME = OrgId("acme")
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 class Watcher:
@@ -110,7 +110,7 @@ class Control:
             await serving
 
     async def _listening(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     _, writer = await asyncio.open_unix_connection(self.socket)

@@ -70,7 +70,7 @@ def test_events_come_one_by_one_and_ctrl_c_cancels(world: World, curl: Curl, opt
     body = {"model": "code", "prompt": "x", "stream": True, "x_pace_ms": 400_000}
     process = subprocess.Popen(curl(option, "/completions", body=body), stdout=subprocess.PIPE)
     try:
-        first = read_until(process, b"\n\n", 20)
+        first = read_until(process, b"\n\n", 60)
         assert first.startswith(b"data: {")
     finally:
         process.terminate()

@@ -166,7 +166,7 @@ def test_ctrl_c_twice_still_leaves_nothing(demo: Demo) -> None:
     assert b"mid-stream" in read_until(process, b"mid-stream", 60)
     assert len(demo.alive()) >= 5
     process.send_signal(signal.SIGINT)
-    assert b"stopping" in read_until(process, b"stopping", 20)
+    assert b"stopping" in read_until(process, b"stopping", 60)
     process.send_signal(signal.SIGINT)
     said = demo.end()
     assert process.returncode == 130, said

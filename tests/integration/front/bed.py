@@ -85,7 +85,7 @@ class Http1Stream:
         return cls(reader, writer)
 
     async def until(self, mark: bytes) -> bytes:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.reader.readuntil(mark)
 
     async def close(self) -> None:

@@ -32,7 +32,7 @@ MAX_TOKENS = 16
 """What `bed.prepare` asks for."""
 COUNTED = [7] * 12
 """A prompt in tokens: what is reserved for it is known without counting."""
-SETTLED_S = 30.0
+SETTLED_S = 60.0
 
 UNDER_WAY = ("orgate_in_flight", "orgate_upstream_streams", "orgate_upstream_queue")
 assert all(FAMILIES[name].type == "gauge" for name in UNDER_WAY)

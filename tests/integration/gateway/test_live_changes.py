@@ -23,7 +23,7 @@ from tests.kit.h2client import H2Client, H2Stream
 from tests.kit.scripts import openai
 from tests.kit.upstream import RecordingUpstream, Request, Script
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ async def test_keys_are_swapped_under_load_and_taken_away(
             assert used == {f"Bearer sk-mounted-{number}"}
         assert set(statuses) == {200}
         (keys / "acme" / model).unlink()
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while await ask() != 503:
             assert time.monotonic() < end, "a key that was taken away goes on"
 

@@ -22,7 +22,7 @@ from tests.kit.h2client import H2Client
 KEY = "sk-upstream-5e1f0c3b9a"
 """The upstreams' key. It goes to them, and may be seen nowhere else."""
 
-READ_S = 30.0
+READ_S = 60.0
 
 _numbers = itertools.count(1)
 

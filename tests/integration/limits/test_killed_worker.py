@@ -98,12 +98,12 @@ def control(tmp_path: Path) -> Control:
 async def test_what_it_had_used_is_charged_and_the_rest_returns(control: Control) -> None:
     async with control.served(), worker(control) as process:
         assert process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             used: dict[str, int] = json.loads(await process.stdout.readline())
         assert used["requests"] == IN_FLIGHT * 9 // 10
         assert (await control.standing("tokens")).lent > 0
         process.send_signal(signal.SIGKILL)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert await control.left.get() == NAME
             while any([(await control.standing(limit)).lent for limit in used]):
                 await asyncio.sleep(0.01)

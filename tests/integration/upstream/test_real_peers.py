@@ -73,7 +73,7 @@ def running(command: Sequence[str], port: int, log: Path, environment: Mapping[s
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def answers(port: int) -> bool:

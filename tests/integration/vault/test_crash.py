@@ -54,7 +54,7 @@ def test_no_process_of_a_server_leaves_its_memory_in_a_file(gateway: RunningGate
     os.kill(pids[-1], signal.SIGABRT)
     until(lambda: not Path(f"/proc/{pids[-1]}").exists() or _dead(pids[-1]), "the worker is gone")
     gateway.process.send_signal(signal.SIGABRT)
-    assert gateway.process.wait(20) == -signal.SIGABRT
+    assert gateway.process.wait(60) == -signal.SIGABRT
     gateway.process = None
     after = set(REPOSITORY.iterdir()) | set(gateway.home.iterdir())
     assert [path for path in after - before if path.name.startswith("core")] == []

@@ -109,7 +109,7 @@ async def test_an_outage_under_load(place: Place, pki: Pki) -> None:
                 unavailable = await asyncio.to_thread(owner.admin, "PUT", path, json={"key": KEY}, expect=503)
                 assert unavailable.headers["retry-after"]
                 assert place.vault.address not in unavailable.text
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while (served := await ask(load._client, eve, cold)).status_code == 503:
                 assert time.monotonic() < end, served.text
             assert served.status_code == 200
@@ -146,7 +146,7 @@ async def test_every_other_outage_under_load(place: Place, pki: Pki, outage: str
             finally:
                 fake.condition, fake.status = "active", 0
                 fake.open.set()
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while (served := await ask(load._client, eve, cold)).status_code == 503:
                 assert time.monotonic() < end, served.text
             assert served.status_code == 200
@@ -213,7 +213,7 @@ async def test_a_key_that_is_taken_away_in_vault_is_read_again_when_the_model_re
         async with client_of(owner.gateway) as client:
             assert (await ask(client, owner, model)).status_code == 502
             assert place.vault.call("POST", stored, {"data": {"key": good}}).status_code == 200
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while (answer := await ask(client, owner, model)).status_code != 200:
                 assert time.monotonic() < end, answer.text
                 assert answer.status_code == 502

@@ -23,7 +23,7 @@ def delta(version: int, *orgs: OrgId, full: bool = False, jwks: str = "") -> Del
 
 
 async def read(lines: AsyncGenerator[bytes]) -> list[Down]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return [msgspec.json.decode(line, type=Down) for line in (await anext(lines)).splitlines()]
 
 
@@ -67,7 +67,7 @@ async def test_live_waits_for_every_worker(hub: Hub) -> None:
     streams = [hub.attach("w1"), hub.attach("w2")]
     for lines in streams:
         await read(lines)
-    waiting = asyncio.ensure_future(hub.live(1, timeout=10))
+    waiting = asyncio.ensure_future(hub.live(1, timeout=60))
     assert hub.ack("w1", 1)
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -86,7 +86,7 @@ async def test_a_worker_that_does_not_acknowledge_is_fenced_and_left_out(hub: Hu
     await read(lines)
     assert await hub.live(1, timeout=0.01) == ("w1",)
     assert [w.state for w in hub.workers()] == ["fenced"]
-    assert await hub.live(1, timeout=10) == ()
+    assert await hub.live(1, timeout=60) == ()
     with pytest.raises(StopAsyncIteration):  # its stream has ended: it will find itself out of touch
         await read(lines)
     assert hub.workers() == ()
@@ -98,7 +98,7 @@ async def test_a_worker_that_leaves_is_not_waited_for(hub: Hub) -> None:
     hub.on_leave(left.append)
     lines = hub.attach("w1")
     await read(lines)
-    waiting = asyncio.ensure_future(hub.live(1, timeout=10))
+    waiting = asyncio.ensure_future(hub.live(1, timeout=60))
     await asyncio.sleep(0)
     await lines.aclose()
     assert await waiting == ()
@@ -137,7 +137,7 @@ async def test_new_keys_are_acknowledged_although_the_version_is_the_same(hub: H
     await read(lines)
     hub.ack("w1", 1)
     hub.publish(delta(1, jwks="new"))
-    waiting = asyncio.ensure_future(hub.live(1, timeout=10))
+    waiting = asyncio.ensure_future(hub.live(1, timeout=60))
     await asyncio.sleep(0)
     assert not waiting.done()
     hub.ack("w1", 1)

@@ -163,7 +163,7 @@ async def test_a_commit_is_published_at_once_and_a_broken_store_is_tried_again(
     publisher: Publisher, store: FakeStore, hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
     running = asyncio.ensure_future(publisher.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while hub.snapshot.jwks != "one":
             await asyncio.sleep(0)
         store.broken = True

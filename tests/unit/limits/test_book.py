@@ -333,7 +333,7 @@ async def test_the_undertaker_looks_when_a_worker_has_left(
     limits._book.close(keep=False)
     (tmp_path / ".w1").write_bytes(left)
     (tmp_path / ".w1").rename(tmp_path / "w1")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await closed.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

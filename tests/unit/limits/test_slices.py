@@ -407,7 +407,7 @@ async def test_what_is_not_used_returns_by_itself(
     monkeypatch.setattr("gateway.limits.slices.TICK_S", 0)
     await limits.reserve([claim(amount=100)])
     running = asyncio.ensure_future(limits.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await standing(wire.owner, "per-minute")).lent:
             await asyncio.sleep(0)
     running.cancel()

@@ -237,7 +237,7 @@ async def test_a_client_that_goes_as_it_is_cut_off_is_settled_once() -> None:
     inbound.task = asyncio.create_task(
         world.pipeline.complete(Action.COMPLETE, inbound, decoder(Action.COMPLETE), Slow())
     )
-    await asyncio.wait_for(gate.wait(), 5)
+    await asyncio.wait_for(gate.wait(), 60)
     inbound.abort(Abort.CLIENT)
     with pytest.raises(asyncio.CancelledError):
         await inbound.task

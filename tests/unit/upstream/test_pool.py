@@ -63,7 +63,7 @@ async def test_turn_of_a_cancelled_waiter_is_handed_on(position: int) -> None:
         waiter.cancel()
         if number == position:
             pool.release(paper)
-    assert await asyncio.wait_for(waiters[-1], 5) is paper
+    assert await asyncio.wait_for(waiters[-1], 60) is paper
     await asyncio.gather(*waiters, return_exceptions=True)
     assert (paper.reserved, gauges.waiting) == (1, 0)
 
@@ -121,7 +121,7 @@ async def test_lost_connection_is_replaced_for_those_who_wait() -> None:
     await turns()
     paper.close()
     await turns()
-    assert await asyncio.wait_for(_after(dials, waiter), 5) is not paper
+    assert await asyncio.wait_for(_after(dials, waiter), 60) is not paper
 
 
 async def _after(dials: Dials, waiter: asyncio.Task[Connection]) -> Connection:

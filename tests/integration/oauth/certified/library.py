@@ -88,7 +88,7 @@ class Library:
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        assert self._process.wait(20) == 0
+        assert self._process.wait(60) == 0
         assert self._process.stdout is not None
         self._process.stdout.close()
 

@@ -65,7 +65,7 @@ async def node(database: ControlDatabase, *, listens: bool = True) -> AsyncItera
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.01)
 
@@ -93,17 +93,17 @@ async def test_it_is_the_notification_that_wakes_the_other(database: ControlData
     async with node(database) as first, node(database, listens=False) as second:
         second.turn = Nodes(database.url, None, second.store, heard.set)
         listening = asyncio.create_task(second.turn.run())
-        await asyncio.wait_for(heard.wait(), 10)  # whoever begins to listen looks
+        await asyncio.wait_for(heard.wait(), 60)  # whoever begins to listen looks
         await until(lambda: first.turn.leads)
         for tells in (True, False):
             heard.clear()
             if tells:
                 await first.store.orgs.create(org("acme"), OPERATOR)
-                await asyncio.wait_for(heard.wait(), 10)
+                await asyncio.wait_for(heard.wait(), 60)
             else:  # an outbox that is emptied is nobody's news
                 await first.store.outbox_done(1)
                 await first.store.orgs.create(org("globex"), OPERATOR)
-                await asyncio.wait_for(heard.wait(), 10)
+                await asyncio.wait_for(heard.wait(), 60)
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
 
@@ -170,7 +170,7 @@ async def test_no_change_is_sequenced_twice_or_never(database: ControlDatabase, 
             for one in (first, second):
                 await one.store.for_org(ACME).limits.create(limit("acme", f"l{number}-{id(one)}"), OPERATOR)
         left = 1
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while left:
                 left = len(await first.store.outbox())
                 await asyncio.sleep(0.01)
