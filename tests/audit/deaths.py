@@ -114,7 +114,8 @@ class Stage:
 
     def finish(self) -> None:
         while self.threads:
-            self.advance(self.threads[0])
+            for thread in [*self.threads]:
+                self.advance(thread)
 
 
 class Lock:
@@ -243,6 +244,13 @@ class Frail(Disk):
         (folder / "boot" / "lock").touch()
 
 
+class Steady(Disk):
+    """The sequencer's: it never dies here."""
+
+    def sync(self, fd: int) -> None:
+        """Nothing is lost that needed it."""
+
+
 def _name(fd: int) -> str:
     return Path(os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)")).name
 
@@ -252,6 +260,7 @@ class Scene:
 
     def __init__(self, seed: int, folder: Path) -> None:
         self.rng = rng = random.Random(seed)
+        self.saves = random.Random(-1 - seed)
         self.folder = folder
         self.stage = Stage(rng)
         self.power = rng.random() < 0.7
@@ -264,7 +273,7 @@ class Scene:
         self.at_death: dict[int, str] = {}
         self.away = False
         self.late: list[SpoolUp] = []
-        self.sequencer = Sequencer(folder / "log", SIGNER)
+        self.sequencer = Sequencer(folder / "log", SIGNER, disk=Steady())
         self.spool: Spool
 
     async def play(self) -> list[str]:
@@ -305,6 +314,9 @@ class Scene:
             task.cancel()
         self.stage.finish()
         await asyncio.gather(running, *asked, return_exceptions=True)
+        while self.spool._intents._group is not None or self.stage.threads:
+            self.stage.finish()
+            await turns(1)
         for fd in (self.spool._lock, self.spool._intents._fd, *(one.fd for one in self.spool._segments)):
             os.close(fd)
 
@@ -380,6 +392,8 @@ class Scene:
             org = self.rng.choice(ORGS)
             up = SpoolUp(up.boot, tuple([item for item in up.receipts if item.receipt.org == org]))
         upto = await self.sequencer.append_receipts(up)
+        if self.saves.random() < 0.3:
+            await self.sequencer.save_checkpoints(closing=True)
         if chance < 0.45:
             raise UnavailableError("the answer is lost")
         if self.rng.random() < 0.2:
@@ -394,9 +408,11 @@ class Scene:
     async def _restart(self) -> None:
         """Killed: what was on its way to it is gone."""
         self.late.clear()
+        if self.saves.random() < 0.3:  # else the state is as old as it was
+            await self.sequencer.save_checkpoints(closing=True)
         for state in self.sequencer._logs.values():
             state.log.close()
-        self.sequencer = Sequencer(self.folder / "log", SIGNER)
+        self.sequencer = Sequencer(self.folder / "log", SIGNER, disk=Steady())
         await self.sequencer.open()
 
     async def _judge(self) -> list[str]:
