@@ -110,17 +110,19 @@ class RunningGateway:
         self.wait_ready()
 
     def wait_ready(self, patience_s: float = 60) -> None:
-        end = time.monotonic() + patience_s
+        end, said = time.monotonic() + patience_s, ""
         while time.monotonic() < end:
             assert self.process is not None
             assert self.process.poll() is None, f"the server ended:\n{self.log.read_text()}"
             try:
-                if all(self.http.get(url + "/readyz").status_code == 200 for url in (self.url, self.admin_url)):
+                answers = [self.http.get(url + "/readyz") for url in (self.url, self.admin_url)]
+                if all(answer.status_code == 200 for answer in answers):
                     return
-            except httpx.TransportError:
-                pass
+                said = "; ".join(answer.text for answer in answers)
+            except httpx.TransportError as error:
+                said = repr(error)
             time.sleep(0.05)
-        raise AssertionError(f"not ready in {patience_s} s:\n{self.log.read_text()}")
+        raise AssertionError(f"not ready in {patience_s} s ({said}):\n{self.log.read_text()}")
 
     def stop(self) -> int:
         """SIGTERM and wait; returns the exit code."""
