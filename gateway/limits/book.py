@@ -22,6 +22,7 @@ import fcntl
 import logging
 import mmap
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -60,12 +61,13 @@ class BucketLine(Struct, frozen=True, array_like=True):
 
 
 class WrittenBucket(Struct, frozen=True):
-    """`total` units spent, `sent` of them said, `acked` of those counted for sure."""
+    """`total` units spent, `sent` of them said, `acked` of those counted for sure. `at`: its place."""
 
     part: Part
     total: int
     sent: int
     acked: int
+    at: int = 0
 
 
 class WrittenAccount(Struct, frozen=True):
@@ -73,6 +75,7 @@ class WrittenAccount(Struct, frozen=True):
     sent: int
     acked: int
     buckets: tuple[WrittenBucket, ...]
+    at: int = 0
 
 
 class Book:
@@ -207,6 +210,11 @@ def written(data: bytes) -> Iterator[WrittenAccount]:
                 lines[at] = msgspec.json.decode(text, type=AccountLine)
             else:
                 one = msgspec.json.decode(text, type=BucketLine)
-                buckets.setdefault(one.account, []).append(WrittenBucket(one.part, total, sent, acked))
+                buckets.setdefault(one.account, []).append(WrittenBucket(one.part, total, sent, acked, at))
     for at, account in lines.items():
-        yield WrittenAccount(account, words[at + 1], words[at + 2], tuple(buckets.get(at, ())))
+        yield WrittenAccount(account, words[at + 1], words[at + 2], tuple(buckets.get(at, ())), at)
+
+
+def note(file: int, at: int, word: int, value: int) -> None:
+    """In a dead worker's book, as it would have."""
+    os.pwrite(file, value.to_bytes(8, sys.byteorder, signed=True), (at + word) * 8)

@@ -6,7 +6,7 @@
 --
 -- Keys, all below `<prefix>{<org>}:`
 --   account      hash: epoch, born, now, ttl, w:<worker> = its session
---   sessions     sorted set: session by when it last spoke (us)
+--   sessions     sorted set: session by when it last spoke (us); SILENT or CLOSED when it is over
 --   index        sorted set: bucket by when it is forgotten (ms)
 --   s:<session>  its last message's number and answer, packed
 --   h:<session>  hash: bucket = what is in its hands and what of that is reserved, packed
@@ -19,6 +19,8 @@ local YOUNG_MS = 60000  -- in an epoch that began less than so long ago no bucke
 local DAY_MS = 86400000
 local LONGEST_MS = 400 * DAY_MS
 local PAGE = 500        -- buckets that people ask about in one call, so that no other waits for it for long
+local ENDED = 256       -- buckets that come out of the hands of sessions that are over, in one call
+local SILENT, CLOSED = 1, 0 -- scores in `sessions` of those that are over, while anything is in their hands
 local SLICE = 1000      -- of the arguments of one command; even. Lua has room for some thousands
 
 -- One account: what a message reads and writes of it. `base` is `<prefix>{<org>}:`.
@@ -31,6 +33,8 @@ local function account_at(base)
     now = tonumber(found[3] or 0),
     ttl = tonumber(found[4] or 0),
     need = 0, -- until when what is spoken of now needs it
+    ended = 0, -- how many in `sessions` are over
+    room = ENDED, -- so many buckets may still come out of their hands in this call
   }
 end
 
@@ -70,12 +74,16 @@ local function keep_account(account, now)
   redis.call('HSET', account.base .. 'account', 'now', now)
 end
 
--- Sessions end: `all` in their hands comes back, or what requests in flight had reserved and the rest is spent.
+-- Sessions end: `all` in their hands comes back, or what requests in flight had reserved and the rest is spent. They
+-- mean nothing from now on; but of very many buckets the rest is in their hands until the next calls, whosever they are.
 local function over(account, sessions, now, all)
   local names, back, held, open = {}, {}, {}, {}
   for _, id in ipairs(sessions) do
-    local hands = redis.call('HGETALL', account.base .. 'h:' .. id)
-    for i = 1, #hands, 2 do
+    local hands = account.room > 0 and redis.call('HGETALL', account.base .. 'h:' .. id) or {}
+    local last = math.min(#hands, 2 * account.room)
+    local rest = account.room == 0 or last < #hands
+    account.room = account.room - last / 2
+    for i = 1, last, 2 do
       local name, had, reserved = hands[i], cmsgpack.unpack(hands[i + 1])
       if not held[name] then
         names[#names + 1] = name
@@ -91,8 +99,17 @@ local function over(account, sessions, now, all)
         redis.call('HDEL', account.base .. 'account', worker)
       end
     end
-    redis.call('DEL', account.base .. 's:' .. id, account.base .. 'h:' .. id)
-    redis.call('ZREM', account.base .. 'sessions', id)
+    redis.call('DEL', account.base .. 's:' .. id)
+    if rest then
+      for i = 1, last, 2 do
+        redis.call('HDEL', account.base .. 'h:' .. id, hands[i])
+      end
+      redis.call('ZADD', account.base .. 'sessions', all and CLOSED or SILENT, id)
+      account.ended = account.ended + 1
+    else
+      redis.call('DEL', account.base .. 'h:' .. id)
+      redis.call('ZREM', account.base .. 'sessions', id)
+    end
   end
   for _, name in ipairs(names) do
     local b = unpacked(name, redis.call('GET', account.base .. 'b:' .. name))
@@ -276,8 +293,14 @@ local function awake(base, nonce, args)
     end
   end
   account.need = math.floor(now / 1000)
-  local silent = redis.call('ZRANGEBYSCORE', base .. 'sessions', '-inf', now - LEASE_US)
-  if #silent > 0 then
+  local found = redis.call('ZRANGEBYSCORE', base .. 'sessions', '-inf', now - LEASE_US, 'WITHSCORES')
+  local closed, silent = {}, {}
+  for i = 1, #found, 2 do
+    local which = tonumber(found[i + 1]) == CLOSED and closed or silent
+    which[#which + 1] = found[i]
+  end
+  if #found > 0 then
+    over(account, closed, now, true)
     over(account, silent, now, false)
   end
   return account, now
@@ -298,7 +321,7 @@ local function ask(keys, args)
   end
   local epoch, seq, said, requests, close = m[4], m[5], m[7], m[8], m[9]
   redis.call('ZADD', account.base .. 'sessions', now, id)
-  local sessions = redis.call('ZCARD', account.base .. 'sessions')
+  local sessions = redis.call('ZCARD', account.base .. 'sessions') - account.ended
   local rebuilds = m[10] or (seq == 1 and epoch ~= '' and epoch ~= account.epoch)
   local parts = parts_of(account, id, said, rebuilds, now)
   local results, slices, refused = {}, {}, {}
@@ -347,7 +370,7 @@ local function usage(keys, args)
     return cmsgpack.pack({ '0', {} })
   end
   local account, now = awake(base_of(keys), args[3], args)
-  local sessions = redis.call('ZCARD', account.base .. 'sessions')
+  local sessions = redis.call('ZCARD', account.base .. 'sessions') - account.ended
   local names, cursor = page(account, cmsgpack.unpack(args[2])[1], now)
   local standings = {}
   for _, name in ipairs(names) do

@@ -10,14 +10,16 @@ import asyncio
 import fcntl
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from msgspec import structs
 
 from gateway.errors import UnavailableError
-from gateway.limits.book import WrittenAccount, written
-from gateway.limits.protocol import LEASE_S, SliceAsk
+from gateway.limits.book import WrittenAccount, WrittenBucket, note, written
+from gateway.limits.protocol import LEASE_S, Part, SliceAsk
+from gateway.limits.session import NAMED
 from gateway.limits.store import SliceStore
 
 log = logging.getLogger(__name__)
@@ -72,7 +74,7 @@ async def bury(folder: Path, store: SliceStore) -> int:
             continue
         try:
             accounts = list(written(await asyncio.to_thread(path.read_bytes)))
-            settled = [await _settled(account, store) for account in accounts]
+            settled = [await _settled(account, store, held) for account in accounts]
             path.unlink(missing_ok=True)
         except UnavailableError as error:
             log.warning("limits: what worker %s had spent waits: %s", path.name, error)
@@ -85,12 +87,14 @@ async def bury(folder: Path, store: SliceStore) -> int:
     return count
 
 
-async def _settled(account: WrittenAccount, store: SliceStore) -> bool:
+async def _settled(account: WrittenAccount, store: SliceStore, book: int) -> bool:
     """Whether there was anything to settle, and it counts.
 
     The message under way, if there was one, is said again with the same spending. Has it been counted already,
     its answer comes again and nothing else happens; in either case the one after it says the rest and ends the
     session, so that all that is still in its hands comes back: what was granted in an answer that nobody saw, too.
+    Of more buckets than one message names it says some in messages before, and each of these is written into the
+    book as the worker wrote its own.
     """
     line, seq = account.line, account.acked
     pending = account.sent > account.acked
@@ -104,10 +108,38 @@ async def _settled(account: WrittenAccount, store: SliceStore) -> bool:
         if not answer.known:
             return False
         ask = structs.replace(ask, session=answer.session, epoch=answer.epoch)
-    rest = [(b.part, b.total - (b.sent if pending else b.acked)) for b in account.buckets]
-    parts = tuple(structs.replace(part, spent=spent) for part, spent in rest if spent)
-    answer = await store.ask(structs.replace(ask, seq=seq + 1, parts=parts, close=True))
+    rest = [(b, b.total - (b.sent if pending else b.acked)) for b in account.buckets]
+    rest = [(bucket, spent) for bucket, spent in rest if spent]
+    if pending and len(rest) > NAMED and line.session:
+        _note_answer(book, account, account.buckets, seq)
+    while len(rest) > NAMED:
+        some, rest = rest[:NAMED], rest[NAMED:]
+        seq += 1
+        if line.session:  # else it says all of it once more, as the debts of another
+            _note_message(book, account, [bucket for bucket, _ in some], seq)
+        answer = await store.ask(structs.replace(ask, seq=seq, parts=_parts(some)))
+        if not answer.known:
+            return False
+        if line.session:
+            _note_answer(book, account, [structs.replace(bucket, sent=bucket.total) for bucket, _ in some], seq)
+    answer = await store.ask(structs.replace(ask, seq=seq + 1, parts=_parts(rest), close=True))
     return answer.known
+
+
+def _parts(said: Sequence[tuple[WrittenBucket, int]]) -> tuple[Part, ...]:
+    return tuple(structs.replace(bucket.part, spent=spent) for bucket, spent in said)
+
+
+def _note_message(book: int, account: WrittenAccount, buckets: Sequence[WrittenBucket], seq: int) -> None:
+    for bucket in buckets:
+        note(book, bucket.at, 2, bucket.total)
+    note(book, account.at, 1, seq)
+
+
+def _note_answer(book: int, account: WrittenAccount, buckets: Sequence[WrittenBucket], seq: int) -> None:
+    for bucket in buckets:
+        note(book, bucket.at, 3, bucket.sent)
+    note(book, account.at, 2, seq)
 
 
 def _books(folder: Path) -> list[Path]:

@@ -111,3 +111,33 @@ async def test_a_session_that_is_closed_gives_back_all_that_it_had(store: SliceS
     assert [one.left for one in (await other.say(tokens, at_once)).slices] == [80, 5]
     assert all(one.lent == 0 for one in await admin.usage(ACME))
     assert not (await worker.send(worker.message(tokens))).known
+
+
+@pytest.mark.parametrize("how", ["closes", "falls silent", "gives up"])
+async def test_a_session_with_much_in_its_hands_means_nothing_at_once_and_returns_it_soon(
+    store: SliceStore, admin: SliceAdmin, advance: Advance, how: str
+) -> None:
+    """However long it takes to go through all of that: nobody waits for it."""
+    many, other = [budget(1_000, limit=f"l{n}") for n in range(700)], Worker(store, "other")
+    worker = Worker(store)
+    for first in range(0, len(many), 350):
+        wishes = tuple((Wish(place, 100, 100),) for place in range(350))
+        await worker.say(*many[first : first + 350], wishes=wishes)
+        await worker.say(*[replace(part, spent=30, open=20) for part in many[first : first + 350]])
+    last = worker.message(close=True)
+    if how == "closes":
+        assert (await worker.send(last)).known
+    elif how == "falls silent":
+        advance(LEASE_S)
+    else:
+        again = Worker(store, worker.name)
+        assert (await again.open()).known
+        await again.say(close=True)
+    assert (await other.open()).sessions == 1
+    assert not (await store.ask(replace(last, seq=last.seq + 1))).known
+    left = 1_000 - 30 if how == "closes" else 1_000 - 100 + 20
+    for _ in range(3):
+        await other.say()
+    assert {part.left for part in (await other.say(*many)).slices} == {left}
+    assert await other.take(many[0], left) == left
+    assert {(one.lent, one.sessions) for one in await admin.usage(ACME) if one.limit != "l0"} == {(0, 1)}

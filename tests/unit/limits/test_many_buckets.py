@@ -6,18 +6,21 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from gateway.errors import LimitExceededError
+from gateway.errors import LimitExceededError, UnavailableError
 from gateway.exchange import Claim, Hold, Used
 from gateway.limits.accounts import LimitOwner
 from gateway.limits.protocol import LEASE_S, Part, SliceAnswer, SliceAsk
 from gateway.limits.session import NAMED, WISHES
 from gateway.limits.slices import SlicedLimits
+from gateway.limits.undertaker import bury
 from tenants.models import LimitUnit, OnOutage
 from tests.contract.test_limit_store import ACME, FakeClock
 from tests.contract.test_limit_store import slots as at_once
+from tests.unit.limits.test_book import kill
 from tests.unit.limits.test_conservation import Careless
 from tests.unit.limits.wire import Wire, budget, grown_up, standing, ticks, used
 
@@ -29,6 +32,7 @@ AMOUNT = 5_000
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.limits.session.NAMED", FEW)
+    monkeypatch.setattr("gateway.limits.undertaker.NAMED", FEW)
 
 
 def of(who: int, cost: int = 1) -> Claim:
@@ -370,6 +374,11 @@ class Crowd:
         await asyncio.gather(*requests)
 
 
+async def charged(owner: LimitOwner, who: int) -> int:
+    """Nothing of whom it does not know."""
+    return sum(found.used for found in await owner.usage(ACME) if found.limit == f"l{who}")
+
+
 async def lent(owner: LimitOwner, who: int) -> int:
     return sum(found.lent for found in await owner.usage(ACME) if found.limit in (f"l{who}", f"r{who}", f"s{who}"))
 
@@ -397,7 +406,7 @@ async def test_what_many_used_is_what_the_store_has_charged(seed: int, lost: flo
     wire.lost = 0
     await settle(workers)
     for who in range(MANY):
-        assert await used(wire.owner, f"l{who}") == crowd.used[who]
+        assert await charged(wire.owner, who) == crowd.used[who]
         assert not await lent(wire.owner, who)
 
 
@@ -417,7 +426,7 @@ async def test_a_store_that_forgets_again_and_again_charges_what_many_used(seed:
     await settle([worker])
     assert sum(crowd.used.values()) > 0
     for who in range(MANY):
-        assert await used(wire.owner, f"l{who}") == crowd.used[who]
+        assert await charged(wire.owner, who) == crowd.used[who]
         assert not await lent(wire.owner, who)
 
 
@@ -439,5 +448,45 @@ async def test_sessions_that_end_unheard_charge_nobody_less_than_he_used(seed: i
     wire.falls_silent = wire.lost = 0
     await settle([worker])
     for who in range(MANY):
-        assert await used(wire.owner, f"l{who}") >= crowd.used[who]
+        assert await charged(wire.owner, who) >= crowd.used[who]
         assert not await lent(wire.owner, who)
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_worker_that_dies_with_much_to_say_is_settled_for_in_parts(
+    seed: int, wire: Wire, clock: FakeClock, tmp_path: Path
+) -> None:
+    """At whatever moment, and though the store cannot be asked in the midst of it."""
+    chance = random.Random(seed)
+    limits = SlicedLimits("w1", wire, clock=clock, folder=tmp_path)
+    for who in range(MANY):
+        await use(limits, who, 3)
+        hold = await limits.reserve([of(who, 40)])
+        hold.spending(Used(who))
+    if chance.random() < 0.5:
+        wire.lose_answers = 1
+        await limits.sync()
+    kill(limits, tmp_path)
+    wire.messages.clear()
+    buried = 0
+    while not buried:
+        answers = chance.randrange(1, 4)
+
+        class Halting:
+            async def ask(self, message: SliceAsk) -> SliceAnswer:
+                nonlocal answers
+                answers -= 1
+                if answers < 0:
+                    raise UnavailableError("nobody there")
+                answer = await wire.ask(message)
+                if chance.random() < 0.2:
+                    raise UnavailableError("the answer is lost")
+                return answer
+
+        buried = await bury(tmp_path, Halting())
+    assert all(len(message.parts) <= FEW for message in wire.messages)
+    assert any(not message.close for message in wire.messages)
+    for who in range(MANY):
+        found = await standing(wire.owner, f"l{who}")
+        assert (found.used, found.lent) == (3 + who, 0)
