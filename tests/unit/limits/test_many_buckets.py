@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from gateway.errors import LimitExceededError, UnavailableError
 from gateway.exchange import Claim, Hold, Used
 from gateway.limits.accounts import LimitOwner
+from gateway.limits.book import note
 from gateway.limits.protocol import LEASE_S, Part, SliceAnswer, SliceAsk
 from gateway.limits.session import NAMED, WISHES
 from gateway.limits.slices import SlicedLimits
@@ -452,12 +454,16 @@ async def test_sessions_that_end_unheard_charge_nobody_less_than_he_used(seed: i
         assert not await lent(wire.owner, who)
 
 
+class Killed(BaseException):
+    pass
+
+
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("seed", range(8))
 async def test_a_worker_that_dies_with_much_to_say_is_settled_for_in_parts(
-    seed: int, wire: Wire, clock: FakeClock, tmp_path: Path
+    seed: int, wire: Wire, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At whatever moment, and though the store cannot be asked in the midst of it."""
+    """Though the store cannot be asked in the midst of it, and who says it is killed as well."""
     chance = random.Random(seed)
     limits = SlicedLimits("w1", wire, clock=clock, folder=tmp_path)
     for who in range(MANY):
@@ -470,6 +476,13 @@ async def test_a_worker_that_dies_with_much_to_say_is_settled_for_in_parts(
     kill(limits, tmp_path)
     wire.messages.clear()
     buried = 0
+
+    def noting(file: int, at: int, word: int, value: int) -> None:
+        if chance.random() < 0.03:
+            raise Killed
+        note(file, at, word, value)
+
+    monkeypatch.setattr("gateway.limits.undertaker.note", noting)
     while not buried:
         answers = chance.randrange(1, 4)
 
@@ -484,7 +497,8 @@ async def test_a_worker_that_dies_with_much_to_say_is_settled_for_in_parts(
                     raise UnavailableError("the answer is lost")
                 return answer
 
-        buried = await bury(tmp_path, Halting())
+        with suppress(Killed):
+            buried = await bury(tmp_path, Halting())
     assert all(len(message.parts) <= FEW for message in wire.messages)
     assert any(not message.close for message in wire.messages)
     for who in range(MANY):
