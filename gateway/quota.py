@@ -5,7 +5,7 @@ Made once for many requests. What each of them would look up or work out again i
 
 from __future__ import annotations
 
-from typing import NamedTuple, NewType
+from typing import NewType
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -19,7 +19,7 @@ Key = NewType("Key", str)
 hash: a tuple's is worked out at each look."""
 
 
-class Words(NamedTuple):
+class Words(Struct, frozen=True):
     """What headers say of a quota (OpenAI API reference, "Rate limits"). `limit`: name and value; `remaining` and
     `reset` are names. `bit` stands for the unit where that is counted in whole numbers and the bucket refills, and
     nothing else is to be said of it; else 0. `cap`: of a full bucket."""

@@ -25,19 +25,13 @@ def rate_limit_headers(claims: Sequence[Claim], left: Sequence[int], now_ms: Cal
     """
     headers: Headers = []
     units_seen = 0
-    # Nearly every answer has some of these, so `_plain` is written out once more.
     for place, claim in enumerate(claims):
-        limit, remaining, reset, bit, cap, period_ms, amount = claim.quota.words
+        words = claim.quota.words
+        bit = words.bit
         if not bit or units_seen & bit:
             return _any(claims, left, now_ms)
         units_seen |= bit
-        units = left[place]
-        missing = cap - units
-        if missing <= 0:
-            headers += limit, (remaining, b"%d" % units), (reset, b"0ms")
-        else:
-            wait_ms = -(-missing * period_ms // amount)
-            headers += limit, (remaining, b"%d" % (units if units > 0 else 0)), (reset, b"%dms" % wait_ms)
+        headers += _plain(words, left[place])
     return headers
 
 

@@ -18,7 +18,6 @@ STEP = 8
 
 _REQUESTS = LimitUnit.REQUESTS
 _SLOT = LimitUnit.CONCURRENCY
-_TOKENS = LimitUnit.TOKENS
 _CUT = OnEnd.CUT
 
 
@@ -102,9 +101,7 @@ class SlicedHold(Struct, eq=False):
         return cut
 
     def settle(self, used: Used) -> None:
-        if not self._open:
-            self._close()
-        self._open = False
+        self._close()
         units, charged = self._units, self._charged
         for place, claim in enumerate(self._claims):
             unit = claim.quota.unit
@@ -113,10 +110,7 @@ class SlicedHold(Struct, eq=False):
             bucket = self._at[place]
             reserved = claim.cost if units is None else units[place]
             before = 0 if charged is None else charged[place]
-            if unit is _TOKENS:
-                after = used.input_tokens + used.output_tokens
-            else:
-                after = 0 if unit is _SLOT else used.of(unit)
+            after = 0 if unit is _SLOT else used.of(unit)
             if bucket.here and not bucket.scarce and bucket.stand is None and after >= before:
                 bucket.open -= reserved - before if reserved > before else 0
                 bucket.avail += reserved - after if reserved > before else before - after

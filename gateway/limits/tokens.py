@@ -160,8 +160,7 @@ class Tokens:
         octets, known = _measured(call, SAMPLE if roughly else 0)
         if not octets:
             return known
-        key = permit.tenant.id, permit.alias.model, call.task._value_
-        model = self._models.get(key) or self._model(permit)
+        model = self._models.get(_key(permit)) or self._model(permit)
         reported = model.reported
         if reported.times >= EXACT:
             return known - (-octets * reported.tokens // reported.seen)
