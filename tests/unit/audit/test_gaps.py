@@ -29,7 +29,8 @@ from tenants.ids import OrgId
 from tests.fakes.audit import ACME, GLOBEX, SIGNER, intent, receipt
 from tests.kit.wait import eventually
 from tests.unit.audit.test_intents import die, outcomes
-from tests.unit.audit.test_spool import SIZE, Worn
+from tests.unit.audit.test_spool import SIZE
+from tests.unit.audit.test_spool_disk import Worn
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 
 from gateway.limits.slices import SlicedLimits
 from tests.contract.test_limit_store import FakeClock
+from tests.unit.limits.many import FEW
 from tests.unit.limits.wire import Wire, grown_up
 
 
@@ -22,3 +23,10 @@ async def wire(clock: FakeClock) -> Wire:
 @pytest.fixture
 def limits(wire: Wire, clock: FakeClock) -> SlicedLimits:
     return SlicedLimits("w1", wire, clock=clock)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few buckets are named in one message that `MANY` take several."""
+    monkeypatch.setattr("gateway.limits.session.NAMED", FEW)
+    monkeypatch.setattr("gateway.limits.undertaker.NAMED", FEW)
