@@ -72,6 +72,9 @@ from tenants.store import StoreError
 log = logging.getLogger("orgate")
 
 FIRST_SNAPSHOT_S = 10.0
+FIRST_KEYS_S = 5.0
+"""Together less than the tree waits for a worker (`gateway.tree.READY_S`)."""
+
 ADMIN_CONNECTIONS = 1_024
 ADMIN_IDLE_S = 300.0
 """Longer than any admin request waits for something to happen."""
@@ -173,8 +176,7 @@ def _worker(settings: Settings) -> Litestar:
             return (await bus.send_spool(up)).upto
 
         bus.start()
-        async with asyncio.timeout(FIRST_SNAPSHOT_S):
-            await bus.known()
+        await _begun(bus)
         await warm_store(buckets)
         settle_heap()
         forwarding = asyncio.create_task(spool.run(forward))
@@ -218,6 +220,17 @@ def _worker(settings: Settings) -> Litestar:
         openapi_config=None,
         logging_config=None,
     )
+
+
+async def _begun(bus: BusClient) -> None:
+    """Wait until this worker can serve. `/readyz` is one worker's answer, and the next connection may be
+    another's: so none listens before it can check a token. Without the control process there are no keys; then it
+    listens, and says so. Raises `TimeoutError` when there is not even a snapshot."""
+    async with asyncio.timeout(FIRST_SNAPSHOT_S):
+        await bus.known()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_KEYS_S):
+            await bus.keyed()
 
 
 def _keep(

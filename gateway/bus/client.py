@@ -126,6 +126,7 @@ class BusClient:
         self._posts = Posts(socket)
         self._snapshot = Snapshot()
         self._known = asyncio.Event()  # set once there is a snapshot
+        self._keyed = asyncio.Event()  # set once one had keys: the store's own has none, only the bus brings them
         self._heard_us: int | None = None  # the last message
         self._polled_us: int | None = None  # the last time the store confirmed what is held here
         self._tried_us: int | None = None  # the last time the store was asked, whatever it said
@@ -163,6 +164,10 @@ class BusClient:
     async def known(self) -> None:
         """Wait for the first snapshot."""
         await self._known.wait()
+
+    async def keyed(self) -> None:
+        """Wait for the first keys that verify access tokens."""
+        await self._keyed.wait()
 
     def start(self) -> None:
         """Begin listening, acknowledging and (when out of touch) polling."""
@@ -319,6 +324,8 @@ class BusClient:
         self._snapshot = snapshot
         self._on_snapshot(snapshot)
         self._known.set()
+        if snapshot.jwks:
+            self._keyed.set()
 
     async def _acknowledge(self) -> None:
         while True:

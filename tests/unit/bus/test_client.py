@@ -152,6 +152,16 @@ async def test_a_publisher_that_is_behind_the_store_takes_nothing_back(world: Wo
     assert world.name == "next"
 
 
+async def test_keys_are_waited_for_beyond_a_snapshot_that_has_none(world: World) -> None:
+    keyed = asyncio.create_task(world.client.keyed())
+    world.reader.snapshot = Snapshot(5)
+    assert await world.client.look()
+    await world.client.known()
+    assert not keyed.done()
+    await world.hear(5, jwks="keys")
+    await keyed
+
+
 async def test_a_store_that_was_set_back_is_believed(world: World) -> None:
     await world.hear(9, full=True)
     world.reader.snapshot = Snapshot(2)
