@@ -19,10 +19,26 @@ Key = NewType("Key", str)
 hash: a tuple's is worked out at each look."""
 
 
+class Said(Struct, eq=False):
+    """What was said of a bucket last: so many `units`, and `remaining` and `reset` with name and value."""
+
+    units: int | None = None
+    remaining: tuple[bytes, bytes] = (b"", b"")
+    reset: tuple[bytes, bytes] = (b"", b"")
+
+    def __eq__(self, other: object) -> bool:
+        """It is no part of what a quota is."""
+        return isinstance(other, Said)
+
+    def __hash__(self) -> int:
+        return 0
+
+
 class Words(Struct, frozen=True):
     """What headers say of a quota (OpenAI API reference, "Rate limits"). `limit`: name and value; `remaining` and
     `reset` are names. `bit` stands for the unit where that is counted in whole numbers and the bucket refills, and
-    nothing else is to be said of it; else 0. `cap`: of a full bucket."""
+    nothing else is to be said of it; else 0. `cap`: of a full bucket. `said`: what is the same again is not made
+    again."""
 
     limit: tuple[bytes, bytes]
     remaining: bytes
@@ -31,9 +47,10 @@ class Words(Struct, frozen=True):
     cap: int
     period_ms: int
     amount: int
+    said: Said
 
 
-_UNSAID = Words((b"", b""), b"", b"", 0, 0, 0, 0)
+_UNSAID = Words((b"", b""), b"", b"", 0, 0, 0, 0, Said())
 _UNITS = tuple(LimitUnit)
 
 
@@ -95,4 +112,5 @@ def _words(quota: Quota) -> Words:
         quota.burst or amount,
         (quota.period_s or 1) * 1_000,
         amount,
+        Said(),
     )

@@ -50,7 +50,8 @@ RESPONSE_HEADERS = {
     " it was the request's turn at the upstream, `upstream` until its first byte.",
     "x-ratelimit-limit-requests": "The strictest limit of requests: its amount. Also `-tokens`, `-input-tokens`,"
     " `-output-tokens`, `-bytes`, `-spend` (dollars) and `-concurrency`. On answers and on 429.",
-    "x-ratelimit-remaining-requests": "What is left of it, as far as this worker knows. The same units.",
+    "x-ratelimit-remaining-requests": "What is left of it, as far as this worker knows; of a busy one in steps,"
+    " and never more. The same units.",
     "x-ratelimit-reset-requests": "In how long it is full again or, of a budget, begins anew: e.g. `1000ms`. The"
     " same units without `-concurrency`.",
     "x-orgate-budget": "Once a budget has reached the first of its thresholds (`--notify-at`): its name, the"

@@ -53,11 +53,14 @@ def _any(claims: Sequence[Claim], left: Sequence[int], now_ms: Callable[[], int]
 
 def _plain(words: Words, units: int) -> Iterable[tuple[bytes, bytes]]:
     """Whole numbers, of a bucket that refills."""
-    missing = words.cap - units
-    if missing <= 0:
-        return words.limit, (words.remaining, b"%d" % units), (words.reset, b"0ms")
-    wait_ms = -(-missing * words.period_ms // words.amount)
-    return words.limit, (words.remaining, b"%d" % (units if units > 0 else 0)), (words.reset, b"%dms" % wait_ms)
+    said = words.said
+    if said.units != units:
+        missing = words.cap - units
+        wait_ms = -(-missing * words.period_ms // words.amount) if missing > 0 else 0
+        said.units = units
+        said.remaining = (words.remaining, b"%d" % (units if units > 0 else 0))
+        said.reset = (words.reset, b"%dms" % wait_ms)
+    return words.limit, said.remaining, said.reset
 
 
 def _other(quota: Quota, units: int, now_ms: Callable[[], int]) -> Headers:

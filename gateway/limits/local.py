@@ -31,6 +31,11 @@ every second or so and not for every 64 requests."""
 PAUSE_US = 4 * AGAIN_US
 """One that was not spent within this time is followed by one as at the beginning."""
 
+STEPS = 16
+"""Of a bucket so busy that its slices have grown, what is left is told in steps of this part of a slice. What
+others have spent of theirs is not known here to that degree either; and a header that is the same as before is
+neither made again nor sent again (RFC 7541 section 6.1)."""
+
 SLOTS_AHEAD = 16
 
 SCARCE = 8
@@ -70,6 +75,7 @@ class Bucket:
         "slots",
         "spare",
         "stand",
+        "step",
         "total",
         "used",
         "word",
@@ -96,6 +102,7 @@ class Bucket:
         self.ahead = 0
         self.ahead_at_us = 0
         self.scarce = True  # the store lends none of it: every request is judged there
+        self.step = 1  # what is left is told in steps of so many units
         self.used = True  # since the last tick
         self.spare = 0  # slots: the fewest to spend since the last slow tick
         self.refused_least = 0
@@ -123,6 +130,13 @@ class Bucket:
         if self.slots and self.left_at_us < 0:
             return self.quota.amount - self.open
         return self.left + self.avail
+
+    def lent(self, units: int) -> None:
+        """What the store has just lent of what was wanted ahead."""
+        self.scarce = units == 0
+        self.low = self.avail // LOW if units and not self.slots else NEVER
+        self.spare = self.avail
+        self.step = max(self.avail // STEPS, 1) if self.ahead > AHEAD else 1
 
     def part(self, want: int = 0, *, anew: bool = True) -> Part:
         """What there is to say of it. Nothing of it is under way. `anew`: and what there was of it before, to a

@@ -13,7 +13,7 @@ from gateway.exchange import Claim
 from gateway.limits.asking import Asked, Asker, Message
 from gateway.limits.book import AccountLine, Book
 from gateway.limits.holdings import Holdings
-from gateway.limits.local import LOW, NEVER, Bucket
+from gateway.limits.local import NEVER, Bucket
 from gateway.limits.protocol import Result, SliceAnswer, SliceAsk, Wish
 from gateway.quota import Key
 from tenants.ids import OrgId
@@ -237,9 +237,7 @@ class Session(Holdings):
             bucket.acked = words[bucket.at + 3] = bucket.sent
             bucket.left, bucket.left_at_us, bucket.known_us = piece.left, answer.now_us, now_us
             if part.want:
-                bucket.scarce = piece.lent == 0
-                bucket.low = bucket.avail // LOW if piece.lent and not bucket.slots else NEVER
-                bucket.spare = bucket.avail
+                bucket.lent(piece.lent)
         if message.ask.close:
             self._closed()
         elif answer.session != self._session:

@@ -293,7 +293,7 @@ class SlicedLimits:
                 if bucket.slots and avail < bucket.spare:
                     bucket.spare = avail
             if left is not None:
-                left.append(bucket.left + avail)
+                left.append(bucket.left + avail - avail % bucket.step)
             if avail < bucket.low:
                 bucket.low = -1
                 session = self._sessions[quota.org]

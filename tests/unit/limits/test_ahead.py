@@ -10,7 +10,7 @@ import pytest
 from gateway.errors import LimitExceededError
 from gateway.exchange import Used
 from gateway.limits.accounts import LimitOwner
-from gateway.limits.local import AGAIN_US, AHEAD, LOW, MOST_AHEAD, PAUSE_US
+from gateway.limits.local import AGAIN_US, AHEAD, LOW, MOST_AHEAD, PAUSE_US, STEPS
 from gateway.limits.protocol import LEASE_S, REBUILD_S
 from gateway.limits.slices import SLOW_TICKS, SlicedLimits
 from tests.contract.test_limit_store import ACME, SECOND, FakeClock, admitted, claim, slots, tokens
@@ -57,6 +57,21 @@ async def test_a_busy_slice_grows_and_one_after_a_pause_is_small_again(
     await ticks(limits)
     await limits.reserve(plenty)
     assert wanted(wire)[-1] == AHEAD
+
+
+async def test_of_a_busy_bucket_what_is_left_is_told_in_steps_of_a_part_of_a_slice(
+    limits: SlicedLimits, wire: Wire, clock: FakeClock
+) -> None:
+    plenty = [claim(amount=1_000_000)]
+    told: list[tuple[int, int]] = []
+    while len(told) < 20 * MOST_AHEAD:
+        (_, (_, remaining), _) = (await limits.reserve(plenty)).headers()
+        told.append((1_000_000 - len(told) - 1, int(remaining)))
+        await asyncio.sleep(0)
+    slow, busy = told[: AHEAD // 2], told[-2 * MOST_AHEAD :]
+    assert all(said == left for left, said in slow)
+    assert all(left - MOST_AHEAD // STEPS * 2 < said <= left for left, said in busy)
+    assert STEPS < len({said for _, said in busy}) < 5 * STEPS
 
 
 async def test_what_was_asked_for_in_vain_does_not_grow(clock: FakeClock) -> None:

@@ -185,6 +185,15 @@ def test_of_two_limits_of_one_unit_either_may_be_the_strictest() -> None:
         assert len(both) == 3
 
 
+def test_what_is_the_same_again_is_not_made_again() -> None:
+    asked = claim(amount=9, burst=9, period_s=90)
+    once, again = said([asked], [3], 0), said([asked], [3], 0)
+    assert all(one is other for one, other in zip(once, again, strict=True))
+    assert [value for _, value in said([asked], [2], 0)] == [b"9", b"2", b"70000ms"]
+    assert said([claim(amount=9, burst=9, period_s=9)], [2], 0)[2] == (b"x-ratelimit-reset-requests", b"7000ms")
+    assert [value for _, value in said([asked], [0], 0)] == [b"9", b"0", b"90000ms"]
+
+
 def test_a_budget_of_which_callers_are_told_has_a_header_of_its_own() -> None:
     asked = [budget(notify_at=80), budget(limit="week", notify_at=80)]
     headers = said(asked, [40 * 10**9, 40 * 10**9 + 1], (ENDS - 90) * 1_000)
