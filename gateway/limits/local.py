@@ -136,7 +136,9 @@ class Bucket:
         self.scarce = units == 0
         self.low = self.avail // LOW if units and not self.slots else NEVER
         self.spare = self.avail
-        self.step = max(self.avail // STEPS, 1) if self.ahead > AHEAD else 1
+        # Never so that nothing seems to be left: near the end each unit is told.
+        coarse = self.ahead > AHEAD and self.left * LOW >= self.avail > STEPS
+        self.step = self.avail // STEPS if coarse else 1
 
     def part(self, want: int = 0, *, anew: bool = True) -> Part:
         """What there is to say of it. Nothing of it is under way. `anew`: and what there was of it before, to a

@@ -10,7 +10,7 @@ import pytest
 from gateway.errors import LimitExceededError
 from gateway.exchange import Used
 from gateway.limits.accounts import LimitOwner
-from gateway.limits.local import AGAIN_US, AHEAD, LOW, MOST_AHEAD, PAUSE_US, STEPS
+from gateway.limits.local import AGAIN_US, AHEAD, LOW, MOST_AHEAD, PAUSE_US, STEPS, Bucket
 from gateway.limits.protocol import LEASE_S, REBUILD_S
 from gateway.limits.slices import SLOW_TICKS, SlicedLimits
 from tests.contract.test_limit_store import ACME, SECOND, FakeClock, admitted, claim, slots, tokens
@@ -72,6 +72,30 @@ async def test_of_a_busy_bucket_what_is_left_is_told_in_steps_of_a_part_of_a_sli
     assert all(said == left for left, said in slow)
     assert all(left - MOST_AHEAD // STEPS * 2 < said <= left for left, said in busy)
     assert STEPS < len({said for _, said in busy}) < 5 * STEPS
+
+
+async def test_nobody_is_told_that_nothing_is_left_as_long_as_something_is(limits: SlicedLimits) -> None:
+    few = [claim(amount=20_000)]
+    for left in reversed(range(20_000)):
+        (_, (_, remaining), _) = (await limits.reserve(few)).headers()
+        assert (int(remaining) == 0) == (left == 0)
+        await asyncio.sleep(0)
+    assert left == 0
+
+
+def test_steps_are_parts_of_a_large_slice_of_a_bucket_that_is_far_from_empty() -> None:
+    for ahead, avail, left, step in (
+        (2 * AHEAD, 160, 40, 10),
+        (2 * AHEAD, 160, 39, 1),  # others have most of it
+        (2 * AHEAD, 160, 0, 1),
+        (AHEAD, 160, 1_000, 1),  # seldom asked for
+        (2 * AHEAD, STEPS, 1_000, 1),
+        (2 * AHEAD, -5, 1_000, 1),  # a debt
+    ):
+        bucket = Bucket(claim().quota)
+        bucket.ahead, bucket.avail, bucket.left = ahead, avail, left
+        bucket.lent(avail)
+        assert bucket.step == step
 
 
 async def test_what_was_asked_for_in_vain_does_not_grow(clock: FakeClock) -> None:
