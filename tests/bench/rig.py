@@ -161,6 +161,13 @@ def join_journals(client: str, upstream: str) -> Cancelled:
     return Cancelled(sent=len(sent), reached=len(reached), lost=len(lost), latencies_ms=tuple(latencies))
 
 
+def answers_in(journal: str) -> list[tuple[float, float]]:
+    """Of each whole answer of a load that keeps a journal: when it was asked for, in seconds of the monotonic
+    clock, and what it took in ms."""
+    lines = (line.split() for line in journal.splitlines())
+    return [(int(fields[1]) / 1e9, int(fields[2]) / 1e6) for fields in lines if fields[0] == "answer"]
+
+
 def quantile(ascending: tuple[float, ...] | list[float], part: float) -> float:
     """NaN when there are none."""
     return ascending[min(int(len(ascending) * part), len(ascending) - 1)] if ascending else float("nan")

@@ -1,24 +1,26 @@
 """What an organization at ten times its limit costs the one beside it, through the real gateway.
 
 The gateway with one worker is on one core, the compiled upstream and the compiled loads on the other. The quiet
-organization's load is the same throughout. In every round its latencies are taken with the loud one within its
-limit, at ten times of it, and within its limit again: the first and the last are the A/A control.
+organization's load goes on without a pause. Beside it the loud one is within its limit, at ten times of it, and
+within its limit again, in turns of seconds: each kind of spell meets the same machine, and the first against the
+last is the A/A control. The answers of all spells of a kind are taken together: one spell has too few for a p99.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
 from msgspec import Struct
 
 from tests.bench.processes import choose_cores, pinned
-from tests.bench.rig import JSON, Figures, Rig, figures_of, running
+from tests.bench.rig import JSON, Rig, answers_in, figures_of, quantile, running
 from tests.bench.targets import Target, wait_served
 from tests.integration.gateway.world import invite
 from tests.kit.certs import Pki, make_pki
@@ -38,15 +40,23 @@ MOVED_PCT = 10.0
 """The bar, beyond what the control moves by itself."""
 
 
+SETTLE_S = 0.3
+"""Of a spell's beginning nothing counts: the loud one connects."""
+
+RESAMPLED = 500
+"""Times that as many turns are drawn again from those there were, to see how far a figure may be off."""
+
+
 class Spells(Struct, frozen=True):
-    """`judged`: whether they are long enough for p99 to be more than its slowest request or two."""
+    """Three in each of `rounds`, of `seconds` each. `judged`: whether they are enough for p99 to be more than the
+    slowest answer or two."""
 
     rounds: int
     seconds: float
     judged: bool = True
 
 
-FULL = Spells(rounds=9, seconds=4)
+FULL = Spells(rounds=40, seconds=2)
 SMALL = Spells(rounds=2, seconds=1, judged=False)
 
 
@@ -55,12 +65,13 @@ WORDS = Words(
     {
         "p50_ms": "of the quiet organization's requests, the loud one within its limit",
         "p50_loud_ms": "the loud one at ten times of it",
-        "p50_moved_pct": "by so much, median over the rounds",
-        "p50_control_pct": "what two calm spells of a round differ by",
+        "p50_moved_pct": "by so much",
+        "p50_control_pct": "what the spells before and after it differ by",
         "p99_ms": "",
         "p99_loud_ms": "",
         "p99_moved_pct": "",
         "p99_control_pct": "",
+        "p99_spread_pct": "with 95 % what p99 has moved by is not farther off than this",
         "passed": "of the loud organization's requests",
         "refused": "of them",
         "failed": "of the quiet one's: none may",
@@ -68,36 +79,37 @@ WORDS = Words(
 )
 
 
+class Turn(Struct, frozen=True):
+    """What the quiet organization's answers took in ms, by when they were asked for."""
+
+    before: Sequence[float]
+    loud: Sequence[float]
+    after: Sequence[float]
+
+
 @dataclass
 class Latencies:
-    """p50 and p99 of the quiet organization's requests in ms, a pair for each spell of a kind."""
-
-    before: list[tuple[float, float]] = field(default_factory=list)
-    loud: list[tuple[float, float]] = field(default_factory=list)
-    after: list[tuple[float, float]] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
     failed: int = 0
     """Requests of the quiet organization that were not answered whole."""
     refused: int = 0
     passed: int = 0
     """Of the loud one's, while it was loud."""
 
-    def add(self, spell: list[tuple[float, float]], quiet: Figures) -> None:
-        spell.append((quiet["p50"], quiet["p99"]))
-        self.failed += int(quiet["bad"] + quiet["err"] + quiet["hung"] + quiet["short"])
-
 
 def judge(found: Latencies, *, p99: bool = True) -> Verdict:
-    """Each round's loud spell against the mean of its calm ones; the control is one calm spell against the other.
-    Of either the median over the rounds. `p99`: whether that is held to its bar."""
-    moved = {}
-    for name, place in (("p50", 0), ("p99", 1)):
-        pairs = [
-            (a[place], b[place], c[place]) for a, b, c in zip(found.before, found.loud, found.after, strict=True)
-        ]
-        moved[f"{name}_ms"] = round(median((a + c) / 2 for a, _, c in pairs), 3)
-        moved[f"{name}_loud_ms"] = round(median(b for _, b, _ in pairs), 3)
-        moved[f"{name}_moved_pct"] = round(median(100 * (2 * b / (a + c) - 1) for a, b, c in pairs), 1)
-        moved[f"{name}_control_pct"] = round(abs(median(100 * (c / a - 1) for a, _, c in pairs)), 1)
+    """The loud spells against the calm ones; the control is the calm ones after against those before. `p99`:
+    whether that is held to its bar."""
+    moved: dict[str, float] = {}
+    for name, part in (("p50", 0.5), ("p99", 0.99)):
+        before, loud, after = (
+            _quantile([getattr(turn, kind) for turn in found.turns], part) for kind in ("before", "loud", "after")
+        )
+        moved[f"{name}_ms"] = round(_calm(found.turns, part), 3)
+        moved[f"{name}_loud_ms"] = round(loud, 3)
+        moved[f"{name}_moved_pct"] = round(_moved_pct(found.turns, part), 1)
+        moved[f"{name}_control_pct"] = round(abs(100 * (after / before - 1)), 1)
+    moved["p99_spread_pct"] = round(_spread_pct(found.turns, 0.99), 1)
     beyond = moved["p99_moved_pct"] - moved["p99_control_pct"]
     verdict = Verdict({**moved, "passed": found.passed, "refused": found.refused, "failed": found.failed})
     claims = [
@@ -110,6 +122,24 @@ def judge(found: Latencies, *, p99: bool = True) -> Verdict:
     ]
     verdict.faults = [fault for holds, fault in claims if not holds]
     return verdict
+
+
+def _quantile(spells: Sequence[Sequence[float]], part: float) -> float:
+    return quantile(sorted(took for spell in spells for took in spell), part)
+
+
+def _calm(turns: Sequence[Turn], part: float) -> float:
+    return _quantile([spell for turn in turns for spell in (turn.before, turn.after)], part)
+
+
+def _moved_pct(turns: Sequence[Turn], part: float) -> float:
+    return 100 * (_quantile([turn.loud for turn in turns], part) / _calm(turns, part) - 1)
+
+
+def _spread_pct(turns: Sequence[Turn], part: float) -> float:
+    again = random.Random(RESAMPLED)  # the same turns say the same
+    drawn = sorted(_moved_pct(again.choices(turns, k=len(turns)), part) for _ in range(RESAMPLED))
+    return (drawn[-RESAMPLED // 40 - 1] - drawn[RESAMPLED // 40]) / 2
 
 
 def measure(spells: Spells, say: Callable[[str], None]) -> Verdict:
@@ -136,23 +166,32 @@ def measure(spells: Spells, say: Callable[[str], None]) -> Verdict:
 
 def _rounds(rig: Rig, quiet: Target, loud: Target, spells: Spells, say: Callable[[str], None]) -> Latencies:
     found = Latencies()
-    _spell(rig, quiet, loud, LOUD_RATE, 1.0)
+    rig.run(loud, JSON, seconds=1.0, rate=LOUD_RATE)
     for turn in range(spells.rounds):
-        say(f"beside an organization at ten times its limit, round {turn + 1} of {spells.rounds}")
-        found.add(found.before, _spell(rig, quiet, loud, CALM_RATE, spells.seconds)[0])
-        beside, noise = _spell(rig, quiet, loud, LOUD_RATE, spells.seconds)
-        found.add(found.loud, beside)
-        found.passed += int(noise["ok"])
-        found.refused += int(noise["bad"])
-        found.add(found.after, _spell(rig, quiet, loud, CALM_RATE, spells.seconds)[0])
+        if turn % 10 == 0:
+            say(f"beside an organization at ten times its limit, turn {turn + 1} of {spells.rounds}")
+        _turn(rig, quiet, loud, spells.seconds, found)
     return found
 
 
-def _spell(rig: Rig, quiet: Target, loud: Target, rate: float, seconds: float) -> tuple[Figures, Figures]:
-    """The loud one begins first and ends last."""
-    noise = rig.start(loud, JSON, seconds=seconds + 0.4, rate=rate)
-    beside = rig.start(quiet, JSON, seconds=seconds, rate=QUIET_RATE)
-    return figures_of(beside), figures_of(noise)
+def _turn(rig: Rig, quiet: Target, loud: Target, seconds: float, found: Latencies) -> None:
+    journal = rig.folder / "quiet.journal"
+    lasts = SETTLE_S + 3 * (seconds + SETTLE_S)
+    extra = ("--journal", str(journal))
+    beside = rig.start(quiet, JSON, seconds=lasts, rate=QUIET_RATE, extra=extra)
+    time.sleep(SETTLE_S)
+    spans = []
+    for rate in (CALM_RATE, LOUD_RATE, CALM_RATE):
+        began_s = time.monotonic()
+        noise = rig.run(loud, JSON, seconds=seconds, rate=rate)
+        spans.append((began_s + SETTLE_S, began_s + seconds))
+        if rate == LOUD_RATE:
+            found.passed += int(noise["ok"])
+            found.refused += int(noise["bad"])
+    figures = figures_of(beside)
+    found.failed += int(figures["bad"] + figures["err"] + figures["hung"] + figures["short"])
+    answers = answers_in(journal.read_text())
+    found.turns.append(Turn(*([ms for at_s, ms in answers if start <= at_s < end] for start, end in spans)))
 
 
 def _targets(gateway: RunningGateway, rig: Rig, pki: Pki) -> tuple[Target, Target]:

@@ -14,7 +14,7 @@ from tests.bench.limits import LimitsCost
 from tests.limits import cost, lost, neighbour
 from tests.limits.journal import ADMITTED, REFUSED, Record
 from tests.limits.judge import Verdict
-from tests.limits.neighbour import Latencies
+from tests.limits.neighbour import Latencies, Turn
 from tests.limits.run import OTHERS, report, summary
 
 
@@ -84,7 +84,8 @@ def test_a_cost_beyond_the_bar() -> None:
 
 
 def latencies(loud_ms: float, after_ms: float = 2.0, *, failed: int = 0, refused: int = 900) -> Latencies:
-    return Latencies([(1.0, 2.0)] * 3, [(1.0, loud_ms)] * 3, [(1.0, after_ms)] * 3, failed, refused, 100)
+    turn = Turn(*([1.0] * 49 + [slow] for slow in (2.0, loud_ms, after_ms)))
+    return Latencies([turn] * 3, failed, refused, 100)
 
 
 def test_a_neighbour_that_is_moved() -> None:

@@ -11,6 +11,7 @@
  * Cancelling: with --cancel-after, each stream is reset when K events have arrived, or for K = 0 D milliseconds after
  * it was sent. "########" in the body becomes the request's number, and the journal gets a line
  * "cancel <number> <ns>" for each reset, in CLOCK_MONOTONIC nanoseconds: the upstream's journal has the other end.
+ * Each whole answer is a line "answer <sent, ns> <took, ns>" there.
  *
  * ok: status 200, whole. bad: another status. err: reset, or the connection lost. hung: no end in sight 10 s after the
  * last second. short: whole but without all events (also counted in ok). cancelled: reset by this program.
@@ -139,6 +140,8 @@ static void finish(struct request *request, bool whole) {
         totals.ok++;
         if (request->events < options.events) totals.short_answers++;
         samples_add(&totals.whole, now - request->sent_at);
+        if (journal != NULL)
+            fprintf(journal, "answer %lld %lld\n", (long long)request->sent_at, (long long)(now - request->sent_at));
         int64_t first_byte_at = request->first_byte_at != 0 ? request->first_byte_at : now;
         samples_add(&totals.first_byte, first_byte_at - request->sent_at);
     }
