@@ -31,10 +31,13 @@ every second or so and not for every 64 requests."""
 PAUSE_US = 4 * AGAIN_US
 """One that was not spent within this time is followed by one as at the beginning."""
 
+BUSY = 8 * AHEAD
+"""So large is a slice of a bucket that is asked for some five hundred times a second."""
+
 STEPS = 16
-"""Of a bucket so busy that its slices have grown, what is left is told in steps of this part of a slice. What
-others have spent of theirs is not known here to that degree either; and a header that is the same as before is
-neither made again nor sent again (RFC 7541 section 6.1)."""
+"""What is left of it is told in steps of this part of the slice. What others have spent of theirs is not known
+here to that degree either; and a header that is the same as before is neither made again nor sent again (RFC 7541
+section 6.1)."""
 
 SLOTS_AHEAD = 16
 
@@ -137,7 +140,7 @@ class Bucket:
         self.low = self.avail // LOW if units and not self.slots else NEVER
         self.spare = self.avail
         # Never so that nothing seems to be left: near the end each unit is told.
-        coarse = self.ahead > AHEAD and self.left * LOW >= self.avail > STEPS
+        coarse = self.ahead >= BUSY and self.left * LOW >= self.avail > STEPS
         self.step = self.avail // STEPS if coarse else 1
 
     def part(self, want: int = 0, *, anew: bool = True) -> Part:

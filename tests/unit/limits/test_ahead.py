@@ -10,7 +10,7 @@ import pytest
 from gateway.errors import LimitExceededError
 from gateway.exchange import Used
 from gateway.limits.accounts import LimitOwner
-from gateway.limits.local import AGAIN_US, AHEAD, LOW, MOST_AHEAD, PAUSE_US, STEPS, Bucket
+from gateway.limits.local import AGAIN_US, AHEAD, BUSY, LOW, MOST_AHEAD, PAUSE_US, STEPS, Bucket
 from gateway.limits.protocol import LEASE_S, REBUILD_S
 from gateway.limits.slices import SLOW_TICKS, SlicedLimits
 from tests.contract.test_limit_store import ACME, SECOND, FakeClock, admitted, claim, slots, tokens
@@ -68,7 +68,7 @@ async def test_of_a_busy_bucket_what_is_left_is_told_in_steps_of_a_part_of_a_sli
         (_, (_, remaining), _) = (await limits.reserve(plenty)).headers()
         told.append((1_000_000 - len(told) - 1, int(remaining)))
         await asyncio.sleep(0)
-    slow, busy = told[: AHEAD // 2], told[-2 * MOST_AHEAD :]
+    slow, busy = told[: BUSY // 2], told[-2 * MOST_AHEAD :]
     assert all(said == left for left, said in slow)
     assert all(left - MOST_AHEAD // STEPS * 2 < said <= left for left, said in busy)
     assert STEPS < len({said for _, said in busy}) < 5 * STEPS
@@ -85,12 +85,12 @@ async def test_nobody_is_told_that_nothing_is_left_as_long_as_something_is(limit
 
 def test_steps_are_parts_of_a_large_slice_of_a_bucket_that_is_far_from_empty() -> None:
     for ahead, avail, left, step in (
-        (2 * AHEAD, 160, 40, 10),
-        (2 * AHEAD, 160, 39, 1),  # others have most of it
-        (2 * AHEAD, 160, 0, 1),
-        (AHEAD, 160, 1_000, 1),  # seldom asked for
-        (2 * AHEAD, STEPS, 1_000, 1),
-        (2 * AHEAD, -5, 1_000, 1),  # a debt
+        (BUSY, 160, 40, 10),
+        (BUSY, 160, 39, 1),  # others have most of it
+        (BUSY, 160, 0, 1),
+        (BUSY // 2, 160, 1_000, 1),  # not asked for as often
+        (BUSY, STEPS, 1_000, 1),
+        (BUSY, -5, 1_000, 1),  # a debt
     ):
         bucket = Bucket(claim().quota)
         bucket.ahead, bucket.avail, bucket.left = ahead, avail, left
