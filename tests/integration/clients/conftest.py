@@ -51,8 +51,16 @@ class World:
         return found
 
     def audit_size(self) -> int:
-        """How many entries the organization's audit log has now."""
-        return log_size(self.owner)
+        """How many entries the organization's audit log has, those of all that was asked before among them: the
+        worker tells of them in order, so a request of ours is waited for."""
+        after = log_size(self.owner)
+        answer = self.gateway.http.get(self.url + "/models", headers=self.owner.bearer)
+        assert answer.status_code == 200, answer.text
+        while True:
+            (entry,) = self.audit(after, 1)
+            after = int(entry["index"]) + 1
+            if entry.get("request_id") == answer.headers["x-request-id"]:
+                return after
 
     def audit(self, after: int, count: int) -> list[dict[str, Any]]:
         """The `count` entries after the first `after`, waited for; those that say that we look are left out."""

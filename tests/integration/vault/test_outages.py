@@ -42,7 +42,7 @@ async def worker(tmp_path: Path) -> AsyncIterator[Worker]:
     """Acme's key is leased and globex's is not."""
     with vault_place("fake", tmp_path) as place:
         assert place.fake is not None
-        keys = place.keys(place.prepare(ACME, GLOBEX, timeout_s=0.4))
+        keys = place.keys(place.prepare(ACME, GLOBEX, timeout_s=0.7))
         made = Worker(keys, place.fake)
         for org in (ACME, GLOBEX):
             await keys.put(org, "openai", Secret(f"sk-{org}"))
