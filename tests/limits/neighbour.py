@@ -40,6 +40,9 @@ MOVED_PCT = 10.0
 """The bar, beyond what the control moves by itself."""
 
 
+WIDE_PCT = 20.0
+"""What p99 has moved by may be farther off than this: then the machine was not still enough to show anything."""
+
 SETTLE_S = 0.3
 """Of a spell's beginning nothing counts: the loud one connects."""
 
@@ -118,6 +121,10 @@ def judge(found: Latencies, *, p99: bool = True) -> Verdict:
         (
             beyond < MOVED_PCT or not p99,
             f"the quiet organization's p99 moved by {beyond:.1f} % beyond the control",
+        ),
+        (
+            moved["p99_spread_pct"] <= WIDE_PCT or not p99,
+            f"by how much p99 moved may be {moved['p99_spread_pct']:.1f} % off: nothing was shown",
         ),
     ]
     verdict.faults = [fault for holds, fault in claims if not holds]

@@ -96,7 +96,10 @@ def test_a_neighbour_that_is_moved() -> None:
     assert any("moved by 20.0 %" in fault for fault in neighbour.judge(latencies(2.4)).faults)
     # The machine itself moves by 15 %: no more can be told.
     assert neighbour.judge(latencies(2.55, after_ms=2.3)).faults == []
-    assert any("nothing was shown" in fault for fault in neighbour.judge(latencies(2.0, refused=99)).faults)
+    assert any("not refused: nothing" in fault for fault in neighbour.judge(latencies(2.0, refused=99)).faults)
+    restless = Latencies([*latencies(2.0).turns, *latencies(9.0, after_ms=9.0).turns], refused=900)
+    assert any("% off: nothing was shown" in fault for fault in neighbour.judge(restless).faults)
+    assert neighbour.judge(restless, p99=False).faults == []
     assert any("1 requests" in fault for fault in neighbour.judge(latencies(2.0, failed=1)).faults)
 
 
