@@ -202,8 +202,7 @@ class HttpInbound:
                 break
         self._whole = True
         self.due = self.ends
-        # In the loop's next turn: what is refused in this one, or goes upstream, waits for no thread of Granian's.
-        self._loop.call_soon(self._watch)
+        self._watch()
         if size == 0:
             raise BadRequestError("the body is empty; send a JSON object")
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -232,8 +231,6 @@ class HttpInbound:
 
     def _watch(self) -> None:
         """Not a task: what Granian gives is a future already, and a task around it costs more than it does."""
-        if self._finished:
-            return
         self._received = asyncio.ensure_future(self._receive())
         self._received.add_done_callback(self._on_received)
 

@@ -71,8 +71,6 @@ async def test_a_body_is_whole_when_as_much_is_here_as_was_declared() -> None:
     client = Client(part(b'{"a"'), part(b":1}"))
     inbound = arrive(client, (b"content-length", b"7"))
     assert await inbound.body() == b'{"a":1}'
-    assert client.asked == 2
-    await asyncio.sleep(0)
     assert client.asked == 3  # the third is the watch, and its answer is not waited for
     client.messages.put_nowait(END)
     client.messages.put_nowait(GONE)
@@ -135,7 +133,6 @@ async def test_after_the_end_nothing_is_watched() -> None:
     await asyncio.sleep(0)
     inbound.abort(Abort.REVOKED)
     assert inbound.aborted is None
-    assert client.asked == 1  # it was answered in the turn in which its body had come
 
 
 async def test_the_sweep_ends_a_request_whose_body_is_late() -> None:
