@@ -262,6 +262,24 @@ class Use:
     spoke_us: int = 0
 
 
+@dataclass
+class Loss:
+    """The store forgot everything at `at_us`. `until_us`: when all who knew anything of before had said so, or had
+    died; None: not yet."""
+
+    at_us: int
+    unheard: set[str]
+    until_us: int | None = None
+
+    def heard(self, name: str, now_us: int) -> None:
+        self.unheard.discard(name)
+        if not self.unheard and self.until_us is None:
+            self.until_us = now_us
+
+    def touches(self, start_us: int, end_us: int) -> bool:
+        return self.at_us <= end_us and (self.until_us is None or self.until_us >= start_us)
+
+
 class Spending:
     """Workers that spend only what they were given, and a store that they speak to over a bad line."""
 
@@ -273,7 +291,7 @@ class Spending:
         self.account = self.store()
         self.users = [self.user() for _ in range(2)]
         self.spent: list[tuple[int, int]] = []
-        self.lost_at: list[int] = []
+        self.losses: list[Loss] = []
 
     def store(self) -> Account:
         return Account(self.clock_us, lambda: f"s{next(self.numbers)}")
@@ -297,7 +315,7 @@ class Spending:
                 self.clock_us += us
             case ("lose",):
                 self.account = self.store()
-                self.lost_at.append(self.clock_us)
+                self.losses.append(Loss(self.clock_us, {user.name for user in self.users}))
 
     def silent(self, user: Use) -> bool:
         return self.clock_us - user.spoke_us > SECOND
@@ -337,6 +355,7 @@ class Spending:
             user.session, user.seq, user.epoch = answer.session, message.seq, answer.epoch
             user.left, user.left_at_us = answer.slices[0].left, answer.now_us
             user.had += sum(sum(result.granted) for result in answer.results) + answer.slices[0].lent
+            self.said(user)
             return
         user.session, user.seq = "", 0
         if answer.epoch == user.epoch:  # its lease is over: all that it had has been counted
@@ -356,7 +375,12 @@ class Spending:
                 SliceAsk(ORG, user.name, user.session, user.epoch, user.seq + 1, 3, (part,), (), True),
                 self.clock_us,
             )
+        self.said(user)
         self.users[place] = self.user()
+
+    def said(self, user: Use) -> None:
+        for loss in self.losses:
+            loss.heard(user.name, self.clock_us)
 
 
 places = st.integers(0, 1)
@@ -388,8 +412,8 @@ small_rates = st.builds(
 def test_no_interval_sees_more_spent_than_burst_and_what_came_in(
     part: Part, history: list[tuple[object, ...]]
 ) -> None:
-    """For each time that the store forgot everything in it, or so shortly before that not everybody had spoken
-    since, one burst more: what was granted of a bucket that seemed full before anybody had said what was in it."""
+    """For each time that the store forgot everything in it, or before when not everybody had spoken since, one
+    burst more: what was granted of a bucket that seemed full before anybody had said what was in it."""
     world = Spending(part)
     for move in history:
         world.move(move)
@@ -398,7 +422,7 @@ def test_no_interval_sees_more_spent_than_burst_and_what_came_in(
         total = 0
         for end, spent in world.spent[first:]:
             total += spent
-            losses = sum(start - SECOND <= lost <= end for lost in world.lost_at)
+            losses = sum(loss.touches(start, end) for loss in world.losses)
             assert total * period_us <= part.burst * period_us * (1 + losses) + part.amount * (end - start)
 
 
@@ -435,4 +459,4 @@ def test_of_a_budget_no_more_is_spent_than_there_is(history: list[tuple[object, 
     world = Spending(BUDGET)
     for move in history:
         world.move(move)
-    assert sum(spent for _, spent in world.spent) <= BUDGET.amount * (1 + len(world.lost_at))
+    assert sum(spent for _, spent in world.spent) <= BUDGET.amount * (1 + len(world.losses))
