@@ -81,7 +81,7 @@ class Usage(Struct, frozen=True):
         return self.prompt_tokens + self.completion_tokens
 
 
-class Claim(Struct, frozen=True):
+class Claim(Struct, frozen=True, gc=False):  # nothing that it leads to leads back
     """`cost` whole units are asked of what `quota` says, for one request. `least`: it is admitted with so much, if
     `cost` is not left (see `OnEnd`), -1: with all of it; more than `cost` is never given."""
 

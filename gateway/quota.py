@@ -19,12 +19,14 @@ Key = NewType("Key", str)
 hash: a tuple's is worked out at each look."""
 
 
+Header = tuple[bytes, bytes]
+
+
 class Said(Struct, eq=False):
-    """What was said of a bucket last: so many `units`, and `remaining` and `reset` with name and value."""
+    """What was said of a bucket last: that `units` are left, in `headers`: its limit, what remains, its reset."""
 
     units: int | None = None
-    remaining: tuple[bytes, bytes] = (b"", b"")
-    reset: tuple[bytes, bytes] = (b"", b"")
+    headers: tuple[Header, ...] = ()
 
     def __eq__(self, other: object) -> bool:
         """It is no part of what a quota is."""
@@ -40,7 +42,7 @@ class Words(Struct, frozen=True):
     nothing else is to be said of it; else 0. `cap`: of a full bucket. `said`: what is the same again is not made
     again."""
 
-    limit: tuple[bytes, bytes]
+    limit: Header
     remaining: bytes
     reset: bytes
     bit: int

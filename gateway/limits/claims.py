@@ -74,7 +74,7 @@ class CallerLimits:
     """The limits that apply to one caller, and `names` of the first few, each once, the platform's with
     `platform/` before them."""
 
-    __slots__ = ("_counts_prompt", "_differing", "_one_each", "_usual", "names")
+    __slots__ = ("_counts_prompt", "_differing", "_last", "_one_each", "_others", "_usual", "names")
 
     def __init__(self, quotas: Sequence[Quota]) -> None:
         self.names = _names(quotas)
@@ -84,6 +84,10 @@ class CallerLimits:
         self._counts_prompt = any(quota.unit in _INPUT for quota in quotas)
         # Nearly all count requests and tokens, and nothing is cut.
         self._usual = all(quotas[n].unit is _TOKENS and quotas[n].on_end is _FINISH for n in self._differing)
+        # And nearly all have one on tokens, after those on requests.
+        last = len(quotas) - 1
+        self._last = quotas[last] if self._usual and self._differing == (last,) else None
+        self._others = self._one_each[:-1]
 
     def claims(self, permit: Permit, platform: Tenant | None, tokens: Tokens) -> tuple[Claim, ...]:
         """One for each. A limit that this call cannot touch makes no claim: output tokens of an embedding, spend
@@ -96,9 +100,16 @@ class CallerLimits:
         if not self._differing:
             return one_each
         prompt = tokens.of_prompt(permit, roughly=True) if self._counts_prompt else 0
-        answer = output_tokens(permit)
+        call = permit.call
+        answer = call.max_tokens
+        if answer is None or call.answers != 1 or call.task is _EMBED:  # else that is all that may come
+            answer = output_tokens(permit)
+        both = prompt + answer
+        if self._last is not None and 0 < both <= MOST:
+            return (*self._others, Claim(self._last, both))
+        answer = min(answer, MOST)
         claims = list(one_each)
-        if self._usual and 0 < (both := prompt + answer) <= MOST:
+        if self._usual and 0 < both <= MOST:
             for n in self._differing:
                 claims[n] = Claim(one_each[n].quota, both)
             return tuple(claims)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.exchange import Claim, Headers
 from gateway.quota import Quota, Words
@@ -24,15 +24,18 @@ def rate_limit_headers(claims: Sequence[Claim], left: Sequence[int], now_ms: Cal
     structured field (RFC 9651): its name, the percent used and the seconds until it begins anew.
     """
     headers: Headers = []
-    units_seen = 0
-    for place, claim in enumerate(claims):
+    each = 0
+    for claim, units in zip(claims, left, strict=True):
         words = claim.quota.words
-        bit = words.bit
-        if not bit or units_seen & bit:
-            return _any(claims, left, now_ms)
-        units_seen |= bit
-        headers += _plain(words, left[place])
-    return headers
+        each ^= words.bit
+        said = words.said
+        if said.units != units:
+            if not words.bit:
+                break
+            _say(words, units)
+        headers += said.headers
+    # As many bits as claims: each is of another unit, and nothing else is to be said of any.
+    return headers if each.bit_count() == len(claims) else _any(claims, left, now_ms)
 
 
 def _any(claims: Sequence[Claim], left: Sequence[int], now_ms: Callable[[], int]) -> Headers:
@@ -47,20 +50,23 @@ def _any(claims: Sequence[Claim], left: Sequence[int], now_ms: Callable[[], int]
             told.append(_budget(quota, units, now_ms()))
     headers: Headers = []
     for quota, units in strictest.values():
-        headers += _plain(quota.words, units) if quota.words.bit else _other(quota, max(units, 0), now_ms)
+        words = quota.words
+        if not words.bit:
+            headers += _other(quota, max(units, 0), now_ms)
+            continue
+        _say(words, units)
+        headers += words.said.headers
     return headers + told
 
 
-def _plain(words: Words, units: int) -> Iterable[tuple[bytes, bytes]]:
+def _say(words: Words, units: int) -> None:
     """Whole numbers, of a bucket that refills."""
+    missing = words.cap - units
+    wait_ms = -(-missing * words.period_ms // words.amount) if missing > 0 else 0
     said = words.said
-    if said.units != units:
-        missing = words.cap - units
-        wait_ms = -(-missing * words.period_ms // words.amount) if missing > 0 else 0
-        said.units = units
-        said.remaining = (words.remaining, b"%d" % (units if units > 0 else 0))
-        said.reset = (words.reset, b"%dms" % wait_ms)
-    return words.limit, said.remaining, said.reset
+    said.units = units
+    left = b"%d" % (units if units > 0 else 0)
+    said.headers = words.limit, (words.remaining, left), (words.reset, b"%dms" % wait_ms)
 
 
 def _other(quota: Quota, units: int, now_ms: Callable[[], int]) -> Headers:

@@ -17,7 +17,7 @@ STEP = 8
 """A stream that is to be cut at its limit's end asks for one in so many parts of its claim at a time."""
 
 _REQUESTS = LimitUnit.REQUESTS
-_SLOT = LimitUnit.CONCURRENCY
+_TOKENS = LimitUnit.TOKENS
 _CUT = OnEnd.CUT
 
 
@@ -101,26 +101,30 @@ class SlicedHold(Struct, eq=False):
         return cut
 
     def settle(self, used: Used) -> None:
-        self._close()
-        units, charged = self._units, self._charged
-        for place, claim in enumerate(self._claims):
-            unit = claim.quota.unit
-            if unit is _REQUESTS:
+        if not self._open:
+            raise _closed()
+        self._open = False
+        if self._units is not None or self._charged is not None:
+            self._settle_rest(used)
+            return
+        for bucket, claim in zip(self._at, self._claims, strict=True):
+            if bucket.requests:
                 continue
-            bucket = self._at[place]
-            reserved = claim.cost if units is None else units[place]
-            before = 0 if charged is None else charged[place]
-            after = 0 if unit is _SLOT else used.of(unit)
-            if bucket.here and not bucket.scarce and bucket.stand is None and after >= before:
-                bucket.open -= reserved - before if reserved > before else 0
-                bucket.avail += reserved - after if reserved > before else before - after
-                if after != before:
-                    self._stock.spent(bucket, after - before)
+            unit, reserved = claim.quota.unit, claim.cost
+            # As nearly all are.
+            after = used.input_tokens + used.output_tokens if unit is _TOKENS else used.of(unit)
+            if bucket.here and not bucket.scarce and bucket.stand is None:
+                bucket.open -= reserved
+                bucket.avail += reserved - after
+                if after:
+                    self._stock.spent(bucket, after)
             else:
-                self._settle_one(claim, bucket, reserved, before, after)
+                self._settle_one(claim, bucket, reserved, 0, after)
 
     def refund(self) -> None:
-        self._close()
+        if not self._open:
+            raise _closed()
+        self._open = False
         units, charged = self._units, self._charged
         for place, (claim, bucket) in enumerate(zip(self._claims, self._at, strict=True)):
             reserved = claim.cost if units is None else units[place]
@@ -142,6 +146,23 @@ class SlicedHold(Struct, eq=False):
         del asking[place]
         if used:
             self._stock.release(bucket, used)
+
+    def _settle_rest(self, used: Used) -> None:
+        """Some of it has been charged as it went, or is not all that was claimed."""
+        units, charged = self._units, self._charged
+        for place, (bucket, claim) in enumerate(zip(self._at, self._claims, strict=True)):
+            if bucket.requests:
+                continue
+            reserved = claim.cost if units is None else units[place]
+            before = 0 if charged is None else charged[place]
+            after = used.of(claim.quota.unit)
+            if bucket.here and not bucket.scarce and bucket.stand is None and after >= before:
+                bucket.open -= reserved - before if reserved > before else 0
+                bucket.avail += reserved - after if reserved > before else before - after
+                if after != before:
+                    self._stock.spent(bucket, after - before)
+            else:
+                self._settle_one(claim, bucket, reserved, before, after)
 
     def _settle_one(self, claim: Claim, bucket: Bucket, units: int, before: int, after: int) -> None:
         if after != before:
@@ -166,10 +187,9 @@ class SlicedHold(Struct, eq=False):
             self._stock.ask(asking)
         return asking.ended and units[place] <= after
 
-    def _close(self) -> None:
-        if not self._open:
-            raise RuntimeError("this hold has been settled or refunded already")
-        self._open = False
+
+def _closed() -> Exception:
+    return RuntimeError("this hold has been settled or refunded already")
 
 
 class _More:

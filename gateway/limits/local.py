@@ -73,6 +73,7 @@ class Bucket:
         "ready_us",
         "refused_least",
         "refused_until_us",
+        "requests",
         "scarce",
         "sent",
         "slots",
@@ -86,7 +87,8 @@ class Bucket:
 
     def __init__(self, quota: Quota) -> None:
         self.quota = quota  # as last seen
-        self.cost = 1  # of the last request
+        self.cost = 1  # of the last request for which more was asked
+        self.requests = quota.unit is LimitUnit.REQUESTS
         self.slots = quota.unit is LimitUnit.CONCURRENCY
         self.at = 0  # its place in the book
         self.word = 0  # where `total` is written

@@ -53,8 +53,6 @@ LOOKED_AT = 16
 CLOSING = 32
 """Accounts that are closed at the same time."""
 
-_REQUESTS = LimitUnit.REQUESTS
-
 Found = tuple[Sequence[Bucket], Sequence[int]]
 Sample = tuple[str, tuple[str, ...], float]
 
@@ -269,23 +267,25 @@ class SlicedLimits:
 
     def _spend(self, claims: tuple[Claim, ...], left: list[int] | None = None) -> list[Bucket] | None:
         """All of `claims` out of the slices, or nothing. `left`: gets what each claim's bucket has left then."""
-        buckets = self._buckets
+        look = self._buckets.get
         found = []
         for claim in claims:
             quota = claim.quota
-            bucket = buckets.get(quota.key)
+            bucket = look(quota.key)
             if bucket is None:
                 return None
             bucket.used = True
-            if bucket.avail < claim.cost or not (bucket.quota is quota or bucket.quota.same(quota)):
+            if bucket.avail < claim.cost:
                 return None
+            if bucket.quota is not quota:
+                if not bucket.quota.same(quota):
+                    return None
+                bucket.quota = quota
             found.append(bucket)
-        for place, claim in enumerate(claims):
-            bucket = found[place]
-            bucket.cost = cost = claim.cost
-            bucket.quota = quota = claim.quota
+        for bucket, claim in zip(found, claims, strict=True):
+            cost = claim.cost
             bucket.avail = avail = bucket.avail - cost
-            if quota.unit is _REQUESTS:
+            if bucket.requests:
                 bucket.total = total = bucket.total + cost
                 self._book.words[bucket.word] = total
             else:
@@ -295,8 +295,8 @@ class SlicedLimits:
             if left is not None:
                 left.append(bucket.left + avail - avail % bucket.step)
             if avail < bucket.low:
-                bucket.low = -1
-                session = self._sessions[quota.org]
+                bucket.low, bucket.cost = -1, cost
+                session = self._sessions[bucket.quota.org]
                 session.low[bucket] = None
                 self._begin(session)
         return found

@@ -73,6 +73,7 @@ _TEXT = {
     Action.EMBED.value: ("input",),
 }
 _CHAT = Action.CHAT
+_BESIDE = frozenset(_TEXT[_CHAT.value]) - {"messages"}
 _LIST = ord("[")
 
 # In JSON a quote within a text has a backslash before it, so that these are the names of members and nothing else:
@@ -157,10 +158,15 @@ class Tokens:
         which takes as long as all the rest: they are found when the call is charged, if nobody has reported.
         """
         call = permit.call
-        octets, known = _measured(call, SAMPLE if roughly else 0)
+        if roughly and call.task is _CHAT and len(raw := call.fields.get("messages", b"")) <= SAMPLE:
+            octets, known = len(raw), 0
+            if not _BESIDE.isdisjoint(call.fields):
+                octets, known = _measured(call, SAMPLE)
+        else:
+            octets, known = _measured(call, SAMPLE if roughly else 0)
         if not octets:
             return known
-        model = self._models.get(_key(permit)) or self._model(permit)
+        model = self._models.get((permit.tenant.id, permit.alias.model, call.task._value_)) or self._model(permit)
         reported = model.reported
         if reported.times >= EXACT:
             return known - (-octets * reported.tokens // reported.seen)

@@ -146,6 +146,24 @@ def test_a_conversation_is_its_texts_and_its_tools() -> None:
     assert counter.seen[0].split() == ["user", "un", "user", "text", "deux", "text", "trois", "quatre", "f"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"temperature": 0},
+        {"tools": [{"function": {"name": "f"}}]},
+        {"functions": [{"name": "f"}], "response_format": {"type": "json_object"}},
+        {"messages": [{"role": "user", "content": "x" * 2 * SAMPLE}]},
+    ],
+)
+def test_without_images_a_rough_estimate_is_the_exact_one(body: dict[str, Any]) -> None:
+    tokens = Tokens(Counter())
+    asked = permit(Action.CHAT, **{"messages": [{"role": "user", "content": "un deux"}], **body})
+    for _ in range(EXACT):
+        tokens.learn(asked, Usage(30, 5, counted=False), 0)
+    assert tokens.of_prompt(asked, roughly=True) == tokens.of_prompt(asked) > 0
+
+
 def test_an_image_is_not_as_many_tokens_as_it_has_bytes() -> None:
     counter = Counter()
     url = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 400_000}}
