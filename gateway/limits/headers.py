@@ -24,18 +24,19 @@ def rate_limit_headers(claims: Sequence[Claim], left: Sequence[int], now_ms: Cal
     structured field (RFC 9651): its name, the percent used and the seconds until it begins anew.
     """
     headers: Headers = []
-    each = 0
-    for claim, units in zip(claims, left, strict=True):
+    units_seen = 0
+    for place, claim in enumerate(claims):  # `zip` with `strict` takes as long as all the rest
         words = claim.quota.words
-        each ^= words.bit
+        bit = words.bit
+        if not bit or units_seen & bit:
+            return _any(claims, left, now_ms)
+        units_seen |= bit
         said = words.said
+        units = left[place]
         if said.units != units:
-            if not words.bit:
-                break
             _say(words, units)
         headers += said.headers
-    # As many bits as claims: each is of another unit, and nothing else is to be said of any.
-    return headers if each.bit_count() == len(claims) else _any(claims, left, now_ms)
+    return headers
 
 
 def _any(claims: Sequence[Claim], left: Sequence[int], now_ms: Callable[[], int]) -> Headers:
@@ -54,7 +55,8 @@ def _any(claims: Sequence[Claim], left: Sequence[int], now_ms: Callable[[], int]
         if not words.bit:
             headers += _other(quota, max(units, 0), now_ms)
             continue
-        _say(words, units)
+        if words.said.units != units:
+            _say(words, units)
         headers += words.said.headers
     return headers + told
 

@@ -107,9 +107,10 @@ class SlicedHold(Struct, eq=False):
         if self._units is not None or self._charged is not None:
             self._settle_rest(used)
             return
-        for bucket, claim in zip(self._at, self._claims, strict=True):
+        for place, bucket in enumerate(self._at):
             if bucket.requests:
                 continue
+            claim = self._claims[place]
             unit, reserved = claim.quota.unit, claim.cost
             # As nearly all are.
             after = used.input_tokens + used.output_tokens if unit is _TOKENS else used.of(unit)

@@ -282,8 +282,8 @@ class SlicedLimits:
                     return None
                 bucket.quota = quota
             found.append(bucket)
-        for bucket, claim in zip(found, claims, strict=True):
-            cost = claim.cost
+        for place, bucket in enumerate(found):
+            cost = claims[place].cost
             bucket.avail = avail = bucket.avail - cost
             if bucket.requests:
                 bucket.total = total = bucket.total + cost

@@ -262,22 +262,15 @@ class Use:
     spoke_us: int = 0
 
 
-@dataclass
-class Loss:
-    """The store forgot everything at `at_us`. `until_us`: when all who knew anything of before had said so, or had
-    died; None: not yet."""
+@dataclass(frozen=True)
+class Spent:
+    """`units` at `at_us`, when the store had been lost so many times, and `owed` of what was in hands when it was
+    lost the last time was there still: it is out of no bucket that the store knows."""
 
     at_us: int
-    unheard: set[str]
-    until_us: int | None = None
-
-    def heard(self, name: str, now_us: int) -> None:
-        self.unheard.discard(name)
-        if not self.unheard and self.until_us is None:
-            self.until_us = now_us
-
-    def touches(self, start_us: int, end_us: int) -> bool:
-        return self.at_us <= end_us and (self.until_us is None or self.until_us >= start_us)
+    units: int
+    losses: int
+    owed: int
 
 
 class Spending:
@@ -290,8 +283,9 @@ class Spending:
         self.names = count()
         self.account = self.store()
         self.users = [self.user() for _ in range(2)]
-        self.spent: list[tuple[int, int]] = []
-        self.losses: list[Loss] = []
+        self.spent: list[Spent] = []
+        self.losses = 0
+        self.owed: dict[str, int] = {}  # by user
 
     def store(self) -> Account:
         return Account(self.clock_us, lambda: f"s{next(self.numbers)}")
@@ -315,7 +309,17 @@ class Spending:
                 self.clock_us += us
             case ("lose",):
                 self.account = self.store()
-                self.losses.append(Loss(self.clock_us, {user.name for user in self.users}))
+                self.losses += 1
+                self.owed = self.in_hands()
+        now = self.in_hands()
+        self.owed = {name: min(units, now.get(name, 0)) for name, units in self.owed.items()}
+
+    def in_hands(self) -> dict[str, int]:
+        """To be spent still, or on its way back."""
+        return {
+            user.name: user.had - user.unsaid + (user.pending.parts[0].back if user.pending else 0)
+            for user in self.users
+        }
 
     def silent(self, user: Use) -> bool:
         return self.clock_us - user.spoke_us > SECOND
@@ -325,7 +329,7 @@ class Spending:
         units = min(units, user.had - user.unsaid)
         if units > 0 and not self.silent(user) and user.pending is None:
             user.unsaid += units
-            self.spent.append((self.clock_us, units))
+            self.spent.append(Spent(self.clock_us, units, self.losses, sum(self.owed.values())))
 
     def speak(self, place: int, cost: int, want: int, back: int, fate: str) -> None:
         user, limit = self.users[place], self.parts[place % len(self.parts)]
@@ -355,7 +359,6 @@ class Spending:
             user.session, user.seq, user.epoch = answer.session, message.seq, answer.epoch
             user.left, user.left_at_us = answer.slices[0].left, answer.now_us
             user.had += sum(sum(result.granted) for result in answer.results) + answer.slices[0].lent
-            self.said(user)
             return
         user.session, user.seq = "", 0
         if answer.epoch == user.epoch:  # its lease is over: all that it had has been counted
@@ -375,12 +378,7 @@ class Spending:
                 SliceAsk(ORG, user.name, user.session, user.epoch, user.seq + 1, 3, (part,), (), True),
                 self.clock_us,
             )
-        self.said(user)
         self.users[place] = self.user()
-
-    def said(self, user: Use) -> None:
-        for loss in self.losses:
-            loss.heard(user.name, self.clock_us)
 
 
 places = st.integers(0, 1)
@@ -412,18 +410,18 @@ small_rates = st.builds(
 def test_no_interval_sees_more_spent_than_burst_and_what_came_in(
     part: Part, history: list[tuple[object, ...]]
 ) -> None:
-    """For each time that the store forgot everything in it, or before when not everybody had spoken since, one
-    burst more: what was granted of a bucket that seemed full before anybody had said what was in it."""
+    """For each time that the store forgot everything in it, one burst more: what was granted of a bucket that
+    seemed full before anybody had said what was in it. And if it was before, what has been in hands since then."""
     world = Spending(part)
     for move in history:
         world.move(move)
     period_us = part.period_s * SECOND
-    for first, (start, _) in enumerate(world.spent):
+    for place, first in enumerate(world.spent):
         total = 0
-        for end, spent in world.spent[first:]:
-            total += spent
-            losses = sum(loss.touches(start, end) for loss in world.losses)
-            assert total * period_us <= part.burst * period_us * (1 + losses) + part.amount * (end - start)
+        for last in world.spent[place:]:
+            total += last.units
+            units = part.burst * (1 + last.losses - first.losses) + first.owed
+            assert total * period_us <= units * period_us + part.amount * (last.at_us - first.at_us)
 
 
 few = st.integers(0, 8)
@@ -449,7 +447,7 @@ def test_a_change_that_is_on_its_way_brings_in_no_more_than_the_larger_limit(
     for move in history:
         world.move(move)
     burst, amount = max(old.burst, new.burst), max(old.amount, new.amount)
-    total = sum(spent for _, spent in world.spent)
+    total = sum(spent.units for spent in world.spent)
     assert total * old.period_s * SECOND <= burst * old.period_s * SECOND + amount * (world.clock_us - BEGIN_US)
 
 
@@ -459,4 +457,4 @@ def test_of_a_budget_no_more_is_spent_than_there_is(history: list[tuple[object, 
     world = Spending(BUDGET)
     for move in history:
         world.move(move)
-    assert sum(spent for _, spent in world.spent) <= BUDGET.amount * (1 + len(world.losses))
+    assert sum(spent.units for spent in world.spent) <= BUDGET.amount * (1 + world.losses)
