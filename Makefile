@@ -45,7 +45,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 test: lint $(NODE_MODULES)
-	@$(PACKAGES) curl gcc libc6-dev libnghttp2-dev libssl-dev haproxy redis-server nodejs postgresql git chromium rsyslog rsyslog-openssl
+	@$(PACKAGES) curl gcc libc6-dev libnghttp2-dev libssl-dev haproxy nghttp2-server redis-server nodejs postgresql git chromium rsyslog rsyslog-openssl
 	$(BIN)/python -m pytest
 
 # SIZE=small ends in about a minute.
