@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from litestar import Request, Response
+from litestar.enums import ParamType
 from litestar.exceptions import HTTPException, NotFoundException, ValidationException
 from msgspec import Struct
 
@@ -191,9 +192,17 @@ def _of_store(error: StoreError) -> tuple[ProblemError, dict[str, str]]:
 
 
 def _of_parameters(error: ValidationException) -> ProblemError:
-    """What Litestar says of a query parameter it cannot convert, or of a body that is not there."""
+    """What Litestar says of a query parameter it cannot convert, or of a body that is not there.
+
+    Once somebody has asked for the OpenAPI document, it also says of each part of the path that the handler itself
+    does not take (the organization) that it is missing.
+    """
     extra = error.extra if isinstance(error.extra, list) else []
-    faults = [(str(item.get("key", "")), str(item.get("message", ""))) for item in extra if isinstance(item, dict)]
+    faults = [
+        (str(item.get("key", "")), str(item.get("message", "")))
+        for item in extra
+        if isinstance(item, dict) and item.get("source") != ParamType.PATH
+    ]
     if any(field == "data" for field, _ in faults):
         return ProblemError(400, "malformed-request", "A JSON body is needed, and there is none.")
     return invalid(*faults) if faults else ProblemError(422, "invalid-value", error.detail)
