@@ -100,14 +100,10 @@ class CallerLimits:
         if not self._differing:
             return one_each
         prompt = tokens.of_prompt(permit, roughly=True) if self._counts_prompt else 0
-        call = permit.call
-        answer = call.max_tokens
-        if answer is None or call.answers != 1 or call.task is _EMBED:  # else that is all that may come
-            answer = output_tokens(permit)
+        answer = output_tokens(permit)
         both = prompt + answer
         if self._last is not None and 0 < both <= MOST:
             return (*self._others, Claim(self._last, both))
-        answer = min(answer, MOST)
         claims = list(one_each)
         if self._usual and 0 < both <= MOST:
             for n in self._differing:

@@ -101,9 +101,7 @@ class SlicedHold(Struct, eq=False):
         return cut
 
     def settle(self, used: Used) -> None:
-        if not self._open:
-            raise _closed()
-        self._open = False
+        self._close()
         if self._units is not None or self._charged is not None:
             self._settle_rest(used)
             return
@@ -112,7 +110,7 @@ class SlicedHold(Struct, eq=False):
                 continue
             claim = self._claims[place]
             unit, reserved = claim.quota.unit, claim.cost
-            # As nearly all are.
+            # Nearly all others are limits on tokens.
             after = used.input_tokens + used.output_tokens if unit is _TOKENS else used.of(unit)
             if bucket.here and not bucket.scarce and bucket.stand is None:
                 bucket.open -= reserved
@@ -123,9 +121,7 @@ class SlicedHold(Struct, eq=False):
                 self._settle_one(claim, bucket, reserved, 0, after)
 
     def refund(self) -> None:
-        if not self._open:
-            raise _closed()
-        self._open = False
+        self._close()
         units, charged = self._units, self._charged
         for place, (claim, bucket) in enumerate(zip(self._claims, self._at, strict=True)):
             reserved = claim.cost if units is None else units[place]
@@ -188,9 +184,10 @@ class SlicedHold(Struct, eq=False):
             self._stock.ask(asking)
         return asking.ended and units[place] <= after
 
-
-def _closed() -> Exception:
-    return RuntimeError("this hold has been settled or refunded already")
+    def _close(self) -> None:
+        if not self._open:
+            raise RuntimeError("this hold has been settled or refunded already")
+        self._open = False
 
 
 class _More:

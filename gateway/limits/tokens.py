@@ -158,15 +158,10 @@ class Tokens:
         which takes as long as all the rest: they are found when the call is charged, if nobody has reported.
         """
         call = permit.call
-        if roughly and call.task is _CHAT and len(raw := call.fields.get("messages", b"")) <= SAMPLE:
-            octets, known = len(raw), 0
-            if not _BESIDE.isdisjoint(call.fields):
-                octets, known = _measured(call, SAMPLE)
-        else:
-            octets, known = _measured(call, SAMPLE if roughly else 0)
+        octets, known = _measured(call, SAMPLE if roughly else 0)
         if not octets:
             return known
-        model = self._models.get((permit.tenant.id, permit.alias.model, call.task._value_)) or self._model(permit)
+        model = self._models.get(_key(permit)) or self._model(permit)
         reported = model.reported
         if reported.times >= EXACT:
             return known - (-octets * reported.tokens // reported.seen)
@@ -228,6 +223,8 @@ def _measured(call: Call, least: int = 0) -> tuple[int, int]:
     octets = known = 0
     fields = call.fields
     chat = call.task is _CHAT
+    if chat and len(said := fields.get("messages", b"")) <= least and _BESIDE.isdisjoint(fields):
+        return len(said), 0  # as nearly all that is measured roughly
     for name in _TEXT[call.task._value_]:
         raw = fields.get(name)
         if raw is None:

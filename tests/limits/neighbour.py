@@ -186,7 +186,7 @@ def _turn(rig: Rig, quiet: Target, loud: Target, seconds: float, found: Latencie
     lasts = SETTLE_S + 3 * (seconds + SETTLE_S)
     extra = ("--journal", str(journal))
     beside = rig.start(quiet, JSON, seconds=lasts, rate=QUIET_RATE, extra=extra)
-    time.sleep(SETTLE_S)  # its four handshakes are nobody's spell
+    time.sleep(SETTLE_S)  # the first calm spell begins as the last does, with the quiet one's connections warm
     spans = []
     for rate in (CALM_RATE, LOUD_RATE, CALM_RATE):
         began_s = time.monotonic()
